@@ -1,0 +1,21 @@
+/** NATS subjects and JetStream names: the one place that spells them. */
+
+export const LOG_STREAM = "GODWIT_LOG";
+export const LOG_SUBJECT = "godwit.log";
+export const EVENT_STREAM = "GODWIT_EVENTS";
+export const EVENT_SUBJECT = "godwit.events";
+/** JetStream object stores. */
+export const SNAPSHOT_STORE = "godwit-snapshots";
+export const IMAGE_STORE = "godwit-images";
+
+export const REPORT_SUBJECT = "godwit.report";
+export const desiredSubject = (node: string): string => `godwit.node.${node}.desired`;
+export const execSubject = (node: string): string => `godwit.node.${node}.exec`;
+export const logsSubject = (node: string): string => `godwit.node.${node}.logs`;
+/** Input frames of one exec session. */
+export const execInputSubject = (node: string, session: string): string => `godwit.node.${node}.exec.${session}`;
+export const logsStopSubject = (node: string, session: string): string => `godwit.node.${node}.logs.${session}`;
+/** Output of exec and log sessions goes below this; the API subscribes with an id of its own. */
+export const sessionOutputSubject = (session: string): string => `godwit.session.${session}`;
+export const migrationDataSubject = (migration: string): string => `godwit.migration.${migration}.data`;
+export const migrationCreditSubject = (migration: string): string => `godwit.migration.${migration}.credit`;
