@@ -1,0 +1,132 @@
+/** What the rest of Godwit sees of the scheduler; see mod.ts. */
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+import type { Load, MigrationReport } from "../proto/gen/godwit/v1/agent.ts";
+import type { DrainItem, Event } from "../proto/gen/godwit/v1/api.ts";
+import type { AllocationState, Container, Migration, State } from "../proto/gen/godwit/v1/log.ts";
+import type { ContainerSpec, Image, MigrationMode } from "../proto/gen/godwit/v1/spec.ts";
+
+type DeepReadonly<T> = T extends (infer U)[]
+  ? readonly DeepReadonly<U>[]
+  : T extends object
+    ? { readonly [K in keyof T]: DeepReadonly<T[K]> }
+    : T;
+
+/**
+ * The replicated state. It is the replica's own object, changed in place by every log entry, and not a copy: read it
+ * and let go of it, never write to it, and copy what has to outlive an `await`.
+ */
+export type DeepReadonlyState = DeepReadonly<State>;
+
+export interface SchedulerOptions {
+  /** Made with `connectionOptions` (mod.ts), so that it survives a restart of nats-server. Not closed by the scheduler. */
+  readonly connection: NatsConnection;
+  readonly id: string;
+  readonly logger: Logger;
+  /** Copies of the log that JetStream keeps: 1, 3 or 5 (1). */
+  readonly replicas?: number;
+  /** A node silent for longer counts as lost (15,000). */
+  readonly leaseMs?: number;
+  /** Log entries between two snapshots (1,000). */
+  readonly snapshotEvery?: number;
+  readonly nowMs?: () => number;
+}
+
+export interface SchedulerStatus {
+  readonly leaderId: string;
+  readonly leading: boolean;
+  readonly epoch: number;
+  readonly logSequence: number;
+  readonly snapshotSequence: number;
+  /** SHA-256 in hexadecimal of the canonical state at `logSequence`. */
+  readonly stateHash: string;
+  readonly warnings: readonly string[];
+}
+
+export interface NodeRuntime {
+  /** What is left of the lease; negative: it ran out that long ago. */
+  readonly leaseMs: number;
+  readonly load: Load;
+  /** Digests of the images that are unpacked there. */
+  readonly images: readonly string[];
+}
+export interface ContainerRuntime {
+  readonly memoryBytes: number;
+  readonly cpuUsageUsec: number;
+  /** As last reported by the node that owns it, which may be ahead of the log. */
+  readonly state: AllocationState;
+}
+export interface MigrationRuntime {
+  readonly source?: MigrationReport;
+  readonly target?: MigrationReport;
+}
+/** What agents report and the log does not keep; empty right after a start. */
+export interface Runtime {
+  node(name: string): NodeRuntime | undefined;
+  container(id: string): ContainerRuntime | undefined;
+  migration(id: string): MigrationRuntime | undefined;
+}
+
+export interface MoveRequest {
+  readonly containerId: string;
+  /** Absent: the scheduler chooses. */
+  readonly to?: string;
+  readonly mode: MigrationMode;
+  /** 0: the container's own budget. */
+  readonly blackoutBudgetMs: number;
+  /** operator | drain | balance */
+  readonly reason: string;
+}
+
+export interface DrainProgress {
+  readonly node: string;
+  readonly state: "planned" | "draining" | "drained" | "failed" | "cancelled";
+  readonly moved: readonly DrainItem[];
+  readonly failed: readonly DrainItem[];
+  readonly remaining: readonly DrainItem[];
+  readonly totalMs: number;
+  readonly error: string;
+}
+
+export interface DrainOptions {
+  readonly node: string;
+  /** Milliseconds from now; 0: none. */
+  readonly deadlineMs: number;
+  /** Containers moved at a time; 0: 1. */
+  readonly parallel: number;
+  /** Moves also containers whose migration policy forbids it. */
+  readonly force: boolean;
+}
+
+/** Every method that changes something resolves once the change is in the log, and rejects with a GodwitError. */
+export interface Scheduler extends AsyncDisposable {
+  readonly id: string;
+  status(): SchedulerStatus;
+  state(): DeepReadonlyState;
+  runtime(): Runtime;
+  /** Yields (coalesced) after every change of state or runtime since the call, until the signal aborts. */
+  changes(signal: AbortSignal): AsyncIterable<void>;
+
+  addImage(image: Image): Promise<void>;
+  removeImage(name: string): Promise<void>;
+
+  /** `spec.imageDigest` is resolved from `spec.image`. Without room the container is recorded and waits for it. */
+  createContainer(spec: ContainerSpec): Promise<Container>;
+  setDesired(containerId: string, action: "start" | "stop" | "restart"): Promise<void>;
+  /** Returns when recorded; a running container without `force` is refused. */
+  removeContainer(containerId: string, force: boolean): Promise<void>;
+
+  /** Throws a GodwitError that says why when the move may not be made. */
+  planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode };
+  startMigration(request: MoveRequest): Promise<Migration>;
+  cancelMigration(id: string): Promise<void>;
+
+  setSchedulable(node: string, schedulable: boolean): Promise<void>;
+  planDrain(node: string): DrainProgress;
+  startDrain(options: DrainOptions): Promise<void>;
+  cancelDrain(node: string): Promise<void>;
+  /** Of the running or the last drain. */
+  drainProgress(node: string): DrainProgress | undefined;
+
+  events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event>;
+}
