@@ -1,0 +1,109 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { closeSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import { type Options, Request, RequestType, Response } from "../../proto/gen/criu/rpc.ts";
+import { openPacketPair, receivePacket, sendPacket, shutdownSocket } from "../native/sockets.ts";
+
+/** CRIU answers in packets far below this; its longest is an error message. */
+const MAXIMUM_PACKET_BYTES = 64 * 1024;
+
+export interface CriuSessionOptions {
+  readonly criuPath: string;
+  /** Descriptors that CRIU inherits: the first becomes 4, the next 5, and so on (see `inheritedAs`). */
+  readonly inherit?: readonly number[];
+  /** `cgroup.procs` files that the process is moved into before it does anything. */
+  readonly cgroupProcs?: readonly string[];
+}
+
+/** Called at each of CRIU's notifications; CRIU waits until it settles, and fails if it rejects. */
+export type CriuNotification = (script: string, pid: number) => Promise<void>;
+
+/**
+ * One `criu swrk` process, started and idle until `run` gives it its one request: starting it early takes
+ * its start-up out of the time that a container stands still.
+ */
+export class CriuSession implements AsyncDisposable {
+  readonly pid: number;
+  readonly #child: ChildProcess;
+  readonly #socket: number;
+  readonly #exited: Promise<void>;
+  #closed = false;
+
+  private constructor(child: ChildProcess, pid: number, socket: number) {
+    this.#child = child;
+    this.pid = pid;
+    this.#socket = socket;
+    this.#exited = new Promise((resolve) => child.once("exit", () => resolve()));
+  }
+
+  static async start(options: CriuSessionOptions): Promise<CriuSession> {
+    const [ours, theirs] = openPacketPair();
+    try {
+      const child = spawn(options.criuPath, ["swrk", "3"], {
+        stdio: ["ignore", "ignore", "ignore", theirs, ...(options.inherit ?? [])],
+        cwd: "/",
+      });
+      const spawned = once(child, "spawn");
+      try {
+        await spawned;
+      } catch (cause) {
+        throw new GodwitError("unavailable", `CRIU could not be started (${options.criuPath})`, { cause });
+      }
+      for (const file of options.cgroupProcs ?? []) writeFileSync(file, String(child.pid));
+      return new CriuSession(child, child.pid as number, ours);
+    } catch (error) {
+      closeSync(ours);
+      throw error;
+    } finally {
+      closeSync(theirs);
+    }
+  }
+
+  /** The number under which CRIU sees the n-th inherited descriptor. */
+  static inheritedAs(index: number): number {
+    return 4 + index;
+  }
+
+  /**
+   * Does one dump or restore. Resolves with CRIU's last answer; a failure's text is CRIU's own error
+   * message where it gave one (its log says more). `onNotify` holds CRIU for as long as it likes.
+   */
+  async run(type: RequestType, options: Options, onNotify: CriuNotification): Promise<Response> {
+    const request = Request.fromPartial({ type, opts: options });
+    sendPacket(this.#socket, Request.encode(request).finish());
+    for (;;) {
+      const packet = await receivePacket(this.#socket, MAXIMUM_PACKET_BYTES);
+      if (packet.byteLength === 0) throw new GodwitError("internal", "CRIU died before it answered");
+      const response = Response.decode(packet);
+      if (response.type !== RequestType.NOTIFY) return response;
+      let failure: unknown;
+      try {
+        await onNotify(response.notify?.script ?? "", response.notify?.pid ?? 0);
+      } catch (error) {
+        failure = error;
+      }
+      sendPacket(
+        this.#socket,
+        Request.encode(Request.fromPartial({ type: RequestType.NOTIFY, notifySuccess: failure === undefined })).finish(),
+      );
+      // CRIU now undoes its work; its answer would only say that a notification failed.
+      if (failure !== undefined) {
+        await receivePacket(this.#socket, MAXIMUM_PACKET_BYTES).catch(() => undefined);
+        throw failure;
+      }
+    }
+  }
+
+  /** Ends the process if it still lives and waits until it is gone. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    shutdownSocket(this.#socket);
+    const patience = setTimeout(() => this.#child.kill("SIGKILL"), 2_000);
+    await this.#exited;
+    clearTimeout(patience);
+    closeSync(this.#socket);
+  }
+}

@@ -1,0 +1,139 @@
+import { closeSync, openSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import { CgroupMode, NetworkLock, Options, RequestType } from "../../proto/gen/criu/rpc.ts";
+import { mustRun } from "../native/command.ts";
+import { CriuSession } from "./criu-session.ts";
+
+/** Deleted files that are still open travel inside the image up to this size. */
+const GHOST_LIMIT_BYTES = 1024 * 1024 * 1024;
+const EXTERNAL_NETNS = "extRootNetNS";
+const LOG_LEVEL = 4;
+
+export interface DumpInputs {
+  readonly criuPath: string;
+  readonly initPid: number;
+  /** The container's root as the agent sees it. */
+  readonly rootfs: string;
+  /** Where the images go; only root can read it. */
+  readonly imagesDir: string;
+  /** Already frozen by the caller; CRIU leaves it frozen whatever happens. */
+  readonly freezerPath: string;
+  readonly netnsInode: number;
+  /** Mount points inside the container that the target provides itself. */
+  readonly externalMounts: readonly string[];
+  /** CRIU has stopped the container's network code and is about to read its sockets. */
+  readonly onNetworkLock: () => Promise<void>;
+  /** A session that was started before the freeze. */
+  readonly session: CriuSession;
+}
+
+export interface RestoreInputs {
+  readonly rootfs: string;
+  readonly imagesDir: string;
+  readonly externalMounts: readonly string[];
+  /** Keys such as "pipe:[123]" and the index among the session's inherited descriptors. */
+  readonly inheritedPipes: readonly { readonly key: string; readonly index: number }[];
+  /** Index of the target's network namespace among the inherited descriptors. */
+  readonly netnsIndex: number;
+  readonly session: CriuSession;
+  /** Everything is built and nothing runs yet. CRIU waits; rejecting destroys what was built. */
+  readonly onRestored: (initPid: number) => Promise<void>;
+  /** Sockets are complete: from now on packets may come. */
+  readonly onNetworkUnlock: () => Promise<void>;
+}
+
+export async function criuVersion(criuPath: string): Promise<string> {
+  const { stdout } = await mustRun(criuPath, ["--version"]);
+  return /Version: (\S+)/.exec(stdout)?.[1] ?? "unknown";
+}
+
+/**
+ * Dumps a frozen container. It stays frozen and alive afterwards: who owns it is not CRIU's to decide.
+ * @throws GodwitError with CRIU's own reason.
+ */
+export async function dump(inputs: DumpInputs): Promise<void> {
+  const images = openSync(inputs.imagesDir, "r");
+  try {
+    const options = Options.fromPartial({
+      imagesDirFd: images,
+      pid: inputs.initPid,
+      root: inputs.rootfs,
+      leaveRunning: true,
+      freezeCgroup: inputs.freezerPath,
+      tcpEstablished: true,
+      extUnixSk: true,
+      fileLocks: true,
+      linkRemap: true,
+      orphanPtsMaster: true,
+      ghostLimit: GHOST_LIMIT_BYTES,
+      cgroups: { $case: "manageCgroupsMode", value: CgroupMode.IGNORE },
+      networkLock: NetworkLock.SKIP,
+      notifyScripts: true,
+      external: [
+        `net[${inputs.netnsInode}]:${EXTERNAL_NETNS}`,
+        ...inputs.externalMounts.map((path) => `mnt[${path}]:${path}`),
+      ],
+      logLevel: LOG_LEVEL,
+      logFile: "dump.log",
+    });
+    const response = await inputs.session.run(RequestType.DUMP, options, async (script) => {
+      if (script === "network-lock") await inputs.onNetworkLock();
+    });
+    if (!response.success) {
+      throw new GodwitError("refused", `CRIU cannot checkpoint it: ${await reason(`${inputs.imagesDir}/dump.log`, response.crErrmsg ?? "")}`);
+    }
+  } finally {
+    closeSync(images);
+  }
+}
+
+/** Restores a container and resolves when it runs; see RestoreInputs for the two points at which it waits. */
+export async function restore(inputs: RestoreInputs): Promise<number> {
+  const images = openSync(inputs.imagesDir, "r");
+  try {
+    const options = Options.fromPartial({
+      imagesDirFd: images,
+      root: inputs.rootfs,
+      tcpEstablished: true,
+      extUnixSk: true,
+      fileLocks: true,
+      linkRemap: true,
+      evasiveDevices: true,
+      orphanPtsMaster: true,
+      ghostLimit: GHOST_LIMIT_BYTES,
+      cgroups: { $case: "manageCgroupsMode", value: CgroupMode.IGNORE },
+      networkLock: NetworkLock.SKIP,
+      notifyScripts: true,
+      inheritFd: [
+        { key: EXTERNAL_NETNS, fd: CriuSession.inheritedAs(inputs.netnsIndex) },
+        ...inputs.inheritedPipes.map(({ key, index }) => ({ key, fd: CriuSession.inheritedAs(index) })),
+      ],
+      external: inputs.externalMounts.map((path) => `mnt[${path}]:/dev/null`),
+      logLevel: LOG_LEVEL,
+      logFile: "restore.log",
+    });
+    let initPid = 0;
+    const response = await inputs.session.run(RequestType.RESTORE, options, async (script, pid) => {
+      if (script === "post-restore") {
+        initPid = pid;
+        await inputs.onRestored(pid);
+      }
+      if (script === "network-unlock") await inputs.onNetworkUnlock();
+    });
+    if (!response.success) {
+      throw new GodwitError("internal", `CRIU cannot restore it: ${await reason(`${inputs.imagesDir}/restore.log`, response.crErrmsg ?? "")}`);
+    }
+    return response.restore?.pid ?? initPid;
+  } finally {
+    closeSync(images);
+  }
+}
+
+/** The first error line of CRIU's log is the cause; those after it are consequences. */
+async function reason(logFile: string, message: string): Promise<string> {
+  const log = await readFile(logFile, "utf8").catch(() => "");
+  const line = log.split("\n").find((text) => text.includes("Error (")) ?? "";
+  return line.replace(/^\([^)]*\)\s*/, "").replace(/^\s*\d+:\s*/, "").trim() || message || "no reason given";
+}

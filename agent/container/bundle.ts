@@ -1,0 +1,121 @@
+import type { ContainerSpec, ImageConfig } from "../../proto/gen/godwit/v1/spec.ts";
+import { DEFAULT_CAPABILITIES, SECCOMP_PROFILE } from "./confinement.ts";
+
+/** What an OCI bundle's config.json is made from. Pure: paths and ids are the caller's. */
+export interface BundleInputs {
+  readonly spec: ContainerSpec;
+  readonly image: ImageConfig;
+  readonly rootfs: string;
+  readonly netnsPath: string;
+  /** Relative to the agent's own cgroup. */
+  readonly cgroupsPath: string;
+  readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
+}
+
+const DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** The command line that a container runs: the spec's, else the image's. */
+export function commandOf(spec: ContainerSpec, image: ImageConfig): string[] {
+  if (spec.command.length > 0) return [...spec.command];
+  return [...image.entrypoint, ...image.cmd];
+}
+
+/** Environment as K=V, the spec's over the image's. */
+export function environmentOf(spec: ContainerSpec, image: ImageConfig): string[] {
+  const merged = new Map<string, string>();
+  for (const entry of [DEFAULT_PATH, ...image.env]) {
+    const at = entry.indexOf("=");
+    if (at > 0) merged.set(entry.slice(0, at), entry.slice(at + 1));
+  }
+  merged.set("HOSTNAME", spec.name);
+  // Go's multipath TCP sockets cannot be checkpointed by CRIU; plain TCP is what peers fall back to anyway.
+  if (!merged.has("GODEBUG")) merged.set("GODEBUG", "multipathtcp=0");
+  for (const [key, value] of Object.entries(spec.env)) merged.set(key, value);
+  return [...merged].map(([key, value]) => `${key}=${value}`);
+}
+
+export function ociConfig(inputs: BundleInputs): object {
+  const { spec, image } = inputs;
+  const limits = spec.limits;
+  return {
+    ociVersion: "1.0.2",
+    process: {
+      terminal: false,
+      user: { uid: inputs.user.uid, gid: inputs.user.gid, additionalGids: inputs.user.additionalGids },
+      args: commandOf(spec, image),
+      env: environmentOf(spec, image),
+      cwd: spec.workingDir || image.workingDir || "/",
+      // No rlimits: a hard limit cannot be raised without CAP_SYS_RESOURCE, so the agent's own are inherited.
+      capabilities: {
+        bounding: DEFAULT_CAPABILITIES,
+        effective: DEFAULT_CAPABILITIES,
+        permitted: DEFAULT_CAPABILITIES,
+      },
+      noNewPrivileges: true,
+    },
+    root: { path: inputs.rootfs, readonly: false },
+    hostname: spec.name,
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc" },
+      {
+        destination: "/dev",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["nosuid", "strictatime", "mode=755", "size=65536k"],
+      },
+      {
+        destination: "/dev/pts",
+        type: "devpts",
+        source: "devpts",
+        options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+      },
+      {
+        destination: "/dev/shm",
+        type: "tmpfs",
+        source: "shm",
+        options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${shmKilobytes(limits?.memoryBytes ?? 0)}k`],
+      },
+      { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+      { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    ],
+    linux: {
+      resources: {
+        devices: [{ allow: false, access: "rwm" }],
+        ...(limits === undefined
+          ? {}
+          : {
+              ...(limits.memoryBytes > 0 ? { memory: { limit: limits.memoryBytes } } : {}),
+              ...(limits.cpuMillis > 0 ? { cpu: { quota: limits.cpuMillis * 100, period: 100_000 } } : {}),
+              ...(limits.pids > 0 ? { pids: { limit: limits.pids } } : {}),
+            }),
+      },
+      cgroupsPath: inputs.cgroupsPath,
+      namespaces: [
+        { type: "pid" },
+        { type: "ipc" },
+        { type: "uts" },
+        { type: "mount" },
+        { type: "network", path: inputs.netnsPath },
+      ],
+      seccomp: SECCOMP_PROFILE,
+      maskedPaths: MASKED_PATHS,
+      readonlyPaths: READONLY_PATHS,
+    },
+  };
+}
+
+/** Shared memory may take half of the limit; without one, runc's customary 64 MiB would starve databases. */
+function shmKilobytes(memoryLimitBytes: number): number {
+  return memoryLimitBytes > 0 ? Math.max(65_536, Math.floor(memoryLimitBytes / 2048)) : 1_048_576;
+}
+
+/** Files only: masking a folder costs a tmpfs, and each tmpfs costs CRIU some 7 ms at dump and at restore. */
+export const MASKED_PATHS = [
+  "/proc/kcore",
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/timer_list",
+  "/proc/timer_stats",
+  "/proc/sched_debug",
+];
+const READONLY_PATHS = ["/proc/acpi", "/proc/scsi", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];

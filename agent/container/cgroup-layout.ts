@@ -1,0 +1,47 @@
+/** Where the cgroup hierarchies are, read from the kernel's own text. Pure. */
+
+export type CgroupMode = "v1" | "hybrid" | "v2";
+
+export interface CgroupLayout {
+  readonly mode: CgroupMode;
+  /** Own cgroup folder by controller; "" is the v2 hierarchy, present only in mode v2. */
+  readonly own: ReadonlyMap<string, string>;
+}
+
+/**
+ * @param mountinfo text of /proc/self/mountinfo
+ * @param membership text of /proc/self/cgroup
+ */
+export function parseCgroupMounts(mountinfo: string, membership: string): CgroupLayout {
+  const paths = new Map<string, string>();
+  for (const line of membership.split("\n")) {
+    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    if (controllers === undefined || path === undefined) continue;
+    for (const controller of controllers.split(",")) paths.set(controller, path);
+  }
+  const own = new Map<string, string>();
+  let unified: string | undefined;
+  for (const line of mountinfo.split("\n")) {
+    const [head, tail] = line.split(" - ");
+    if (head === undefined || tail === undefined) continue;
+    const fields = head.split(" ");
+    const root = fields[3];
+    const mountPoint = fields[4];
+    const [type, , superOptions] = tail.split(" ");
+    if (root === undefined || mountPoint === undefined) continue;
+    if (type === "cgroup2") unified ??= below(mountPoint, root, paths.get("") ?? "/");
+    if (type !== "cgroup") continue;
+    for (const option of (superOptions ?? "").split(",")) {
+      const path = paths.get(option);
+      if (path !== undefined && !own.has(option)) own.set(option, below(mountPoint, root, path));
+    }
+  }
+  if (own.size === 0) return { mode: "v2", own: new Map([["", unified ?? "/sys/fs/cgroup"]]) };
+  return { mode: unified === undefined ? "v1" : "hybrid", own };
+}
+
+/** The folder of cgroup `path` in a mount that shows the hierarchy from `root` on. */
+function below(mountPoint: string, root: string, path: string): string {
+  const inside = root === "/" ? path : path === root ? "/" : path.startsWith(`${root}/`) ? path.slice(root.length) : path;
+  return inside === "/" ? mountPoint : `${mountPoint}${inside}`;
+}

@@ -1,0 +1,236 @@
+import { mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import { parseCgroupMounts, type CgroupMode } from "./cgroup-layout.ts";
+
+/**
+ * The cgroup hierarchies of this host as this process sees them: v1 (one a controller), v2, or both (hybrid,
+ * where the controllers are v1's). A container's cgroup is a folder below the agent's own in each of them.
+ */
+export class CgroupTree {
+  readonly mode: CgroupMode;
+  /** Own cgroup folder by controller ("" for v2). */
+  readonly #own: ReadonlyMap<string, string>;
+
+  constructor(mode: CgroupMode, own: ReadonlyMap<string, string>) {
+    this.mode = mode;
+    this.#own = own;
+  }
+
+  static detect(): CgroupTree {
+    const { mode, own } = parseCgroupMounts(
+      readFileSync("/proc/self/mountinfo", "utf8"),
+      readFileSync("/proc/self/cgroup", "utf8"),
+    );
+    return new CgroupTree(mode, own);
+  }
+
+  /** `relative` is a path such as "godwit/<id>", which runc too reads as relative to the agent's own cgroup. */
+  container(relative: string): ContainerCgroup {
+    const folders = new Map<string, string>();
+    for (const [controller, folder] of this.#own) folders.set(controller, `${folder}/${relative}`);
+    return new ContainerCgroup(this.mode, folders);
+  }
+}
+
+const FREEZE_DEADLINE_MS = 10_000;
+
+export class ContainerCgroup {
+  readonly #mode: CgroupMode;
+  readonly #folders: ReadonlyMap<string, string>;
+
+  constructor(mode: CgroupMode, folders: ReadonlyMap<string, string>) {
+    this.#mode = mode;
+    this.#folders = folders;
+  }
+
+  get #v2(): boolean {
+    return this.#mode === "v2";
+  }
+
+  #folder(controller: string): string {
+    const folder = this.#folders.get(this.#v2 ? "" : controller);
+    if (folder === undefined) {
+      throw new GodwitError("unavailable", `this host mounts no ${controller} cgroup controller; mount it first`);
+    }
+    return folder;
+  }
+
+  /** The folder whose freezer CRIU is given. */
+  get freezerPath(): string {
+    return this.#folder("freezer");
+  }
+
+  /** One file a hierarchy: writing a pid into each moves the process into the container's cgroup. */
+  get procsFiles(): string[] {
+    return [...this.#folders.values()].filter((folder) => exists(folder)).map((folder) => `${folder}/cgroup.procs`);
+  }
+
+  exists(): boolean {
+    return exists(this.freezerPath);
+  }
+
+  /** Pids of all processes inside, as the agent's pid namespace numbers them. */
+  processes(): number[] {
+    const found: number[] = [];
+    const visit = (folder: string): void => {
+      found.push(...readPids(`${folder}/cgroup.procs`));
+      for (const entry of list(folder)) visit(`${folder}/${entry}`);
+    };
+    visit(this.freezerPath);
+    return found;
+  }
+
+  isFrozen(): boolean {
+    if (this.#v2) return /^frozen 1$/m.test(read(`${this.freezerPath}/cgroup.events`));
+    return read(`${this.freezerPath}/freezer.state`).trim() === "FROZEN";
+  }
+
+  /** Resolves when every task inside stands still. Idempotent. */
+  async freeze(signal: AbortSignal): Promise<void> {
+    const deadlineMs = performance.now() + FREEZE_DEADLINE_MS;
+    for (let round = 0; ; round += 1) {
+      signal.throwIfAborted();
+      // v1: a freezer that stays FREEZING is asked again, as the kernel documents.
+      if (this.#v2) writeFileSync(`${this.freezerPath}/cgroup.freeze`, "1");
+      else writeFileSync(`${this.freezerPath}/freezer.state`, "FROZEN");
+      for (let look = 0; look < 50; look += 1) {
+        if (this.isFrozen()) return;
+        if (look > 20) await delay(1);
+      }
+      if (performance.now() > deadlineMs) {
+        this.thaw();
+        throw new GodwitError("deadline", "the container's processes could not be frozen within 10 s (a task hangs in the kernel)");
+      }
+      await delay(Math.min(round + 1, 20));
+    }
+  }
+
+  thaw(): void {
+    if (!this.exists()) return;
+    if (this.#v2) writeFileSync(`${this.freezerPath}/cgroup.freeze`, "0");
+    else writeFileSync(`${this.freezerPath}/freezer.state`, "THAWED");
+  }
+
+  /** SIGKILL to everything inside; resolves when nothing is left. Frozen tasks die without running again. */
+  async killAll(): Promise<void> {
+    const deadlineMs = performance.now() + 10_000;
+    while (this.exists()) {
+      const pids = this.processes();
+      if (pids.length === 0) return;
+      if (this.#v2 && exists(`${this.freezerPath}/cgroup.kill`)) writeFileSync(`${this.freezerPath}/cgroup.kill`, "1");
+      else {
+        for (const pid of pids) {
+          try {
+            process.kill(pid, "SIGKILL");
+          } catch {
+            // It has exited in between.
+          }
+        }
+      }
+      // On v1 a frozen task takes its SIGKILL only when thawed: it then dies before its next instruction.
+      if (this.isFrozen() || !this.#v2) this.thaw();
+      if (performance.now() > deadlineMs) {
+        throw new GodwitError("internal", `processes ${pids.join(", ")} of the container survive SIGKILL`);
+      }
+      await delay(2);
+    }
+  }
+
+  memoryBytes(): number {
+    const folder = this.#folders.get(this.#v2 ? "" : "memory");
+    if (folder === undefined) return 0;
+    return Number(read(`${folder}/${this.#v2 ? "memory.current" : "memory.usage_in_bytes"}`)) || 0;
+  }
+
+  cpuUsageUsec(): number {
+    if (this.#v2) return Number(/^usage_usec (\d+)$/m.exec(read(`${this.freezerPath}/cpu.stat`))?.[1] ?? 0);
+    const folder = this.#folders.get("cpuacct");
+    return folder === undefined ? 0 : Math.floor(Number(read(`${folder}/cpuacct.usage`)) / 1000) || 0;
+  }
+
+  /** Whether the kernel's OOM killer has killed something inside since the cgroup was made. */
+  outOfMemoryKills(): number {
+    const folder = this.#folders.get(this.#v2 ? "" : "memory");
+    if (folder === undefined) return 0;
+    return Number(/^oom_kill (\d+)$/m.exec(read(`${folder}/${this.#v2 ? "memory.events" : "memory.oom_control"}`))?.[1] ?? 0);
+  }
+
+  /** Lifts the limits that would hit a restore while CRIU's own processes are inside; `applyLimits` sets them again. */
+  liftLimits(): void {
+    this.#write("memory", "memory.max", "memory.limit_in_bytes", "max", "-1");
+    this.#write("pids", "pids.max", "pids.max", "max", "max");
+    this.#write("cpu", "cpu.max", "cpu.cfs_quota_us", "max 100000", "-1");
+  }
+
+  applyLimits(limits: Resources | undefined): void {
+    if (limits === undefined) return;
+    const memory = limits.memoryBytes > 0 ? String(limits.memoryBytes) : undefined;
+    if (memory !== undefined) this.#write("memory", "memory.max", "memory.limit_in_bytes", memory, memory);
+    if (limits.pids > 0) this.#write("pids", "pids.max", "pids.max", String(limits.pids), String(limits.pids));
+    if (limits.cpuMillis > 0) {
+      const quota = String(limits.cpuMillis * 100);
+      this.#write("cpu", "cpu.max", "cpu.cfs_quota_us", `${quota} 100000`, quota);
+    }
+  }
+
+  #write(controller: string, v2File: string, v1File: string, v2Value: string, v1Value: string): void {
+    const folder = this.#folders.get(this.#v2 ? "" : controller);
+    if (folder === undefined || !exists(folder)) return;
+    writeFileSync(`${folder}/${this.#v2 ? v2File : v1File}`, this.#v2 ? v2Value : v1Value);
+  }
+
+  create(): void {
+    for (const folder of this.#folders.values()) mkdirSync(folder, { recursive: true });
+  }
+
+  /** Removes the (empty) cgroup from every hierarchy. */
+  async remove(): Promise<void> {
+    const removeFolder = async (folder: string): Promise<void> => {
+      for (const entry of list(folder)) await removeFolder(`${folder}/${entry}`);
+      for (let attempt = 0; exists(folder); attempt += 1) {
+        try {
+          rmdirSync(folder);
+        } catch (cause) {
+          // A dying process is counted until it is reaped.
+          if (attempt === 200) throw new GodwitError("internal", `the cgroup ${folder} cannot be removed`, { cause });
+          await delay(10);
+        }
+      }
+    };
+    for (const folder of this.#folders.values()) await removeFolder(folder);
+  }
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return ""; // the cgroup is gone: it holds nothing
+  }
+}
+
+function readPids(file: string): number[] {
+  return read(file).split("\n").filter(Boolean).map(Number);
+}
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+  } catch {
+    return [];
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    readdirSync(path);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOTDIR";
+  }
+}

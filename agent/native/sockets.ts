@@ -1,0 +1,61 @@
+import koffi from "koffi";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+
+/**
+ * System calls on sockets and pipes that Node has no word for. CRIU's RPC needs a SOCK_SEQPACKET pair (one
+ * message a packet), and a container's output needs pipes whose ends can be handed to other processes.
+ */
+const libc = koffi.load("libc.so.6");
+const socketpair = libc.func("int socketpair(int domain, int type, int protocol, _Out_ int *pair)");
+const pipe2 = libc.func("int pipe2(_Out_ int *pair, int flags)");
+const sendSync = libc.func("intptr_t send(int fd, const void *buffer, size_t length, int flags)");
+const recv = libc.func("intptr_t recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)");
+const shutdown = libc.func("int shutdown(int fd, int how)");
+
+const AF_UNIX = 1;
+const SOCK_SEQPACKET = 5;
+const SOCK_CLOEXEC = 0o2000000;
+const O_CLOEXEC = 0o2000000;
+const MSG_NOSIGNAL = 0x4000;
+const SHUT_RDWR = 2;
+
+function failed(call: string): GodwitError {
+  return new GodwitError("internal", `${call} failed: errno ${koffi.errno()}`);
+}
+
+/** Two connected descriptors, one message a packet, both closed on exec. */
+export function openPacketPair(): [number, number] {
+  const pair = [0, 0];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) !== 0) throw failed("socketpair");
+  return [pair[0] as number, pair[1] as number];
+}
+
+/** A pipe's read and write ends, both closed on exec. */
+export function openPipe(): [read: number, write: number] {
+  const pair = [0, 0];
+  if (pipe2(pair, O_CLOEXEC) !== 0) throw failed("pipe2");
+  return [pair[0] as number, pair[1] as number];
+}
+
+export function sendPacket(descriptor: number, packet: Uint8Array): void {
+  const sent = Number(sendSync(descriptor, packet, packet.byteLength, MSG_NOSIGNAL));
+  if (sent !== packet.byteLength) throw failed("send");
+}
+
+/** Waits on a thread of libuv's pool. An empty answer means that the other side is gone. */
+export function receivePacket(descriptor: number, maximumBytes: number): Promise<Uint8Array> {
+  const buffer = new Uint8Array(maximumBytes);
+  return new Promise((resolve, reject) => {
+    recv.async(descriptor, buffer, maximumBytes, 0, (error: Error | null, result: number | bigint) => {
+      if (error !== null) reject(error);
+      else if (Number(result) < 0) reject(failed("recv"));
+      else resolve(buffer.subarray(0, Number(result)));
+    });
+  });
+}
+
+/** Wakes a receivePacket that waits on this descriptor: closing alone would not. */
+export function shutdownSocket(descriptor: number): void {
+  shutdown(descriptor, SHUT_RDWR);
+}
