@@ -1,0 +1,20 @@
+/** Time as an argument, so that tests need no sleeps. */
+export interface Clock {
+  nowMs(): number;
+  /** Runs `tick` each `periodMs` until disposed; does not keep the process alive. */
+  every(periodMs: number, tick: () => void): Disposable;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => performance.now(),
+  every(periodMs, tick) {
+    const timer = setInterval(tick, periodMs);
+    timer.unref();
+    return { [Symbol.dispose]: () => clearInterval(timer) };
+  },
+};
+
+/** How often a side that hears nothing asks, and checks whether the other has gone silent for good. */
+export function tickPeriodMs(idleTimeoutMs: number): number {
+  return Math.max(10, Math.min(1000, idleTimeoutMs / 4));
+}

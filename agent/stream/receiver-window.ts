@@ -1,0 +1,104 @@
+import type { CreditFigures } from "./sender-window.ts";
+
+/** What to do with a chunk that has arrived. */
+export type Verdict =
+  | "next" // check it, then call accept or reject
+  | "ignore" // a repetition, or beyond what was allowed
+  | "ask"; // send the credit: a gap, or the other side has not heard that all is complete
+
+/**
+ * The receiver's half of the flow control, without I/O or time. Chunks are taken in order only; `limit`
+ * lets at most `capacity` of them wait for the consumer.
+ */
+export class ReceiverWindow {
+  readonly #capacity: number;
+  #expected = 0;
+  #consumed = 0;
+  #ended = false;
+  #verified = false;
+  #published = { acknowledged: 0, limit: 0 };
+  /** Highest sequence seen behind the present gap: at or below it, the sender has gone back and lost again. */
+  #gapSeen = -1;
+  #resend = false;
+
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  get expected(): number {
+    return this.#expected;
+  }
+
+  /** Chunks accepted and not yet consumed. */
+  get waiting(): number {
+    return this.#expected - this.#consumed;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  offer(sequence: number): Verdict {
+    if (this.#ended) return "ask";
+    if (sequence < this.#expected) return "ignore";
+    if (sequence >= this.#consumed + this.#capacity) return "ignore";
+    if (sequence === this.#expected) return "next";
+    const asks = this.#gapSeen < 0 || sequence <= this.#gapSeen;
+    this.#gapSeen = asks ? sequence : Math.max(this.#gapSeen, sequence);
+    if (!asks) return "ignore";
+    this.#resend = true;
+    return "ask";
+  }
+
+  /** The chunk offered last was good. `verified`: it was the last one, and the digest was right. */
+  accept(last: boolean, verified = false): void {
+    if (this.#ended) throw new RangeError("a chunk behind the last one");
+    this.#expected++;
+    this.#gapSeen = -1;
+    this.#resend = false;
+    this.#ended = last;
+    this.#verified = last && verified;
+  }
+
+  /** The chunk offered last was damaged: it is asked for again. */
+  reject(): void {
+    this.#resend = true;
+    // Those behind it are on their way already: they must not each ask once more.
+    this.#gapSeen = this.#expected;
+  }
+
+  /** A sign of life that says what the sender has transmitted so far. Always to be answered. */
+  probe(sequence: number): void {
+    if (this.#ended || sequence <= this.#expected) return;
+    this.#resend = true;
+    this.#gapSeen = Math.max(this.#gapSeen, sequence - 1);
+  }
+
+  consume(): void {
+    if (this.waiting <= 0) throw new RangeError("nothing to consume");
+    this.#consumed++;
+  }
+
+  /** Whether enough has changed that the sender should hear of it unasked. */
+  get creditDue(): boolean {
+    if (this.#ended) return this.#published.acknowledged < this.#expected;
+    const step = Math.max(1, this.#capacity >> 2);
+    return (
+      this.#consumed + this.#capacity - this.#published.limit >= step ||
+      this.#expected - this.#published.acknowledged >= step
+    );
+  }
+
+  /** The credit to publish now. */
+  credit(): CreditFigures {
+    const credit = {
+      acknowledged: this.#expected,
+      limit: this.#consumed + this.#capacity,
+      resend: this.#resend,
+      complete: this.#verified,
+    };
+    this.#published = { acknowledged: credit.acknowledged, limit: credit.limit };
+    this.#resend = false;
+    return credit;
+  }
+}

@@ -1,0 +1,89 @@
+/** What a Credit says, as numbers that have passed no check yet. */
+export interface CreditFigures {
+  readonly acknowledged: number;
+  readonly limit: number;
+  readonly resend: boolean;
+  readonly complete: boolean;
+}
+
+/**
+ * The sender's half of the flow control, without I/O or time: which chunks are held, which may be
+ * transmitted next, and what a credit changes. Chunks are held from `add` until they are acknowledged, at
+ * most `capacity` at a time. Loss is mended by going back to the first chunk that was not acknowledged:
+ * NATS keeps the order of one connection, so a gap means that all in flight behind it were dropped too or
+ * will be asked for again.
+ */
+export class SenderWindow<T> {
+  readonly #capacity: number;
+  readonly #held = new Map<number, T>();
+  #acknowledged = 0;
+  #limit = 0;
+  /** Next to transmit; below `#added`, above or at `#acknowledged`. */
+  #cursor = 0;
+  /** Highest sequence ever transmitted, plus one. */
+  #transmitted = 0;
+  #added = 0;
+  #ended = false;
+  #complete = false;
+
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  /** Sequence that the next added chunk will have. */
+  get next(): number {
+    return this.#added;
+  }
+
+  get cursor(): number {
+    return this.#cursor;
+  }
+
+  /** True once the receiver said that the last chunk was taken in and the digest was right. */
+  get complete(): boolean {
+    return this.#complete;
+  }
+
+  get hasRoom(): boolean {
+    return !this.#ended && this.#added - this.#acknowledged < this.#capacity;
+  }
+
+  add(chunk: T, last: boolean): void {
+    if (!this.hasRoom) throw new RangeError("no room in the sender's window");
+    this.#held.set(this.#added++, chunk);
+    this.#ended = last;
+  }
+
+  /** The next chunk that may be transmitted now, if any; moves on behind it. */
+  take(): { readonly chunk: T; readonly again: boolean } | undefined {
+    if (this.#cursor >= this.#added || this.#cursor >= this.#limit) return undefined;
+    const chunk = this.#held.get(this.#cursor);
+    if (chunk === undefined) throw new RangeError(`chunk ${this.#cursor} is not held`);
+    const again = this.#cursor < this.#transmitted;
+    this.#cursor++;
+    this.#transmitted = Math.max(this.#transmitted, this.#cursor);
+    return { chunk, again };
+  }
+
+  /**
+   * Takes a credit in and returns the chunks that may be forgotten. Credits may be lost, repeated or late:
+   * an old one changes nothing, and one that this stream cannot have caused is ignored.
+   */
+  credit(credit: CreditFigures): T[] {
+    const { acknowledged, limit } = credit;
+    if (!Number.isSafeInteger(acknowledged) || !Number.isSafeInteger(limit)) return [];
+    if (acknowledged < this.#acknowledged || acknowledged > this.#transmitted || limit < acknowledged)
+      return [];
+    const released: T[] = [];
+    for (let sequence = this.#acknowledged; sequence < acknowledged; sequence++) {
+      const chunk = this.#held.get(sequence);
+      if (chunk !== undefined) released.push(chunk);
+      this.#held.delete(sequence);
+    }
+    this.#acknowledged = acknowledged;
+    this.#limit = Math.max(this.#limit, limit);
+    this.#cursor = credit.resend ? acknowledged : Math.max(this.#cursor, acknowledged);
+    if (credit.complete && this.#ended && acknowledged === this.#added) this.#complete = true;
+    return released;
+  }
+}
