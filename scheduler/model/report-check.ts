@@ -1,0 +1,37 @@
+import { isName } from "../../proto/contract/ids.ts";
+import type { Report } from "../../proto/gen/godwit/v1/agent.ts";
+import type { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import { isIpv4 } from "./network.ts";
+
+const MAX_TEXT = 256;
+const MAX_CPU_MILLIS = 16_384_000;
+const MAX_CPU_FLAGS = 1024;
+const MAX_FEATURES = 256;
+const MAX_INCARNATION = 64;
+
+const textFields = ["kernel", "criuVersion", "runcVersion", "godwitVersion", "arch", "cgroupMode"] as const;
+
+/** What is wrong with a node's description of itself, or undefined. It becomes a part of the log, so it is bounded. */
+export const nodeInfoFault = (info: NodeInfo): string | undefined => {
+  if (!isName(info.name))
+    return `${JSON.stringify(info.name.slice(0, 80))} is no node name: use 1 to 63 lower-case letters, digits and dashes`;
+  if (info.cpuMillis <= 0 || info.cpuMillis > MAX_CPU_MILLIS)
+    return `${info.cpuMillis} thousandths of a cpu cannot be right`;
+  if (info.memoryBytes <= 0) return "the node says that it has no memory";
+  if (!isIpv4(info.underlayAddress))
+    return `${JSON.stringify(info.underlayAddress.slice(0, 80))} is no IPv4 address for the other nodes to send to`;
+  for (const field of textFields)
+    if (info[field].length > MAX_TEXT) return `the field ${field} is longer than ${MAX_TEXT} characters`;
+  if (info.cpuFlags.length > MAX_CPU_FLAGS) return `more than ${MAX_CPU_FLAGS} cpu flags`;
+  if (info.features.length > MAX_FEATURES) return `more than ${MAX_FEATURES} features`;
+  for (const text of [...info.cpuFlags, ...info.features])
+    if (text.length > MAX_TEXT) return `a cpu flag or feature is longer than ${MAX_TEXT} characters`;
+  return undefined;
+};
+
+export const reportFault = (report: Report): string | undefined => {
+  if (report.info === undefined) return "the report does not say which node it is of";
+  if (report.incarnation === "" || report.incarnation.length > MAX_INCARNATION)
+    return "the report carries no usable incarnation";
+  return nodeInfoFault(report.info);
+};

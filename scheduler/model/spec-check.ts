@@ -1,0 +1,91 @@
+import { GodwitError } from "../../proto/contract/error.ts";
+import { isName } from "../../proto/contract/ids.ts";
+import { ContainerSpec, type Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import { formatBytes } from "./quantity.ts";
+
+/** runc refuses less: it could not start its own init in it. */
+export const MIN_MEMORY_BYTES = 6 * 1024 * 1024;
+export const MIN_CPU_MILLIS = 10;
+/** A spec is a part of a log entry, and an entry must fit a NATS message (1 MiB). */
+export const MAX_SPEC_BYTES = 256 * 1024;
+const MAX_LIST = 4096;
+const MAX_STOP_GRACE_SECONDS = 3600;
+const MAX_IMAGE_LAYERS = 256;
+
+const IMAGE_NAME = /^[a-z0-9]([a-z0-9._/:@-]{0,253}[a-z0-9])?$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
+
+const invalid = (message: string): GodwitError => new GodwitError("invalid", message);
+const quoted = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+
+export const isImageName = (text: string): boolean => IMAGE_NAME.test(text);
+export const isDigest = (text: string): boolean => DIGEST.test(text);
+
+const noNul = (text: string, what: string): void => {
+  if (text.includes("\0")) throw invalid(`${what} holds a NUL character`);
+};
+
+const checkLimits = (limits: Resources): void => {
+  const { memoryBytes, cpuMillis, pids, diskBytes } = limits;
+  for (const [name, value] of Object.entries({ memoryBytes, cpuMillis, pids, diskBytes }))
+    if (!Number.isSafeInteger(value) || value < 0)
+      throw invalid(`the limit ${name} is not a whole number: ${value}`);
+  if (memoryBytes !== 0 && memoryBytes < MIN_MEMORY_BYTES)
+    throw invalid(
+      `a memory limit of ${formatBytes(memoryBytes)} is too small: runc needs at least ${formatBytes(MIN_MEMORY_BYTES)} (0 means no limit)`,
+    );
+  if (cpuMillis !== 0 && cpuMillis < MIN_CPU_MILLIS)
+    throw invalid(
+      `a cpu limit of ${cpuMillis / 1000} is too small: at least ${MIN_CPU_MILLIS / 1000} (0 means no limit)`,
+    );
+};
+
+/** Throws `invalid` with what is wrong; checks everything that can be said without the cluster's state. */
+export const checkSpec = (spec: ContainerSpec): void => {
+  if (!isName(spec.name))
+    throw invalid(
+      `${quoted(spec.name)} is no container name: use 1 to 63 lower-case letters, digits and dashes, no dash at either end`,
+    );
+  if (spec.image === "") throw invalid("no image given");
+  if (!isImageName(spec.image)) throw invalid(`${quoted(spec.image)} is no image name`);
+  if (spec.node !== "" && !isName(spec.node)) throw invalid(`${quoted(spec.node)} is no node name`);
+  if (spec.command.length > MAX_LIST) throw invalid(`the command has more than ${MAX_LIST} arguments`);
+  for (const argument of spec.command) noNul(argument, "an argument of the command");
+  noNul(spec.workingDir, "the working directory");
+  if (spec.workingDir !== "" && !spec.workingDir.startsWith("/"))
+    throw invalid(`the working directory ${quoted(spec.workingDir)} is not an absolute path`);
+  noNul(spec.user, "the user");
+  const env = Object.entries(spec.env);
+  if (env.length > MAX_LIST) throw invalid(`more than ${MAX_LIST} environment variables`);
+  for (const [key, value] of env) {
+    if (key === "" || key === "__proto__" || /[=\0]/.test(key))
+      throw invalid(`${quoted(key)} is no name of an environment variable`);
+    noNul(value, `the environment variable ${key}`);
+  }
+  const labels = Object.entries(spec.labels);
+  if (labels.length > MAX_LIST) throw invalid(`more than ${MAX_LIST} labels`);
+  for (const [key] of labels)
+    if (!LABEL_KEY.test(key))
+      throw invalid(`${quoted(key)} is no label name: letters, digits, ".", "_", "/" and "-"`);
+  if (spec.limits !== undefined) checkLimits(spec.limits);
+  if (spec.stopGraceSeconds > MAX_STOP_GRACE_SECONDS)
+    throw invalid(`a stop grace of ${spec.stopGraceSeconds} s is more than ${MAX_STOP_GRACE_SECONDS} s`);
+  const size = ContainerSpec.encode(spec).finish().length;
+  if (size >= MAX_SPEC_BYTES)
+    throw invalid(
+      `the specification takes ${formatBytes(size)}; command, environment and labels may take ${formatBytes(MAX_SPEC_BYTES)} together`,
+    );
+};
+
+export const checkImage = (image: Image): void => {
+  if (!isImageName(image.name)) throw invalid(`${quoted(image.name)} is no image name`);
+  if (!isDigest(image.digest)) throw invalid(`${quoted(image.digest)} is no image digest`);
+  if (isDigest(image.name)) throw invalid("an image cannot be named like a digest");
+  if (image.layers.length === 0) throw invalid(`the image ${image.name} has no layer`);
+  if (image.layers.length > MAX_IMAGE_LAYERS)
+    throw invalid(`the image ${image.name} has more than ${MAX_IMAGE_LAYERS} layers`);
+  for (const layer of image.layers)
+    if (!isDigest(layer.diffId) || layer.object === "")
+      throw invalid(`the image ${image.name} has a layer without digest or object`);
+};

@@ -1,0 +1,103 @@
+/** What one node has to do, in full: state and reports in, message out. */
+import {
+  Role,
+  type DesiredAllocation,
+  type MigrationOrder,
+  type NetworkSettings,
+  type Peer,
+} from "../../proto/gen/godwit/v1/agent.ts";
+import { MigrationState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
+import { imageOf } from "../state/apply-image.ts";
+import type { Cluster } from "../state/cluster.ts";
+import type { Volatile } from "./volatile.ts";
+
+/** A Desired before it is given its place in the order of messages. */
+export interface DesiredContent {
+  readonly allocations: DesiredAllocation[];
+  readonly peers: Peer[];
+  readonly network: NetworkSettings;
+}
+
+const orderOf = (migration: Migration, role: Role, copy: boolean): MigrationOrder => ({
+  id: migration.id,
+  peerNode: role === Role.SOURCE || role === Role.RELEASED ? migration.to : migration.from,
+  mode: migration.mode,
+  blackoutBudgetMs: migration.blackoutBudgetMs,
+  copy: role === Role.SOURCE && copy,
+  switched: role === Role.OWNER,
+});
+
+const allocationFor = (
+  cluster: Cluster,
+  container: Container,
+  role: Role,
+  epoch: number,
+  migration?: MigrationOrder,
+): DesiredAllocation => ({
+  containerId: container.id,
+  spec: container.spec,
+  epoch,
+  role,
+  desired: container.desired,
+  restartGeneration: container.restartGeneration,
+  address: `${container.address}/${PREFIX_LENGTH}`,
+  mac: container.mac,
+  image: container.spec === undefined ? undefined : imageOf(cluster, container.spec),
+  migration,
+});
+
+const ownedAllocation = (
+  cluster: Cluster,
+  volatile: Volatile,
+  container: Container,
+  epoch: number,
+): DesiredAllocation => {
+  const migration = cluster.state.migrations[container.migrationId];
+  if (migration?.state === MigrationState.RUNNING) {
+    const copy = volatile.migrations.get(migration.id)?.copy === true;
+    return allocationFor(cluster, container, Role.SOURCE, epoch, orderOf(migration, Role.SOURCE, copy));
+  }
+  // Until both sides are done, the owner knows that it is to run what it restored and not to start afresh.
+  return migration?.state === MigrationState.SWITCHED
+    ? allocationFor(cluster, container, Role.OWNER, epoch, orderOf(migration, Role.OWNER, false))
+    : allocationFor(cluster, container, Role.OWNER, epoch);
+};
+
+/** A container that is being removed is not named, and so removed by the agent. */
+export const desiredFor = (
+  cluster: Cluster,
+  volatile: Volatile,
+  nodeName: string,
+): DesiredContent | undefined => {
+  const { state, index } = cluster;
+  const node = state.nodes[nodeName];
+  if (node === undefined) return undefined;
+  const allocations: DesiredAllocation[] = [];
+  const containers = (ids: ReadonlySet<string> | undefined): Container[] =>
+    [...(ids ?? [])].flatMap((id) => state.containers[id] ?? []).filter((container) => !container.removing);
+  for (const container of containers(index.onNode.get(nodeName)))
+    if (container.allocation !== undefined)
+      allocations.push(ownedAllocation(cluster, volatile, container, container.allocation.epoch));
+  const migrating = [
+    [index.arriving, Role.TARGET],
+    [index.leaving, Role.RELEASED],
+  ] as const;
+  for (const [set, role] of migrating)
+    for (const container of containers(set.get(nodeName))) {
+      const migration = state.migrations[container.migrationId];
+      if (migration === undefined) continue;
+      // The copy that is released was made before the switch, under the epoch before.
+      const epoch = role === Role.TARGET ? migration.epoch : migration.epoch - 1;
+      allocations.push(allocationFor(cluster, container, role, epoch, orderOf(migration, role, false)));
+    }
+  allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));
+  return {
+    allocations,
+    peers: Object.entries(state.nodes)
+      .filter(([name]) => name !== nodeName)
+      .map(([name, peer]) => ({ node: name, underlayAddress: peer.info?.underlayAddress ?? "" }))
+      .toSorted((a, b) => (a.node < b.node ? -1 : 1)),
+    network: { vni: VXLAN_ID, cidr: CONTAINER_CIDR, nodeAddress: nodeAddress(node.index), mtu: OVERLAY_MTU },
+  };
+};

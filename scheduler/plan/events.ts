@@ -1,0 +1,157 @@
+/** What a command means to an operator. Asked before the command applies, while what it ends is still known. */
+import type { Event } from "../../proto/gen/godwit/v1/api.ts";
+import {
+  AllocationState,
+  DesiredState,
+  MigrationState,
+  NodeState,
+  type Command,
+  type Migration,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { nameOf, type Cluster } from "../state/cluster.ts";
+
+export type Happening = Pick<Event, "kind" | "subject" | "message">;
+
+const happening = (kind: string, subject: string, message = ""): Happening => ({ kind, subject, message });
+
+const aborted = (migration: Migration, reason: string): Happening =>
+  happening(
+    "migration.aborted",
+    migration.containerName,
+    `${migration.id} ${migration.from} → ${migration.to}: ${reason}; it goes on at ${migration.from}`,
+  );
+
+const OBSERVED: Partial<Record<AllocationState, string>> = {
+  [AllocationState.RUNNING]: "container.running",
+  [AllocationState.EXITED]: "container.exited",
+  [AllocationState.FAILED]: "container.failed",
+};
+
+export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[] => {
+  const { state } = cluster;
+  const containerName = (id: string): string => {
+    const container = state.containers[id];
+    return container === undefined ? id : nameOf(container);
+  };
+  const runningMigrationOf = (id: string): Migration | undefined => {
+    const migration = state.migrations[state.containers[id]?.migrationId ?? ""];
+    return migration?.state === MigrationState.RUNNING ? migration : undefined;
+  };
+  const ofMigration = (id: string, make: (migration: Migration) => Happening): Happening[] => {
+    const migration = state.migrations[id];
+    return migration === undefined ? [] : [make(migration)];
+  };
+  switch (command?.$case) {
+    case undefined:
+      return [];
+    case "leaderElected":
+      return [happening("leader.elected", command.value.schedulerId, `epoch ${command.value.epoch}`)];
+    case "nodeJoined": {
+      const name = command.value.info?.name ?? "";
+      const known = state.nodes[name];
+      if (known === undefined) return [happening("node.joined", name, command.value.info?.underlayAddress)];
+      if (known.incarnation !== command.value.incarnation)
+        return [happening("node.joined", name, "with a new state folder: nothing is left of what it ran")];
+      return known.state === NodeState.LOST
+        ? [happening("node.ready", name)]
+        : [happening("node.changed", name)];
+    }
+    case "nodeStateChanged": {
+      const { node, reason } = command.value;
+      return [happening(command.value.state === NodeState.LOST ? "node.lost" : "node.ready", node, reason)];
+    }
+    case "nodeSchedulableSet": {
+      const { node, schedulable } = command.value;
+      const drained = schedulable && state.nodes[node]?.drain?.outcome === "";
+      return [
+        happening(schedulable ? "node.uncordoned" : "node.cordoned", node),
+        ...(drained ? [happening("drain.ended", node, "cancelled: the node was uncordoned")] : []),
+      ];
+    }
+    case "nodeRemoved":
+      return [happening("node.removed", command.value.node)];
+    case "drainStarted":
+      return [happening("drain.started", command.value.node)];
+    case "drainEnded":
+      return [happening("drain.ended", command.value.node, command.value.outcome)];
+    case "imageAdded":
+      return [happening("image.added", command.value.image?.name ?? "", command.value.image?.digest)];
+    case "imageRemoved":
+      return [happening("image.removed", command.value.name)];
+    case "containerCreated":
+      return [
+        happening(
+          "container.created",
+          command.value.spec?.name ?? "",
+          `from ${command.value.spec?.image ?? ""}`,
+        ),
+      ];
+    case "containerDesiredSet": {
+      const { id, desired, restartGeneration } = command.value;
+      const stops = desired === DesiredState.STOPPED;
+      const restarts = restartGeneration > (state.containers[id]?.restartGeneration ?? 0);
+      const migration = stops || restarts ? runningMigrationOf(id) : undefined;
+      return [
+        ...(migration === undefined
+          ? []
+          : [aborted(migration, `the container was ${stops ? "stopped" : "restarted"}`)]),
+        happening(stops ? "container.stop" : "container.start", containerName(id)),
+      ];
+    }
+    case "containerRemoveRequested": {
+      const { id } = command.value;
+      const migration = runningMigrationOf(id);
+      return [
+        ...(migration === undefined ? [] : [aborted(migration, "the container was removed")]),
+        happening("container.removing", containerName(id)),
+      ];
+    }
+    case "containerRemoved":
+      return [happening("container.removed", containerName(command.value.id))];
+    case "allocationPlaced":
+      return [
+        happening("container.placed", containerName(command.value.containerId), `on ${command.value.node}`),
+      ];
+    case "allocationObserved": {
+      const { containerId, node, state: seen, exitCode, message } = command.value;
+      const name = containerName(containerId);
+      if (node === "") return [happening("container.pending", name, message)];
+      const kind = OBSERVED[seen];
+      if (kind === undefined) return [];
+      const code = seen === AllocationState.EXITED ? ` with code ${exitCode}` : "";
+      return [happening(kind, name, `on ${node}${code}${message === "" ? "" : `: ${message}`}`)];
+    }
+    case "migrationStarted": {
+      const { id, containerId, from, to, reason } = command.value;
+      return [
+        happening("migration.started", containerName(containerId), `${id} ${from} → ${to} (${reason})`),
+      ];
+    }
+    case "migrationSwitched":
+      return ofMigration(command.value.id, (migration) =>
+        happening(
+          "migration.switched",
+          migration.containerName,
+          `${migration.id}: ${migration.to} owns it now`,
+        ),
+      );
+    case "migrationAborted": {
+      const { reason } = command.value;
+      return ofMigration(command.value.id, (migration) => aborted(migration, reason));
+    }
+    case "migrationFinished": {
+      const { figures } = command.value;
+      return ofMigration(command.value.id, (migration) =>
+        happening(
+          "migration.finished",
+          migration.containerName,
+          `${migration.id} ${migration.from} → ${migration.to}: blackout ${Math.round(figures?.blackoutMs ?? 0)} ms of ${Math.round(figures?.totalMs ?? 0)} ms`,
+        ),
+      );
+    }
+    case "migrationCancelRequested":
+      return ofMigration(command.value.id, (migration) =>
+        happening("migration.cancelling", migration.containerName, migration.id),
+      );
+  }
+};

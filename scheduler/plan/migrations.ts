@@ -1,0 +1,152 @@
+/** The leader's part of every migration that has not ended: switch, abort or finish. */
+import { MigrationPhase, type MigrationReport } from "../../proto/gen/godwit/v1/agent.ts";
+import {
+  AllocationState,
+  DesiredState,
+  MigrationState,
+  NodeState,
+  type Command,
+  type Migration,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { formatSeconds } from "../model/quantity.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { command } from "./command.ts";
+import { observedOn, type MigrationSeen, type Volatile } from "./volatile.ts";
+
+/** A target that is not ready by then never will be. */
+export const READY_LIMIT_MS = 60_000;
+/** Neither a new phase nor a byte more for this long. */
+export const PROGRESS_LIMIT_MS = 120_000;
+/** After this, a source whose up-to-date report does not mention the container any more counts as released. */
+export const RELEASE_SILENCE_MS = 10_000;
+
+const failureOf = (
+  side: "source" | "target",
+  node: string,
+  report: MigrationReport | undefined,
+): string | undefined =>
+  report?.phase === MigrationPhase.FAILED || report?.phase === MigrationPhase.ABORTED
+    ? `the ${side} ${node} ${report.phase === MigrationPhase.FAILED ? "failed" : "gave up"}: ${report.error || "it gave no reason"}`
+    : undefined;
+
+const lost = (cluster: Cluster, name: string): string | undefined => {
+  const node = cluster.state.nodes[name];
+  if (node === undefined) return `node ${name} was removed`;
+  return node.state === NodeState.LOST
+    ? `node ${name} was lost (${node.stateReason || "no reports"})`
+    : undefined;
+};
+
+/** Why the migration cannot go on, while ownership has not moved. */
+export const abortReason = (
+  cluster: Cluster,
+  volatile: Volatile,
+  migration: Migration,
+  nowMs: number,
+): string | undefined => {
+  const seen = volatile.migrations.get(migration.id);
+  const container = cluster.state.containers[migration.containerId];
+  if (migration.cancelRequested) return "cancelled";
+  if (container === undefined || container.removing) return "the container was removed";
+  if (container.desired !== DesiredState.RUNNING) return "the container was stopped";
+  // A lost source may well hold the frozen copy and thaw it when it is back, so ownership stays with it.
+  const gone = lost(cluster, migration.from) ?? lost(cluster, migration.to);
+  if (gone !== undefined) return gone;
+  const failed =
+    failureOf("target", migration.to, seen?.target) ?? failureOf("source", migration.from, seen?.source);
+  if (failed !== undefined) return failed;
+  const observed = observedOn(volatile.nodes.get(migration.from), migration.containerId);
+  if (observed?.epoch === container.allocation?.epoch) {
+    if (observed?.state === AllocationState.EXITED)
+      return `the container exited with code ${observed.exitCode} during the move`;
+    if (observed?.state === AllocationState.FAILED)
+      return `the container failed during the move: ${observed.message}`;
+  }
+  const sinceMs = Math.max(migration.startedAtMs, volatile.leaderSinceMs);
+  if (seen?.copy !== true && nowMs - sinceMs > READY_LIMIT_MS)
+    return `the target ${migration.to} was not ready within ${formatSeconds(READY_LIMIT_MS)}`;
+  const idleMs = nowMs - Math.max(sinceMs, seen?.progressAtMs ?? 0);
+  return idleMs > PROGRESS_LIMIT_MS ? `no progress for ${formatSeconds(idleMs)}` : undefined;
+};
+
+/** What one side measured; where both did, the side that the figure belongs to is right. */
+export const mergeFigures = (
+  migration: Migration,
+  seen: MigrationSeen | undefined,
+  nowMs: number,
+): MigrationFigures => {
+  const source = seen?.source?.figures ?? MigrationFigures.fromPartial({});
+  const target = seen?.target?.figures ?? MigrationFigures.fromPartial({});
+  const merged: MigrationFigures = {
+    rounds: source.rounds || target.rounds,
+    freezeMs: source.freezeMs || target.freezeMs,
+    dumpMs: source.dumpMs || target.dumpMs,
+    transferMs: target.transferMs || source.transferMs,
+    restoreMs: target.restoreMs || source.restoreMs,
+    resumeMs: target.resumeMs || source.resumeMs,
+    blackoutMs: target.blackoutMs || source.blackoutMs,
+    totalMs: target.totalMs || source.totalMs || nowMs - migration.startedAtMs,
+    memoryBytes: source.memoryBytes || target.memoryBytes,
+    sentBytes: source.sentBytes || target.sentBytes,
+    filesystemBytes: source.filesystemBytes || target.filesystemBytes,
+  };
+  if (merged.blackoutMs === 0)
+    merged.blackoutMs =
+      merged.freezeMs + merged.dumpMs + merged.transferMs + merged.restoreMs + merged.resumeMs;
+  return merged;
+};
+
+const targetDone = (volatile: Volatile, migration: Migration, seen: MigrationSeen | undefined): boolean => {
+  if (seen?.target?.phase === MigrationPhase.RUNNING) return true;
+  const observed = observedOn(volatile.nodes.get(migration.to), migration.containerId);
+  const after = observed?.epoch === migration.epoch ? observed.state : undefined;
+  // It ran and is over, or will never run: the allocation says so, and the migration has nothing left to do.
+  if (after === AllocationState.EXITED || after === AllocationState.FAILED) return true;
+  // An agent that was restarted after the switch may run the container and know nothing of the migration any more.
+  return after === AllocationState.RUNNING && seen?.target === undefined;
+};
+
+const sourceDone = (
+  cluster: Cluster,
+  volatile: Volatile,
+  migration: Migration,
+  seen: MigrationSeen | undefined,
+  nowMs: number,
+): boolean => {
+  if (seen?.source?.phase === MigrationPhase.RELEASED) return true;
+  // It is told again when it is back: what its Desired does not name is removed.
+  if (lost(cluster, migration.from) !== undefined) return true;
+  const node = volatile.nodes.get(migration.from);
+  return (
+    node?.current === true &&
+    seen?.source === undefined &&
+    observedOn(node, migration.containerId) === undefined &&
+    nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs) > RELEASE_SILENCE_MS
+  );
+};
+
+export const planMigration = (
+  cluster: Cluster,
+  volatile: Volatile,
+  migration: Migration,
+  nowMs: number,
+): Command | undefined => {
+  const { id } = migration;
+  const seen = volatile.migrations.get(id);
+  if (migration.state === MigrationState.RUNNING) {
+    const reason = abortReason(cluster, volatile, migration, nowMs);
+    if (reason !== undefined) return command("migrationAborted", { id, reason });
+    return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;
+  }
+  if (migration.state !== MigrationState.SWITCHED) return undefined;
+  if (!targetDone(volatile, migration, seen) || !sourceDone(cluster, volatile, migration, seen, nowMs))
+    return undefined;
+  return command("migrationFinished", { id, figures: mergeFigures(migration, seen, nowMs) });
+};
+
+export const planMigrations = (cluster: Cluster, volatile: Volatile, nowMs: number): Command[] =>
+  [...cluster.index.moving].flatMap((id) => {
+    const migration = cluster.state.migrations[id];
+    return (migration === undefined ? undefined : planMigration(cluster, volatile, migration, nowMs)) ?? [];
+  });

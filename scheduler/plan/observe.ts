@@ -1,0 +1,66 @@
+/** From reports to what the log has to know: leases, and what became of the allocations. */
+import {
+  AllocationState,
+  MigrationState,
+  NodeState,
+  type Command,
+  type Container,
+} from "../../proto/gen/godwit/v1/log.ts";
+import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
+import { formatSeconds } from "../model/quantity.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { command } from "./command.ts";
+import type { Volatile } from "./volatile.ts";
+
+const MAX_MESSAGE = 1024;
+
+/** Only reports that were accepted renew a lease, so a lost node with a lease is one that is back. */
+export const planLeases = (cluster: Cluster, volatile: Volatile, leaseMs: number, nowMs: number): Command[] =>
+  Object.entries(cluster.state.nodes).flatMap(([name, node]) => {
+    const leftMs = volatile.leaseUntilMs(name) - nowMs;
+    if (node.state === NodeState.READY && leftMs <= 0)
+      return command("nodeStateChanged", {
+        node: name,
+        state: NodeState.LOST,
+        reason: `no report for ${formatSeconds(leaseMs)}`,
+      });
+    if (node.state === NodeState.LOST && leftMs > 0 && volatile.nodes.has(name))
+      return command("nodeStateChanged", { node: name, state: NodeState.READY, reason: "" });
+    return [];
+  });
+
+/** The freezing of a migrating container is seen in its migration; a log entry of its own would only hold up the switch. */
+const isMigrationFreeze = (cluster: Cluster, container: Container, observed: ObservedAllocation): boolean =>
+  observed.state === AllocationState.FROZEN &&
+  cluster.state.migrations[container.migrationId]?.state === MigrationState.RUNNING;
+
+export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] => {
+  const commands: Command[] = [];
+  for (const [node, { report }] of volatile.nodes)
+    for (const observed of report.allocations) {
+      const container = cluster.state.containers[observed.containerId];
+      const allocation = container?.allocation;
+      if (container === undefined || allocation?.node !== node || allocation.epoch !== observed.epoch)
+        continue;
+      if (observed.state === AllocationState.UNSPECIFIED || isMigrationFreeze(cluster, container, observed))
+        continue;
+      if (
+        observed.state === allocation.state &&
+        observed.exitCode === allocation.exitCode &&
+        observed.restarts === allocation.restarts
+      )
+        continue;
+      commands.push(
+        command("allocationObserved", {
+          containerId: observed.containerId,
+          node,
+          epoch: observed.epoch,
+          state: observed.state,
+          exitCode: observed.exitCode,
+          restarts: observed.restarts,
+          message: observed.message.slice(0, MAX_MESSAGE),
+        }),
+      );
+    }
+  return commands;
+};

@@ -1,0 +1,60 @@
+/** One round of the leader: the state and what was reported in, the commands to append out. Pure. */
+import type { Command } from "../../proto/gen/godwit/v1/log.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
+import { command } from "./command.ts";
+import { planDrains } from "./drain.ts";
+import { planMigrations } from "./migrations.ts";
+import { planLeases, planObserved } from "./observe.ts";
+import { choosePlacement, PlannedUse } from "./placement.ts";
+import { planRemovals } from "./removal.ts";
+import type { Volatile } from "./volatile.ts";
+
+export interface ReconcileOptions {
+  readonly leaseMs: number;
+  readonly nowMs: number;
+  /** Ids for migrations that a drain starts. */
+  readonly newId: () => string;
+}
+
+const planPlacements = (cluster: Cluster): Command[] => {
+  const planned = new PlannedUse(cluster);
+  return [...cluster.index.unplaced].flatMap((containerId) => {
+    const container = cluster.state.containers[containerId];
+    if (container === undefined) return [];
+    // A pin is for the first placement; where that node is no more, any will do.
+    const only = container.allocation === undefined && container.spec?.node ? container.spec.node : undefined;
+    const placement = choosePlacement(cluster, container, {
+      planned,
+      ...(only === undefined ? {} : { only }),
+    });
+    if (placement.node !== undefined) {
+      planned.add(placement.node, container);
+      return command("allocationPlaced", {
+        containerId,
+        node: placement.node,
+        epoch: (container.allocation?.epoch ?? 0) + 1,
+      });
+    }
+    if (placement.failure === container.placementFailure) return [];
+    return command("allocationObserved", {
+      containerId,
+      node: "",
+      epoch: 0,
+      state: AllocationState.PENDING,
+      exitCode: 0,
+      restarts: 0,
+      message: placement.failure,
+    });
+  });
+};
+
+/** Migrations come first: while one waits for its switch, a client waits. */
+export const reconcile = (cluster: Cluster, volatile: Volatile, options: ReconcileOptions): Command[] => [
+  ...planMigrations(cluster, volatile, options.nowMs),
+  ...planLeases(cluster, volatile, options.leaseMs, options.nowMs),
+  ...planObserved(cluster, volatile),
+  ...planRemovals(cluster, volatile),
+  ...planPlacements(cluster),
+  ...planDrains(cluster, options.newId, options.nowMs),
+];

@@ -1,0 +1,66 @@
+/** What the leader knows from reports and does not keep in the log. */
+import {
+  MigrationPhase,
+  type MigrationReport,
+  type ObservedAllocation,
+  type Report,
+} from "../../proto/gen/godwit/v1/agent.ts";
+
+export interface NodeSeen {
+  readonly report: Report;
+  /** The node had taken in its present Desired when it reported, so what it does not list is not there. */
+  readonly current: boolean;
+}
+
+export interface MigrationSeen {
+  readonly source?: MigrationReport;
+  readonly target?: MigrationReport;
+  /** When either side last got on. */
+  readonly progressAtMs: number;
+  /** The target has been ready once: the source may copy. Never taken back. */
+  readonly copy: boolean;
+}
+
+export interface Volatile {
+  /** By node; absent: not heard of since this leader began. */
+  readonly nodes: ReadonlyMap<string, NodeSeen>;
+  /** By migration. */
+  readonly migrations: ReadonlyMap<string, MigrationSeen>;
+  /** End of a node's lease. */
+  leaseUntilMs(node: string): number;
+  /** Time limits count from here at the earliest: what happened before is not known. */
+  readonly leaderSinceMs: number;
+}
+
+export const observedOn = (seen: NodeSeen | undefined, containerId: string): ObservedAllocation | undefined =>
+  seen?.report.allocations.find((allocation) => allocation.containerId === containerId);
+
+const AFTER_READY: ReadonlySet<MigrationPhase> = new Set([
+  MigrationPhase.READY,
+  MigrationPhase.RECEIVING,
+  MigrationPhase.RESTORED,
+  MigrationPhase.RUNNING,
+]);
+const COPY_BEGUN: ReadonlySet<MigrationPhase> = new Set([
+  MigrationPhase.COPYING,
+  MigrationPhase.FROZEN,
+  MigrationPhase.DUMPED,
+]);
+
+const advanced = (old: MigrationReport | undefined, now: MigrationReport): boolean =>
+  old === undefined || old.phase !== now.phase || now.bytesDone > old.bytesDone;
+
+/** Takes in one side's report of a migration. A new leader learns from the source too that copying had begun. */
+export const migrationSeen = (
+  before: MigrationSeen | undefined,
+  side: "source" | "target",
+  report: MigrationReport,
+  nowMs: number,
+): MigrationSeen => ({
+  ...before,
+  [side]: report,
+  progressAtMs: before === undefined || advanced(before[side], report) ? nowMs : before.progressAtMs,
+  copy:
+    before?.copy === true ||
+    (side === "target" ? AFTER_READY.has(report.phase) : COPY_BEGUN.has(report.phase)),
+});

@@ -1,0 +1,218 @@
+import { GodwitError } from "../../proto/contract/error.ts";
+import { isId } from "../../proto/contract/ids.ts";
+import {
+  AllocationState,
+  DesiredState,
+  MigrationState,
+  NodeState,
+  type AllocationObserved,
+  type AllocationPlaced,
+  type Container,
+  type ContainerCreated,
+  type ContainerDesiredSet,
+  type ContainerRemoved,
+  type ContainerRemoveRequested,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { addressOf, FIRST_HOST, hostOf, LAST_HOST, macOf, usableHost } from "../model/network.ts";
+import { checkSpec } from "../model/spec-check.ts";
+import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
+import { abortMigrationOf, endMigration } from "./apply-migration.ts";
+import { shortageOf, useOf } from "./capacity.ts";
+import { enter, leave, limitsOf, nameOf, reindex, type Cluster } from "./cluster.ts";
+import { describeShortage, nodeCheck } from "./move-check.ts";
+import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
+
+const missing = (id: string): Outcome => reject("not-found", `there is no container ${id}`);
+
+/** Takes fresh addresses first, then the one that has been free for longest, so that none is re-used soon. */
+const takeHost = (cluster: Cluster): number | undefined => {
+  const { state } = cluster;
+  const next = usableHost(Math.max(FIRST_HOST, state.nextAddress));
+  if (next > LAST_HOST) return state.freeAddresses.shift();
+  state.nextAddress = next + 1;
+  return next;
+};
+const hasHost = ({ state }: Cluster): boolean =>
+  usableHost(Math.max(FIRST_HOST, state.nextAddress)) <= LAST_HOST || state.freeAddresses.length > 0;
+
+export const containerCreated = (
+  cluster: Cluster,
+  { id, spec }: ContainerCreated,
+  { atMs }: ApplyContext,
+): Outcome => {
+  if (!isId(id)) return reject("invalid", `${id} is no container id`);
+  if (spec === undefined) return reject("invalid", "no specification given");
+  try {
+    checkSpec(spec);
+  } catch (error) {
+    const { code, message } = GodwitError.from(error);
+    return reject(code, message);
+  }
+  if (cluster.state.containers[id] !== undefined)
+    return reject("exists", `there is a container ${id} already`);
+  if (cluster.index.idByName.has(spec.name))
+    return reject(
+      "exists",
+      `there is a container named ${spec.name} already: remove it or choose another name`,
+    );
+  if (imageOf(cluster, spec) === undefined)
+    return reject("not-found", `there is no image ${spec.image}: "godwit image ls" lists what there is`);
+  if (!hasHost(cluster)) return reject("exhausted", "every address of the containers' network is in use");
+  const host = takeHost(cluster) ?? FIRST_HOST;
+  const container: Container = {
+    id,
+    spec,
+    desired: DesiredState.RUNNING,
+    restartGeneration: 0,
+    removing: false,
+    removeForce: false,
+    allocation: undefined,
+    address: addressOf(host),
+    mac: macOf(host),
+    createdAtMs: atMs,
+    migrationId: "",
+    placementFailure: "",
+  };
+  cluster.state.containers[id] = container;
+  enter(cluster, container);
+  return undefined;
+};
+
+const touch = (cluster: Cluster, container: Container): void => {
+  const migration = cluster.state.migrations[container.migrationId];
+  if (container.allocation !== undefined) cluster.touched.add(container.allocation.node);
+  if (migration !== undefined) cluster.touched.add(migration.from).add(migration.to);
+};
+
+export const containerDesiredSet = (
+  cluster: Cluster,
+  set: ContainerDesiredSet,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const container = cluster.state.containers[set.id];
+  if (container === undefined) return missing(set.id);
+  if (container.removing) return reject("refused", `${nameOf(container)} is being removed`);
+  if (set.desired === DesiredState.UNSPECIFIED) return reject("invalid", "no desired state given");
+  if (set.restartGeneration < container.restartGeneration)
+    return reject("refused", `${nameOf(container)} was restarted by somebody else just now: try again`);
+  const restarts = set.restartGeneration > container.restartGeneration;
+  if (restarts || set.desired === DesiredState.STOPPED) {
+    const why =
+      set.desired === DesiredState.STOPPED ? "the container was stopped" : "the container was restarted";
+    abortMigrationOf(cluster, set.id, why, atMs);
+  }
+  container.desired = set.desired;
+  container.restartGeneration = set.restartGeneration;
+  touch(cluster, container);
+  return undefined;
+};
+
+/** Runs, or may run at any moment without anybody asking. */
+export const isRunning = (container: Container): boolean => {
+  switch (container.allocation?.state) {
+    case AllocationState.RUNNING:
+    case AllocationState.STARTING:
+    case AllocationState.FROZEN:
+      return true;
+    default:
+      return false;
+  }
+};
+
+export const containerRemoveRequested = (
+  cluster: Cluster,
+  { id, force }: ContainerRemoveRequested,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const container = cluster.state.containers[id];
+  if (container === undefined) return missing(id);
+  if (!force && isRunning(container))
+    return reject("refused", `${nameOf(container)} is running: stop it first, or remove it with --force`);
+  const node = cluster.state.nodes[container.allocation?.node ?? ""];
+  if (!force && node?.state === NodeState.LOST)
+    return reject(
+      "refused",
+      `${nameOf(container)} is on a lost node and may still run there: remove it with --force`,
+    );
+  abortMigrationOf(cluster, id, "the container was removed", atMs);
+  reindex(cluster, container, () => {
+    container.removing = true;
+    container.removeForce ||= force;
+  });
+  return undefined;
+};
+
+export const containerRemoved = (
+  cluster: Cluster,
+  { id }: ContainerRemoved,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const { state } = cluster;
+  const container = state.containers[id];
+  if (container === undefined) return missing(id);
+  if (!container.removing) return reject("refused", `nobody asked to remove ${nameOf(container)}`);
+  const migration = state.migrations[container.migrationId];
+  if (migration !== undefined)
+    endMigration(cluster, migration, MigrationState.FINISHED, "the container was removed", atMs);
+  leave(cluster, container);
+  delete state.containers[id];
+  state.freeAddresses.push(hostOf(container.address));
+  if (container.spec !== undefined) dropUnusedReplaced(cluster, container.spec.imageDigest);
+  return undefined;
+};
+
+export const allocationPlaced = (
+  cluster: Cluster,
+  placed: AllocationPlaced,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const { state } = cluster;
+  const container = state.containers[placed.containerId];
+  if (container === undefined) return missing(placed.containerId);
+  const node = state.nodes[placed.node];
+  if (node === undefined) return reject("not-found", `there is no node ${placed.node}`);
+  if (container.removing) return reject("refused", `${nameOf(container)} is being removed`);
+  const current = container.allocation;
+  if (current !== undefined && state.nodes[current.node] !== undefined)
+    return reject("refused", `${nameOf(container)} already has a node: ${current.node}`);
+  // Epochs only rise, also across a node that was removed with its copy.
+  if (placed.epoch !== (current?.epoch ?? 0) + 1)
+    return reject("refused", `${placed.epoch} is not the next epoch`);
+  const refused = nodeCheck(placed.node, node);
+  if (refused !== undefined) return refused;
+  const shortage = shortageOf(node, useOf(cluster, placed.node), limitsOf(container));
+  if (shortage !== undefined) return reject("exhausted", `node ${placed.node} ${describeShortage(shortage)}`);
+  reindex(cluster, container, () => {
+    container.allocation = {
+      node: placed.node,
+      epoch: placed.epoch,
+      state: AllocationState.PENDING,
+      exitCode: 0,
+      restarts: 0,
+      message: "",
+      placedAtMs: atMs,
+    };
+    container.placementFailure = "";
+  });
+  return undefined;
+};
+
+/** Without a node it says why the container could not be placed. */
+export const allocationObserved = (cluster: Cluster, seen: AllocationObserved): Outcome => {
+  const container = cluster.state.containers[seen.containerId];
+  if (container === undefined) return missing(seen.containerId);
+  if (seen.node === "") {
+    if (!cluster.index.unplaced.has(seen.containerId))
+      return reject("refused", `${nameOf(container)} has a node`);
+    container.placementFailure = seen.message;
+    return undefined;
+  }
+  const allocation = container.allocation;
+  if (allocation?.node !== seen.node || allocation.epoch !== seen.epoch)
+    return reject("refused", `${seen.node} does not own ${nameOf(container)} (any more)`);
+  allocation.state = seen.state;
+  allocation.exitCode = seen.exitCode;
+  allocation.restarts = seen.restarts;
+  allocation.message = seen.message;
+  return undefined;
+};

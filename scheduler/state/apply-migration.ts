@@ -1,0 +1,190 @@
+import {
+  AllocationState,
+  MigrationState,
+  type Migration,
+  type MigrationAborted,
+  type MigrationCancelRequested,
+  type MigrationFinished,
+  type MigrationStarted,
+  type MigrationSwitched,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { isId } from "../../proto/contract/ids.ts";
+import { insertEnded, nameOf, reindex, type Cluster } from "./cluster.ts";
+import { leaveCheck, resolveMode, targetCheck } from "./move-check.ts";
+import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
+
+/** Ended migrations beyond the newest this many are forgotten. */
+export const ENDED_MIGRATIONS_KEPT = 500;
+
+/** A drain counts its moves and failures by these records, so those of a running drain stay. */
+const ofRunningDrain = (cluster: Cluster, migration: Migration): boolean => {
+  const drain = cluster.state.nodes[migration.from]?.drain;
+  return migration.drainId !== "" && drain?.id === migration.drainId && drain.outcome === "";
+};
+
+const forgetOldest = (cluster: Cluster): void => {
+  const { ended } = cluster.index;
+  for (let at = 0; ended.length > ENDED_MIGRATIONS_KEPT && at < ended.length;) {
+    const id = ended[at] ?? "";
+    const migration = cluster.state.migrations[id];
+    if (migration !== undefined && ofRunningDrain(cluster, migration)) {
+      at += 1;
+      continue;
+    }
+    delete cluster.state.migrations[id];
+    ended.splice(at, 1);
+  }
+};
+
+/** Ends a running or switched migration; the container is free for the next one. */
+export const endMigration = (
+  cluster: Cluster,
+  migration: Migration,
+  outcome: MigrationState,
+  error: string,
+  atMs: number,
+): void => {
+  const end = (): void => {
+    migration.state = outcome;
+    migration.error = error;
+    migration.endedAtMs = atMs;
+    if (container?.migrationId === migration.id) container.migrationId = "";
+  };
+  const container = cluster.state.containers[migration.containerId];
+  if (container === undefined) end();
+  else reindex(cluster, container, end);
+  cluster.index.moving.delete(migration.id);
+  insertEnded(cluster, migration);
+  forgetOldest(cluster);
+};
+
+/** Aborts the container's migration if ownership has not moved yet: a stop or a removal comes first. */
+export const abortMigrationOf = (cluster: Cluster, containerId: string, why: string, atMs: number): void => {
+  const migration = cluster.state.migrations[cluster.state.containers[containerId]?.migrationId ?? ""];
+  if (migration?.state === MigrationState.RUNNING)
+    endMigration(cluster, migration, MigrationState.ABORTED, why, atMs);
+};
+
+const find = (cluster: Cluster, id: string): Migration | undefined => cluster.state.migrations[id];
+const missing = (id: string): Outcome => reject("not-found", `there is no migration ${id}`);
+const ENDED_AS: Partial<Record<MigrationState, string>> = {
+  [MigrationState.FINISHED]: "has finished",
+  [MigrationState.ABORTED]: "was aborted",
+  [MigrationState.SWITCHED]: "cannot be undone any more: its container already belongs to the target",
+};
+const tooLate = (migration: Migration): Outcome =>
+  reject("refused", `migration ${migration.id} ${ENDED_AS[migration.state] ?? "is not at that point"}`);
+
+export const migrationStarted = (
+  cluster: Cluster,
+  start: MigrationStarted,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const { state, index } = cluster;
+  if (!isId(start.id)) return reject("invalid", `${start.id} is no migration id`);
+  if (state.migrations[start.id] !== undefined)
+    return reject("exists", `there is a migration ${start.id} already`);
+  const container = state.containers[start.containerId];
+  if (container === undefined) return reject("not-found", `there is no container ${start.containerId}`);
+  const drain = state.nodes[start.from]?.drain;
+  const force = start.drainId !== "" && drain?.id === start.drainId && drain.force;
+  const refused = leaveCheck(cluster, container, force) ?? targetCheck(cluster, container, start.to);
+  if (refused !== undefined) return refused;
+  const allocation = container.allocation;
+  if (allocation?.node !== start.from || start.epoch !== allocation.epoch + 1)
+    return reject("refused", `${nameOf(container)} is not where this move was planned from: try again`);
+  const mode = resolveMode(start.mode);
+  if (mode === undefined)
+    return reject("refused", "this migration mode is not supported yet: use auto or checkpoint");
+  reindex(cluster, container, () => {
+    state.migrations[start.id] = {
+      id: start.id,
+      containerId: start.containerId,
+      containerName: nameOf(container),
+      from: start.from,
+      to: start.to,
+      epoch: start.epoch,
+      mode,
+      blackoutBudgetMs: start.blackoutBudgetMs,
+      state: MigrationState.RUNNING,
+      reason: start.reason,
+      error: "",
+      cancelRequested: false,
+      drainId: start.drainId,
+      startedAtMs: atMs,
+      switchedAtMs: 0,
+      endedAtMs: 0,
+      figures: undefined,
+    };
+    container.migrationId = start.id;
+  });
+  index.moving.add(start.id);
+  return undefined;
+};
+
+/** The one place where ownership moves. */
+export const migrationSwitched = (
+  cluster: Cluster,
+  { id }: MigrationSwitched,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const migration = find(cluster, id);
+  if (migration === undefined) return missing(id);
+  if (migration.state !== MigrationState.RUNNING) return tooLate(migration);
+  if (migration.cancelRequested) return reject("refused", `migration ${id} is being cancelled`);
+  const container = cluster.state.containers[migration.containerId];
+  const allocation = container?.allocation;
+  if (
+    container?.migrationId !== id ||
+    allocation?.node !== migration.from ||
+    allocation.epoch + 1 !== migration.epoch
+  )
+    return reject("refused", `migration ${id} no longer fits its container`);
+  reindex(cluster, container, () => {
+    container.allocation = {
+      node: migration.to,
+      epoch: migration.epoch,
+      state: AllocationState.STARTING,
+      exitCode: 0,
+      restarts: allocation.restarts,
+      message: "",
+      placedAtMs: atMs,
+    };
+    migration.state = MigrationState.SWITCHED;
+    migration.switchedAtMs = atMs;
+  });
+  return undefined;
+};
+
+export const migrationAborted = (
+  cluster: Cluster,
+  { id, reason }: MigrationAborted,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const migration = find(cluster, id);
+  if (migration === undefined) return missing(id);
+  if (migration.state !== MigrationState.RUNNING) return tooLate(migration);
+  endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
+  return undefined;
+};
+
+export const migrationFinished = (
+  cluster: Cluster,
+  finished: MigrationFinished,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const migration = find(cluster, finished.id);
+  if (migration === undefined) return missing(finished.id);
+  if (migration.state !== MigrationState.SWITCHED) return tooLate(migration);
+  migration.figures = finished.figures;
+  endMigration(cluster, migration, MigrationState.FINISHED, "", atMs);
+  return undefined;
+};
+
+export const migrationCancelRequested = (cluster: Cluster, { id }: MigrationCancelRequested): Outcome => {
+  const migration = find(cluster, id);
+  if (migration === undefined) return missing(id);
+  if (migration.state !== MigrationState.RUNNING) return tooLate(migration);
+  migration.cancelRequested = true;
+  return undefined;
+};

@@ -1,0 +1,159 @@
+import {
+  MigrationState,
+  NodeState,
+  type DrainEnded,
+  type DrainStarted,
+  type NodeJoined,
+  type NodeRemoved,
+  type NodeSchedulableSet,
+  type NodeStateChanged,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { MAX_NODES } from "../model/network.ts";
+import { nodeInfoFault } from "../model/report-check.ts";
+import { endMigration } from "./apply-migration.ts";
+import { enter, leave, type Cluster } from "./cluster.ts";
+import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
+
+const missing = (node: string): Outcome => reject("not-found", `there is no node ${node}`);
+
+const freeIndex = (cluster: Cluster): number | undefined => {
+  const { state } = cluster;
+  if (state.nextNodeIndex < MAX_NODES) return state.nextNodeIndex;
+  const taken = new Set(Object.values(state.nodes).map((node) => node.index));
+  for (let index = 0; index < MAX_NODES; index += 1) if (!taken.has(index)) return index;
+  return undefined;
+};
+
+/** Every node's Desired names all the others as peers. */
+const touchAll = (cluster: Cluster): void => {
+  for (const name of Object.keys(cluster.state.nodes)) cluster.touched.add(name);
+};
+
+/** Containers count as placed only on a node that exists, so their index entries follow its coming and going. */
+const reindexNode = (cluster: Cluster, name: string, change: () => void): void => {
+  const containers = [...(cluster.index.onNode.get(name) ?? [])].flatMap(
+    (id) => cluster.state.containers[id] ?? [],
+  );
+  for (const container of containers) leave(cluster, container);
+  change();
+  for (const container of containers) enter(cluster, container);
+};
+
+export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined): Outcome => {
+  if (info === undefined) return reject("invalid", "a node joined without saying what it is");
+  const fault = nodeInfoFault(info);
+  if (fault !== undefined) return reject("invalid", fault);
+  const { state } = cluster;
+  const known = state.nodes[info.name];
+  if (known !== undefined) {
+    const moved = known.info?.underlayAddress !== info.underlayAddress;
+    Object.assign(known, { info, incarnation, state: NodeState.READY, stateReason: "" });
+    if (moved) touchAll(cluster);
+    else cluster.touched.add(info.name);
+    return undefined;
+  }
+  const index = freeIndex(cluster);
+  if (index === undefined)
+    return reject("exhausted", `the cluster has ${MAX_NODES} nodes already: remove one first`);
+  reindexNode(cluster, info.name, () => {
+    state.nodes[info.name] = {
+      info,
+      state: NodeState.READY,
+      schedulable: true,
+      incarnation,
+      index,
+      drain: undefined,
+      stateReason: "",
+    };
+  });
+  state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
+  touchAll(cluster);
+  return undefined;
+};
+
+export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Outcome => {
+  const node = cluster.state.nodes[change.node];
+  if (node === undefined) return missing(change.node);
+  if (change.state === NodeState.UNSPECIFIED)
+    return reject("invalid", `no state given for node ${change.node}`);
+  node.state = change.state;
+  node.stateReason = change.state === NodeState.READY ? "" : change.reason;
+  cluster.touched.add(change.node);
+  return undefined;
+};
+
+export const nodeSchedulableSet = (
+  cluster: Cluster,
+  set: NodeSchedulableSet,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const node = cluster.state.nodes[set.node];
+  if (node === undefined) return missing(set.node);
+  node.schedulable = set.schedulable;
+  // A node that takes containers again cannot be drained at the same time.
+  if (set.schedulable && node.drain?.outcome === "") {
+    Object.assign(node.drain, { outcome: "cancelled", endedAtMs: atMs });
+    cluster.index.draining.delete(set.node);
+  }
+  return undefined;
+};
+
+/** Forgets a node. Its containers wait to be placed anew, with a higher epoch than the copies it may still hold. */
+export const nodeRemoved = (
+  cluster: Cluster,
+  { node: name }: NodeRemoved,
+  context: ApplyContext,
+): Outcome => {
+  const { state, index } = cluster;
+  const node = state.nodes[name];
+  if (node === undefined) return missing(name);
+  const holds = index.onNode.has(name) || index.arriving.has(name) || index.leaving.has(name);
+  if (node.state !== NodeState.LOST && holds)
+    return reject(
+      "refused",
+      `node ${name} still has containers: drain it first, or stop its agent and wait until it is lost`,
+    );
+  for (const id of [...index.moving]) {
+    const migration = state.migrations[id];
+    if (migration === undefined || (migration.from !== name && migration.to !== name)) continue;
+    const outcome =
+      migration.state === MigrationState.RUNNING ? MigrationState.ABORTED : MigrationState.FINISHED;
+    endMigration(cluster, migration, outcome, `node ${name} was removed`, context.atMs);
+  }
+  reindexNode(cluster, name, () => {
+    delete state.nodes[name];
+  });
+  index.draining.delete(name);
+  touchAll(cluster);
+  return undefined;
+};
+
+export const drainStarted = (cluster: Cluster, drain: DrainStarted, { atMs }: ApplyContext): Outcome => {
+  const node = cluster.state.nodes[drain.node];
+  if (node === undefined) return missing(drain.node);
+  if (drain.drainId === "") return reject("invalid", "a drain without an id");
+  if (node.drain?.outcome === "") return reject("refused", `node ${drain.node} is being drained already`);
+  node.schedulable = false;
+  node.drain = {
+    id: drain.drainId,
+    deadlineMs: drain.deadlineMs,
+    parallel: Math.max(1, drain.parallel),
+    force: drain.force,
+    startedAtMs: atMs,
+    outcome: "",
+    endedAtMs: 0,
+  };
+  cluster.index.draining.add(drain.node);
+  return undefined;
+};
+
+export const drainEnded = (cluster: Cluster, ended: DrainEnded, { atMs }: ApplyContext): Outcome => {
+  const drain = cluster.state.nodes[ended.node]?.drain;
+  if (drain?.id !== ended.drainId || drain.outcome !== "")
+    return reject("refused", `node ${ended.node} is not being drained (any more)`);
+  if (ended.outcome === "") return reject("invalid", "a drain cannot end without an outcome");
+  drain.outcome = ended.outcome;
+  drain.endedAtMs = atMs;
+  cluster.index.draining.delete(ended.node);
+  return undefined;
+};

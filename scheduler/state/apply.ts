@@ -1,0 +1,112 @@
+/** The state machine: one command in, a changed cluster or a rejection out. Pure, deterministic, all or nothing. */
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { Command, LeaderElected, LogEntry } from "../../proto/gen/godwit/v1/log.ts";
+import {
+  allocationObserved,
+  allocationPlaced,
+  containerCreated,
+  containerDesiredSet,
+  containerRemoved,
+  containerRemoveRequested,
+} from "./apply-container.ts";
+import { imageAdded, imageRemoved } from "./apply-image.ts";
+import {
+  migrationAborted,
+  migrationCancelRequested,
+  migrationFinished,
+  migrationStarted,
+  migrationSwitched,
+} from "./apply-migration.ts";
+import {
+  drainEnded,
+  drainStarted,
+  nodeJoined,
+  nodeRemoved,
+  nodeSchedulableSet,
+  nodeStateChanged,
+} from "./apply-node.ts";
+import type { Cluster } from "./cluster.ts";
+import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
+
+const leaderElected = (
+  { state }: Cluster,
+  { schedulerId, epoch }: LeaderElected,
+  context: ApplyContext,
+): Outcome => {
+  if (epoch !== context.epoch || epoch <= state.epoch)
+    return reject("refused", `epoch ${epoch} has passed: ${state.leaderId} leads with epoch ${state.epoch}`);
+  state.epoch = epoch;
+  state.leaderId = schedulerId;
+  return undefined;
+};
+
+/** Throws `corrupt` on a command that this version does not know: skipping it would let replicas differ. */
+export const apply = (cluster: Cluster, { command }: Command, context: ApplyContext): Outcome => {
+  if (command === undefined)
+    throw new GodwitError(
+      "corrupt",
+      "the log holds a command that this version does not know: run the version that wrote it",
+    );
+  if (command.$case === "leaderElected") return leaderElected(cluster, command.value, context);
+  if (context.epoch !== cluster.state.epoch)
+    return reject(
+      "refused",
+      `this comes from a leader of epoch ${context.epoch}; epoch ${cluster.state.epoch} has begun`,
+    );
+  switch (command.$case) {
+    case "nodeJoined":
+      return nodeJoined(cluster, command.value);
+    case "nodeStateChanged":
+      return nodeStateChanged(cluster, command.value);
+    case "nodeSchedulableSet":
+      return nodeSchedulableSet(cluster, command.value, context);
+    case "nodeRemoved":
+      return nodeRemoved(cluster, command.value, context);
+    case "drainStarted":
+      return drainStarted(cluster, command.value, context);
+    case "drainEnded":
+      return drainEnded(cluster, command.value, context);
+    case "imageAdded":
+      return imageAdded(cluster, command.value);
+    case "imageRemoved":
+      return imageRemoved(cluster, command.value);
+    case "containerCreated":
+      return containerCreated(cluster, command.value, context);
+    case "containerDesiredSet":
+      return containerDesiredSet(cluster, command.value, context);
+    case "containerRemoveRequested":
+      return containerRemoveRequested(cluster, command.value, context);
+    case "containerRemoved":
+      return containerRemoved(cluster, command.value, context);
+    case "allocationPlaced":
+      return allocationPlaced(cluster, command.value, context);
+    case "allocationObserved":
+      return allocationObserved(cluster, command.value);
+    case "migrationStarted":
+      return migrationStarted(cluster, command.value, context);
+    case "migrationSwitched":
+      return migrationSwitched(cluster, command.value, context);
+    case "migrationAborted":
+      return migrationAborted(cluster, command.value, context);
+    case "migrationFinished":
+      return migrationFinished(cluster, command.value, context);
+    case "migrationCancelRequested":
+      return migrationCancelRequested(cluster, command.value);
+  }
+};
+
+/** Applies a whole entry; one command's rejection does not touch the others'. `seen` is told each before it applies. */
+export const applyEntry = (
+  cluster: Cluster,
+  entry: LogEntry,
+  sequence: number,
+  seen?: (command: Command, position: number) => void,
+): Outcome[] => {
+  const context: ApplyContext = { atMs: entry.atMs, epoch: entry.epoch };
+  const outcomes = entry.commands.map((command, position) => {
+    seen?.(command, position);
+    return apply(cluster, command, context);
+  });
+  cluster.state.lastSequence = sequence;
+  return outcomes;
+};

@@ -1,0 +1,179 @@
+/**
+ * The state machine's state and what is derived from it.
+ *
+ * A Cluster is owned by one replica and changed in place: a command either applies in full or is rejected without a
+ * change, so no copy is needed to undo one, and the cost of a command does not grow with the number of containers.
+ */
+import type { Container, Migration, State } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationState, State as StateMessage } from "../../proto/gen/godwit/v1/log.ts";
+import type { Resources } from "../../proto/gen/godwit/v1/spec.ts";
+
+/** What is promised to the containers of a node (or on their way to it). */
+export interface NodeUse {
+  memoryBytes: number;
+  cpuMillis: number;
+  pids: number;
+  containers: number;
+}
+
+/** Derived from the state alone, kept up to date command by command; `clusterOf` builds it anew. */
+export interface ClusterIndex {
+  readonly idByName: Map<string, string>;
+  /** Ids of the containers that a node owns. */
+  readonly onNode: Map<string, Set<string>>;
+  /** Ids of the containers whose running migration goes to the node. */
+  readonly arriving: Map<string, Set<string>>;
+  /** Ids of the containers that were switched away from the node and whose migration has not finished. */
+  readonly leaving: Map<string, Set<string>>;
+  readonly use: Map<string, NodeUse>;
+  /** Containers without an allocation, or with one on a node that is no more. */
+  readonly unplaced: Set<string>;
+  readonly removing: Set<string>;
+  /** Ids of migrations that are running or switched. */
+  readonly moving: Set<string>;
+  /** Ids of ended migrations, oldest end first (by time, then id). */
+  readonly ended: string[];
+  readonly draining: Set<string>;
+  readonly imageUsers: Map<string, Set<string>>;
+}
+
+export interface Cluster {
+  readonly state: State;
+  readonly index: ClusterIndex;
+  /** Nodes whose Desired may have changed; whoever sends them out empties it. */
+  readonly touched: Set<string>;
+}
+
+const add = (map: Map<string, Set<string>>, key: string, id: string): void => {
+  const set = map.get(key);
+  if (set === undefined) map.set(key, new Set([id]));
+  else set.add(id);
+};
+const remove = (map: Map<string, Set<string>>, key: string, id: string): void => {
+  const set = map.get(key);
+  set?.delete(id);
+  if (set?.size === 0) map.delete(key);
+};
+
+const NOTHING: Resources = { memoryBytes: 0, cpuMillis: 0, pids: 0, diskBytes: 0 };
+export const limitsOf = (container: Container): Resources => container.spec?.limits ?? NOTHING;
+export const nameOf = (container: Container): string => container.spec?.name ?? container.id;
+
+const reserve = (index: ClusterIndex, node: string, container: Container, sign: 1 | -1): void => {
+  const limits = limitsOf(container);
+  let use = index.use.get(node);
+  if (use === undefined)
+    index.use.set(node, (use = { memoryBytes: 0, cpuMillis: 0, pids: 0, containers: 0 }));
+  use.memoryBytes += sign * limits.memoryBytes;
+  use.cpuMillis += sign * limits.cpuMillis;
+  use.pids += sign * limits.pids;
+  use.containers += sign;
+  if (use.containers === 0) index.use.delete(node);
+};
+
+/** Enters or takes out everything that the index knows of one container, by what the state says now. */
+const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): void => {
+  const { state, index, touched } = cluster;
+  const { id, spec, allocation } = container;
+  const put = sign === 1 ? add : remove;
+  if (spec !== undefined) {
+    if (sign === 1) index.idByName.set(spec.name, id);
+    else index.idByName.delete(spec.name);
+    put(index.imageUsers, spec.imageDigest, id);
+  }
+  if (sign === 1 && container.removing) index.removing.add(id);
+  else index.removing.delete(id);
+  if (allocation !== undefined) {
+    put(index.onNode, allocation.node, id);
+    reserve(index, allocation.node, container, sign);
+    touched.add(allocation.node);
+  }
+  const homeless = allocation === undefined || state.nodes[allocation.node] === undefined;
+  if (sign === 1 && homeless && !container.removing) index.unplaced.add(id);
+  else index.unplaced.delete(id);
+
+  const migration = container.migrationId === "" ? undefined : state.migrations[container.migrationId];
+  if (migration === undefined) return;
+  if (migration.state === MigrationState.RUNNING) {
+    put(index.arriving, migration.to, id);
+    reserve(index, migration.to, container, sign);
+  } else if (migration.state === MigrationState.SWITCHED) {
+    // The frozen copy takes its room until the source says that nothing is left.
+    put(index.leaving, migration.from, id);
+    reserve(index, migration.from, container, sign);
+  }
+  touched.add(migration.from).add(migration.to);
+};
+
+export const enter = (cluster: Cluster, container: Container): void => indexContainer(cluster, container, 1);
+export const leave = (cluster: Cluster, container: Container): void => indexContainer(cluster, container, -1);
+
+/** Runs a change of a container (or of its running migration) that the index has to follow. */
+export const reindex = (cluster: Cluster, container: Container, change: () => void): void => {
+  leave(cluster, container);
+  change();
+  enter(cluster, container);
+};
+
+const before = (a: Migration, b: Migration): boolean =>
+  a.endedAtMs === b.endedAtMs ? a.id < b.id : a.endedAtMs < b.endedAtMs;
+
+export const insertEnded = (cluster: Cluster, migration: Migration): void => {
+  const { ended } = cluster.index;
+  let at = ended.length;
+  for (; at > 0; at -= 1) {
+    const other = cluster.state.migrations[ended[at - 1] ?? ""];
+    if (other === undefined || before(other, migration)) break;
+  }
+  ended.splice(at, 0, migration.id);
+};
+
+export const isActive = (migration: Migration): boolean =>
+  migration.state === MigrationState.RUNNING || migration.state === MigrationState.SWITCHED;
+
+/**
+ * A map whose keys are outsiders' words: "constructor" is a valid node name, so the usual object prototype would
+ * answer for it.
+ */
+const bare = <T>(map: { [key: string]: T }): { [key: string]: T } => Object.assign(Object.create(null), map);
+
+/** Takes the state over: it must not be changed by anybody else afterwards. */
+export const clusterOf = (given: State): Cluster => {
+  const state: State = {
+    ...given,
+    nodes: bare(given.nodes),
+    images: bare(given.images),
+    containers: bare(given.containers),
+    migrations: bare(given.migrations),
+  };
+  const cluster: Cluster = {
+    state,
+    index: {
+      idByName: new Map(),
+      onNode: new Map(),
+      arriving: new Map(),
+      leaving: new Map(),
+      use: new Map(),
+      unplaced: new Set(),
+      removing: new Set(),
+      moving: new Set(),
+      ended: [],
+      draining: new Set(),
+      imageUsers: new Map(),
+    },
+    touched: new Set(),
+  };
+  for (const container of Object.values(state.containers)) enter(cluster, container);
+  const ended: Migration[] = [];
+  for (const migration of Object.values(state.migrations)) {
+    if (isActive(migration)) cluster.index.moving.add(migration.id);
+    else ended.push(migration);
+  }
+  ended.sort((a, b) => (before(a, b) ? -1 : 1));
+  for (const migration of ended) cluster.index.ended.push(migration.id);
+  for (const [name, node] of Object.entries(state.nodes))
+    if (node.drain !== undefined && node.drain.outcome === "") cluster.index.draining.add(name);
+  return cluster;
+};
+
+export const emptyCluster = (): Cluster => clusterOf(StateMessage.fromPartial({}));

@@ -1,0 +1,93 @@
+/** Which container may be moved where: the one table that the API, the drain and `apply` all ask. */
+import { AllocationState, NodeState, type Container, type Node } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import { formatBytes, formatCpus } from "../model/quantity.ts";
+import { shortageOf, useOf, type Shortage } from "./capacity.ts";
+import { limitsOf, nameOf, type Cluster } from "./cluster.ts";
+import { reject, type Outcome } from "./rejection.ts";
+
+export const describeShortage = (shortage: Shortage): string => {
+  const free = Math.max(0, shortage.free);
+  switch (shortage.of) {
+    case "memory":
+      return `lacks ${formatBytes(shortage.wanted)} of memory (has ${formatBytes(free)} free)`;
+    case "cpus":
+      return `lacks ${formatCpus(shortage.wanted)} (has ${formatCpus(free)} free)`;
+    case "pids":
+      return `lacks ${shortage.wanted} pids (has ${free} free)`;
+  }
+};
+
+const notRunning = (container: Container): string => {
+  const allocation = container.allocation;
+  switch (allocation?.state) {
+    case AllocationState.EXITED:
+      return `is stopped (it exited with code ${allocation.exitCode})`;
+    case AllocationState.FAILED:
+      return `has failed${allocation.message === "" ? "" : ` (${allocation.message})`}`;
+    case AllocationState.FROZEN:
+      return "is frozen";
+    default:
+      return "has not started yet";
+  }
+};
+
+/** Whether the container can leave the node that it is on, apart from where to. `force` overrides its policy. */
+export const leaveCheck = (cluster: Cluster, container: Container, force: boolean): Outcome => {
+  const name = nameOf(container);
+  const allocation = container.allocation;
+  if (container.removing) return reject("refused", `${name} is being removed`);
+  if (container.migrationId !== "") {
+    const to = cluster.state.migrations[container.migrationId]?.to ?? "another node";
+    return reject("refused", `${name} is already moving to ${to} (migration ${container.migrationId})`);
+  }
+  if (allocation === undefined)
+    return reject(
+      "refused",
+      `${name} has no node yet: ${container.placementFailure || "it is being placed"}`,
+    );
+  const from = cluster.state.nodes[allocation.node];
+  if (from === undefined || from.state === NodeState.LOST)
+    return reject("refused", `${name} cannot be moved: its node ${allocation.node} is lost`);
+  if (allocation.state !== AllocationState.RUNNING)
+    return reject(
+      "refused",
+      `${name} ${notRunning(container)}: only a running container can be moved; start it first`,
+    );
+  const policy = container.spec?.migration;
+  if (!force && policy === MigrationPolicy.NEVER)
+    return reject("refused", `${name} has the migration policy "never"`);
+  if (!force && policy === MigrationPolicy.COLD)
+    return reject("refused", `${name} has the migration policy "cold", and cold moves are not supported yet`);
+  return undefined;
+};
+
+/** Whether a node takes anything new at all. */
+export const nodeCheck = (name: string, node: Node): Outcome => {
+  if (node.state === NodeState.LOST)
+    return reject("refused", `node ${name} is lost: ${node.stateReason || "it does not report"}`);
+  if (!node.schedulable)
+    return node.drain?.outcome === ""
+      ? reject("refused", `node ${name} is being drained`)
+      : reject(
+          "refused",
+          `node ${name} is cordoned: "godwit node uncordon ${name}" lets it take containers again`,
+        );
+  return undefined;
+};
+
+export const targetCheck = (cluster: Cluster, container: Container, to: string): Outcome => {
+  const node = cluster.state.nodes[to];
+  if (node === undefined) return reject("not-found", `there is no node ${to}`);
+  if (container.allocation?.node === to) return reject("refused", `${nameOf(container)} is already on ${to}`);
+  const refused = nodeCheck(to, node);
+  if (refused !== undefined) return refused;
+  const shortage = shortageOf(node, useOf(cluster, to), limitsOf(container));
+  return shortage === undefined ? undefined : reject("exhausted", `node ${to} ${describeShortage(shortage)}`);
+};
+
+/** The mode that a request comes down to, or why it may not be. */
+export const resolveMode = (mode: MigrationMode): MigrationMode | undefined =>
+  mode === MigrationMode.CHECKPOINT || mode === MigrationMode.AUTO || mode === MigrationMode.UNSPECIFIED
+    ? MigrationMode.CHECKPOINT
+    : undefined;
