@@ -1,0 +1,73 @@
+/** Reads a tar's headers one by one, throwing the contents away. */
+import { extract } from "tar-stream";
+import { GodwitError } from "../../../proto/contract/error.ts";
+
+/** A header as the parser really gives it out: its type description promises more and leaves `byteOffset` out. */
+export interface TarHeader {
+  readonly name: string;
+  /** null: a type flag that it does not know. */
+  readonly type: string | null;
+  /** NaN when the field does not hold a number. */
+  readonly size: number;
+  readonly linkname: string | null;
+  readonly pax: Readonly<Record<string, string>> | null;
+  /** Where the entry's contents begin in the archive. */
+  readonly byteOffset: number;
+}
+
+/**
+ * Calls `visit` for each entry. Throws what `visit` throws, prefixed with `where`; `corrupt` when the archive is
+ * damaged or cut short, naming the last entry that was read.
+ */
+export async function walkTar(
+  chunks: AsyncIterable<Buffer>,
+  where: string,
+  visit: (header: TarHeader) => void,
+): Promise<void> {
+  const parser = extract();
+  const { promise: closed, resolve: onClosed } = Promise.withResolvers<void>();
+  const state: { failure?: unknown; last: string } = { last: "" };
+  parser.on("error", (error: unknown) => {
+    state.failure ??= error;
+  });
+  parser.on("close", () => onClosed());
+  parser.on("entry", (described, stream, next) => {
+    const header = described as unknown as TarHeader;
+    try {
+      visit(header);
+    } catch (error) {
+      state.failure ??= error;
+      next(GodwitError.from(error));
+      return;
+    }
+    state.last = header.name;
+    stream.on("end", () => next());
+    stream.resume();
+  });
+  try {
+    for await (const chunk of chunks) {
+      if (state.failure !== undefined) break;
+      if (parser.write(chunk)) continue;
+      const { promise: drained, resolve } = Promise.withResolvers<void>();
+      const onDrain = (): void => resolve();
+      parser.once("drain", onDrain);
+      await Promise.race([drained, closed]);
+      parser.off("drain", onDrain);
+    }
+    if (state.failure === undefined) parser.end(null);
+    else parser.destroy();
+    await closed;
+  } finally {
+    parser.destroy();
+  }
+  if (state.failure === undefined) return;
+  if (state.failure instanceof GodwitError) {
+    throw new GodwitError(state.failure.code, `${where}: ${state.failure.message}`, { cause: state.failure });
+  }
+  const detail = state.failure instanceof Error ? state.failure.message : String(state.failure);
+  const place = state.last === "" ? "at its very beginning" : `after entry ${JSON.stringify(state.last)}`;
+  const why = /unexpected end/i.test(detail)
+    ? "it is cut short"
+    : `it is not a whole tar archive (${detail})`;
+  throw new GodwitError("corrupt", `${where}: ${why} ${place}`, { cause: state.failure });
+}

@@ -1,0 +1,143 @@
+/** The gRPC server: the public API, health and reflection, in front of a scheduler. */
+import { Server, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { HealthImplementation } from "grpc-health-check";
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+import { GodwitService, type GodwitServer } from "../../proto/gen/godwit/v1/api.ts";
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { Scheduler } from "../../scheduler/mod.ts";
+import { Calls } from "./calls.ts";
+import type { ListenAddress, TlsFiles } from "./config.ts";
+import { LayerLedger, type LayerObjects } from "./image/layer-ledger.ts";
+import { SpoolFolder } from "./image/spool.ts";
+import { bind } from "./listen.ts";
+import { addReflection } from "./reflection.ts";
+import { ContainerService } from "./service/containers.ts";
+import { ImageService } from "./service/images.ts";
+import { MigrationService } from "./service/migrations.ts";
+import { NodeService } from "./service/nodes.ts";
+import { runExec } from "./session/exec.ts";
+import { readLogs } from "./session/logs.ts";
+
+export interface ApiOptions {
+  readonly scheduler: Scheduler;
+  readonly connection: NatsConnection;
+  readonly layers: LayerObjects;
+  readonly logger: Logger;
+  readonly listen: readonly ListenAddress[];
+  readonly tls?: TlsFiles;
+  readonly dataDir: string;
+  readonly maxImageBytes: number;
+  readonly version: string;
+  readonly nowMs?: () => number;
+}
+
+export interface Api extends AsyncDisposable {
+  /** As clients write them: "unix:/run/godwit/api.sock", "127.0.0.1:7400". */
+  readonly addresses: readonly string[];
+  /** What the health service says: false while calls cannot succeed. */
+  setServing(serving: boolean): void;
+}
+
+/** A request is at most this large; archives and input come in pieces. */
+const MAX_REQUEST_BYTES = 4 * 2 ** 20;
+/** Calls that are nearly done get this long at a stop. */
+const DRAIN_MS = 2_000;
+const SERVICE = "godwit.v1.Godwit";
+
+export async function startApi(options: ApiOptions): Promise<Api> {
+  const { scheduler, connection, logger } = options;
+  const nowMs = options.nowMs ?? Date.now;
+  const stopping = new AbortController();
+  const spool = await SpoolFolder.open(options.dataDir, options.maxImageBytes);
+  const ledger = new LayerLedger(options.layers, logger);
+  const images = new ImageService(scheduler, {
+    spool,
+    ledger,
+    logger,
+    maxImageBytes: options.maxImageBytes,
+    nowMs,
+  });
+  const nodes = new NodeService(scheduler, {
+    godwit: options.version,
+    nats: () => connection.info?.version ?? "",
+  });
+  const server = new Server({
+    "grpc.max_receive_message_length": MAX_REQUEST_BYTES,
+    // Answers are ours; a list of very many containers may be large.
+    "grpc.max_send_message_length": -1,
+    // A client whose host vanished is noticed, and what runs for it is ended.
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+  });
+  const implementation = handlers(new Calls(logger, stopping.signal), scheduler, connection, images, nodes);
+  server.addService(GodwitService, implementation as GodwitServer & UntypedServiceImplementation);
+  const health = new HealthImplementation({ "": "SERVING", [SERVICE]: "SERVING" });
+  health.addToServer(server);
+  addReflection(server);
+
+  const addresses: string[] = [];
+  try {
+    for (const address of options.listen) addresses.push(await bind(server, address, options.tls));
+  } catch (error) {
+    server.forceShutdown();
+    throw error;
+  }
+  logger.info({ addresses }, "the API listens");
+  const collecting = images.collectUnused(stopping.signal).catch((error: unknown) => {
+    logger.error({ err: error }, "unused layers are not deleted any more; the next start sweeps them");
+  });
+
+  const setServing = (serving: boolean): void => {
+    for (const name of ["", SERVICE]) health.setStatus(name, serving ? "SERVING" : "NOT_SERVING");
+  };
+  return {
+    addresses,
+    setServing,
+    async [Symbol.asyncDispose]() {
+      setServing(false);
+      const { promise: drained, resolve } = Promise.withResolvers<void>();
+      server.tryShutdown(() => resolve());
+      stopping.abort(new GodwitError("unavailable", "the API is stopping"));
+      const timer = setTimeout(resolve, DRAIN_MS);
+      await drained;
+      clearTimeout(timer);
+      server.forceShutdown();
+      await collecting;
+    },
+  };
+}
+
+function handlers(
+  calls: Calls,
+  scheduler: Scheduler,
+  connection: NatsConnection,
+  images: ImageService,
+  nodes: NodeService,
+): Partial<GodwitServer> {
+  const containers = new ContainerService(scheduler);
+  const migrations = new MigrationService(scheduler);
+  return {
+    status: calls.unary(() => nodes.status()),
+    importImage: calls.clientStream((requests, signal) => images.import(requests, signal)),
+    listImages: calls.unary(() => images.list()),
+    removeImage: calls.unary((request) => images.remove(request)),
+    run: calls.unary((request) => containers.run(request)),
+    listContainers: calls.unary((request) => containers.list(request)),
+    inspectContainer: calls.unary((request) => containers.inspect(request)),
+    watchContainer: calls.serverStream((request, signal) => containers.watch(request, signal)),
+    setDesired: calls.unary((request) => containers.setDesired(request)),
+    removeContainer: calls.unary((request) => containers.remove(request)),
+    exec: calls.duplex((requests, signal) => runExec(scheduler, connection, requests, signal)),
+    logs: calls.serverStream((request, signal) => readLogs(scheduler, connection, request, signal)),
+    move: calls.unary((request) => migrations.move(request)),
+    watchMigration: calls.serverStream((request, signal) => migrations.watch(request, signal)),
+    listMigrations: calls.unary((request) => migrations.list(request)),
+    cancelMigration: calls.unary((request) => migrations.cancel(request)),
+    listNodes: calls.unary(() => nodes.list()),
+    setSchedulable: calls.unary((request) => nodes.setSchedulable(request)),
+    drain: calls.serverStream((request, signal) => nodes.drain(request, signal)),
+    cancelDrain: calls.unary((request) => nodes.cancelDrain(request)),
+    events: calls.serverStream((request, signal) => nodes.events(request, signal)),
+  };
+}

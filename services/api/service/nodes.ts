@@ -1,0 +1,139 @@
+/** Node, drain, event and status calls of the API. */
+import type {
+  ClusterStatus,
+  DrainRequest,
+  DrainStatus,
+  Event,
+  EventsRequest,
+  ListNodesResponse,
+  NodeRef,
+  NodeSummary,
+  SetSchedulableRequest,
+} from "../../../proto/gen/godwit/v1/api.ts";
+import { NodeState } from "../../../proto/gen/godwit/v1/log.ts";
+import { GodwitError } from "../../../proto/contract/error.ts";
+import type { DrainProgress, Scheduler } from "../../../scheduler/mod.ts";
+import { findNode } from "../find.ts";
+import { follow } from "../follow.ts";
+import { containerState } from "../view/container.ts";
+import { migrationEnded } from "../view/migration.ts";
+import { nodeSummary } from "../view/node.ts";
+
+export interface Versions {
+  readonly godwit: string;
+  /** Of the server that is connected right now. */
+  readonly nats: () => string;
+}
+
+export class NodeService {
+  readonly #scheduler: Scheduler;
+  readonly #versions: Versions;
+
+  constructor(scheduler: Scheduler, versions: Versions) {
+    this.#scheduler = scheduler;
+    this.#versions = versions;
+  }
+
+  async status(): Promise<ClusterStatus> {
+    const status = this.#scheduler.status();
+    const state = this.#scheduler.state();
+    const nodes = Object.entries(state.nodes);
+    const lost = nodes.filter(([, node]) => node.state === NodeState.LOST).map(([name]) => name);
+    const containers = Object.values(state.containers);
+    const running = containers.filter((container) => {
+      const name = containerState(container, lost.includes(container.allocation?.node ?? ""));
+      return name === "running" || name === "migrating";
+    });
+    const warnings = [...status.warnings];
+    if (nodes.length === 0) warnings.push("no node has joined yet");
+    for (const name of lost.sort())
+      warnings.push(`node ${name} is lost: ${state.nodes[name]?.stateReason || "its agent does not report"}`);
+    for (const container of containers) {
+      if (container.placementFailure === "" || container.allocation !== undefined) continue;
+      warnings.push(
+        `container ${container.spec?.name ?? container.id} waits for a place: ${container.placementFailure}`,
+      );
+    }
+    return {
+      leader: status.leaderId,
+      epoch: status.epoch,
+      logSequence: status.logSequence,
+      snapshotSequence: status.snapshotSequence,
+      stateHash: status.stateHash,
+      version: this.#versions.godwit,
+      natsVersion: this.#versions.nats(),
+      nodesReady: nodes.length - lost.length,
+      nodesTotal: nodes.length,
+      containersRunning: running.length,
+      containersTotal: containers.length,
+      migrationsRunning: Object.values(state.migrations).filter((migration) => !migrationEnded(migration))
+        .length,
+      warnings: [...new Set(warnings)],
+    };
+  }
+
+  async list(): Promise<ListNodesResponse> {
+    const names = Object.keys(this.#scheduler.state().nodes).sort((a, b) =>
+      a.localeCompare(b, "en", { numeric: true }),
+    );
+    return { nodes: names.map((name) => this.#summary(name)) };
+  }
+
+  async setSchedulable(request: SetSchedulableRequest): Promise<NodeSummary> {
+    const { name } = findNode(this.#scheduler.state(), request.node);
+    await this.#scheduler.setSchedulable(name, request.schedulable);
+    return this.#summary(name);
+  }
+
+  /** Starts a drain and follows it to its end; the drain goes on when the client leaves. */
+  async *drain(request: DrainRequest, signal: AbortSignal): AsyncGenerator<DrainStatus> {
+    const { name } = findNode(this.#scheduler.state(), request.node);
+    if (request.dryRun) {
+      yield drainStatus(this.#scheduler.planDrain(name));
+      return;
+    }
+    const { parallel, force } = request;
+    await this.#scheduler.startDrain({
+      node: name,
+      deadlineMs: request.deadlineSeconds * 1000,
+      parallel,
+      force,
+    });
+    yield* follow(this.#scheduler, signal, () => this.#progress(name), {
+      // The time that has passed alone is no news.
+      key: (status) => JSON.stringify({ ...status, totalMs: 0 }),
+      last: (status) => status.state !== "draining",
+    });
+  }
+
+  async cancelDrain(request: NodeRef): Promise<DrainStatus> {
+    const { name } = findNode(this.#scheduler.state(), request.node);
+    await this.#scheduler.cancelDrain(name);
+    const status = this.#progress(name);
+    if (status === undefined) throw new GodwitError("not-found", `node ${name} was never drained`);
+    return status;
+  }
+
+  events(request: EventsRequest, signal: AbortSignal): AsyncIterable<Event> {
+    return this.#scheduler.events({ sinceMs: request.sinceMs, follow: request.follow, signal });
+  }
+
+  #progress(name: string): DrainStatus | undefined {
+    const progress = this.#scheduler.drainProgress(name);
+    return progress === undefined ? undefined : drainStatus(progress);
+  }
+
+  #summary(name: string): NodeSummary {
+    const state = this.#scheduler.state();
+    const node = Object.hasOwn(state.nodes, name) ? state.nodes[name] : undefined;
+    if (node === undefined) throw new GodwitError("not-found", `the node ${name} was removed meanwhile`);
+    return nodeSummary(state, name, node, this.#scheduler.runtime().node(name));
+  }
+}
+
+const drainStatus = (progress: DrainProgress): DrainStatus => ({
+  ...progress,
+  moved: progress.moved.map((item) => ({ ...item })),
+  failed: progress.failed.map((item) => ({ ...item })),
+  remaining: progress.remaining.map((item) => ({ ...item })),
+});

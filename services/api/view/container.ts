@@ -1,0 +1,77 @@
+/** What a person is told about a container, from the replicated state. Pure. */
+import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
+import { AllocationState, DesiredState, NodeState } from "../../../proto/gen/godwit/v1/log.ts";
+import type { ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
+import type { DeepReadonlyState } from "../../../scheduler/mod.ts";
+
+export type ContainerRecord = DeepReadonlyState["containers"][string];
+
+export const CONTAINER_STATES = [
+  "pending",
+  "starting",
+  "running",
+  "migrating",
+  "frozen",
+  "stopping",
+  "stopped",
+  "exited",
+  "failed",
+  "lost",
+  "removing",
+] as const;
+export type ContainerStateName = (typeof CONTAINER_STATES)[number];
+
+/** `nodeLost`: the node that owns it has not renewed its lease, so nobody knows how the container is. */
+export function containerState(container: ContainerRecord, nodeLost: boolean): ContainerStateName {
+  if (container.removing) return "removing";
+  const stop = container.desired === DesiredState.STOPPED;
+  const allocation = container.allocation;
+  if (allocation === undefined) return stop ? "stopped" : "pending";
+  // Before "lost": a migration whose source died is still being decided about.
+  if (container.migrationId !== "") return "migrating";
+  if (nodeLost) return "lost";
+  switch (allocation.state) {
+    case AllocationState.UNSPECIFIED:
+    case AllocationState.PENDING:
+      return stop ? "stopped" : "pending";
+    case AllocationState.STARTING:
+      return stop ? "stopping" : "starting";
+    case AllocationState.RUNNING:
+      return stop ? "stopping" : "running";
+    case AllocationState.FROZEN:
+      return "frozen";
+    case AllocationState.EXITED:
+      return stop ? "stopped" : "exited";
+    case AllocationState.FAILED:
+      return "failed";
+  }
+}
+
+export function containerInfo(
+  state: DeepReadonlyState,
+  container: ContainerRecord,
+  memoryBytes: number,
+): ContainerInfo {
+  const allocation = container.allocation;
+  const nodeLost = allocation !== undefined && state.nodes[allocation.node]?.state === NodeState.LOST;
+  const message = allocation === undefined ? container.placementFailure : allocation.message;
+  return {
+    id: container.id,
+    // The state is changed in place: what leaves must be a copy.
+    spec: structuredClone(container.spec) as ContainerSpec | undefined,
+    state: containerState(container, nodeLost),
+    node: allocation?.node ?? "",
+    epoch: allocation?.epoch ?? 0,
+    address: container.address,
+    restarts: allocation?.restarts ?? 0,
+    exitCode: allocation?.exitCode ?? 0,
+    message:
+      nodeLost && message === ""
+        ? `its node ${allocation.node} does not report; it may still run there`
+        : message,
+    createdAtMs: container.createdAtMs,
+    migrationId: container.migrationId,
+    memoryBytes,
+    desired: container.desired === DesiredState.STOPPED ? "stopped" : "running",
+  };
+}
