@@ -12,7 +12,6 @@ const EXTERNAL_NETNS = "extRootNetNS";
 const LOG_LEVEL = 4;
 
 export interface DumpInputs {
-  readonly criuPath: string;
   readonly initPid: number;
   /** The container's root as the agent sees it. */
   readonly rootfs: string;
@@ -42,6 +41,8 @@ export interface RestoreInputs {
   readonly onRestored: (initPid: number) => Promise<void>;
   /** Sockets are complete: from now on packets may come. */
   readonly onNetworkUnlock: () => Promise<void>;
+  /** The next thing is the container's first instruction. */
+  readonly onResume: () => Promise<void>;
 }
 
 export async function criuVersion(criuPath: string): Promise<string> {
@@ -121,6 +122,7 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
         await inputs.onRestored(pid);
       }
       if (script === "network-unlock") await inputs.onNetworkUnlock();
+      if (script === "pre-resume") await inputs.onResume();
     });
     if (!response.success) {
       throw new GodwitError("internal", `CRIU cannot restore it: ${await reason(`${inputs.imagesDir}/restore.log`, response.crErrmsg ?? "")}`);

@@ -87,7 +87,7 @@ export const RecordKind = {
   LAYER_DELETIONS: "RECORD_KIND_LAYER_DELETIONS",
   /** IMAGE_FILE - a piece of one CRIU image file; an empty one ends it */
   IMAGE_FILE: "RECORD_KIND_IMAGE_FILE",
-  /** LOG - a piece of the container's log */
+  /** LOG - a piece of the container's log; `name` is the offset of its first byte, in decimal */
   LOG: "RECORD_KIND_LOG",
   END: "RECORD_KIND_END",
 } as const;
@@ -209,28 +209,26 @@ export interface Credit {
 export interface RecordHeader {
   kind: RecordKind;
   length: number;
-  /** for IMAGE_FILE: plain file name, no slashes */
+  /** for IMAGE_FILE: plain file name, no slashes; for LOG: an offset */
   name: string;
 }
 
 /** All that the target needs to know beside the images. */
 export interface CheckpointDescription {
   containerId: string;
-  /** the source's state.json */
-  runcState: string;
-  /** config.json of the bundle */
-  config: string;
   criuVersion: string;
-  netNsInode: number;
   /** "pipe:[inode]" or empty */
   stdoutPipe: string;
   stderrPipe: string;
-  stdinPipe: string;
   externalMounts: string[];
   memoryBytes: number;
   restarts: number;
   logOffset: number;
   frozenAtMs: number;
+  /** Where the log that came before ends in the container's whole log, and the lines without an end yet (base64). */
+  logStartOffset: number;
+  partialStdout: string;
+  partialStderr: string;
 }
 
 function createBaseChunk(): Chunk {
@@ -647,18 +645,17 @@ export const RecordHeader: MessageFns<RecordHeader> = {
 function createBaseCheckpointDescription(): CheckpointDescription {
   return {
     containerId: "",
-    runcState: "",
-    config: "",
     criuVersion: "",
-    netNsInode: 0,
     stdoutPipe: "",
     stderrPipe: "",
-    stdinPipe: "",
     externalMounts: [],
     memoryBytes: 0,
     restarts: 0,
     logOffset: 0,
     frozenAtMs: 0,
+    logStartOffset: 0,
+    partialStdout: "",
+    partialStderr: "",
   };
 }
 
@@ -667,26 +664,14 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     if (message.containerId !== "") {
       writer.uint32(10).string(message.containerId);
     }
-    if (message.runcState !== "") {
-      writer.uint32(18).string(message.runcState);
-    }
-    if (message.config !== "") {
-      writer.uint32(26).string(message.config);
-    }
     if (message.criuVersion !== "") {
       writer.uint32(34).string(message.criuVersion);
-    }
-    if (message.netNsInode !== 0) {
-      writer.uint32(40).uint64(message.netNsInode);
     }
     if (message.stdoutPipe !== "") {
       writer.uint32(50).string(message.stdoutPipe);
     }
     if (message.stderrPipe !== "") {
       writer.uint32(58).string(message.stderrPipe);
-    }
-    if (message.stdinPipe !== "") {
-      writer.uint32(66).string(message.stdinPipe);
     }
     for (const v of message.externalMounts) {
       writer.uint32(74).string(v!);
@@ -702,6 +687,15 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     }
     if (message.frozenAtMs !== 0) {
       writer.uint32(104).int64(message.frozenAtMs);
+    }
+    if (message.logStartOffset !== 0) {
+      writer.uint32(112).uint64(message.logStartOffset);
+    }
+    if (message.partialStdout !== "") {
+      writer.uint32(122).string(message.partialStdout);
+    }
+    if (message.partialStderr !== "") {
+      writer.uint32(130).string(message.partialStderr);
     }
     return writer;
   },
@@ -727,36 +721,12 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
             message.containerId = reader.string();
             continue;
           }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.runcState = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.config = reader.string();
-            continue;
-          }
           case 4: {
             if (tag !== 34) {
               break;
             }
 
             message.criuVersion = reader.string();
-            continue;
-          }
-          case 5: {
-            if (tag !== 40) {
-              break;
-            }
-
-            message.netNsInode = longToNumber(reader.uint64());
             continue;
           }
           case 6: {
@@ -773,14 +743,6 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
             }
 
             message.stderrPipe = reader.string();
-            continue;
-          }
-          case 8: {
-            if (tag !== 66) {
-              break;
-            }
-
-            message.stdinPipe = reader.string();
             continue;
           }
           case 9: {
@@ -823,6 +785,30 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
             message.frozenAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.logStartOffset = longToNumber(reader.uint64());
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.partialStdout = reader.string();
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.partialStderr = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -842,22 +828,11 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
         : isSet(object.container_id)
         ? globalThis.String(object.container_id)
         : "",
-      runcState: isSet(object.runcState)
-        ? globalThis.String(object.runcState)
-        : isSet(object.runc_state)
-        ? globalThis.String(object.runc_state)
-        : "",
-      config: isSet(object.config) ? globalThis.String(object.config) : "",
       criuVersion: isSet(object.criuVersion)
         ? globalThis.String(object.criuVersion)
         : isSet(object.criu_version)
         ? globalThis.String(object.criu_version)
         : "",
-      netNsInode: isSet(object.netNsInode)
-        ? globalThis.Number(object.netNsInode)
-        : isSet(object.net_ns_inode)
-        ? globalThis.Number(object.net_ns_inode)
-        : 0,
       stdoutPipe: isSet(object.stdoutPipe)
         ? globalThis.String(object.stdoutPipe)
         : isSet(object.stdout_pipe)
@@ -867,11 +842,6 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
         ? globalThis.String(object.stderrPipe)
         : isSet(object.stderr_pipe)
         ? globalThis.String(object.stderr_pipe)
-        : "",
-      stdinPipe: isSet(object.stdinPipe)
-        ? globalThis.String(object.stdinPipe)
-        : isSet(object.stdin_pipe)
-        ? globalThis.String(object.stdin_pipe)
         : "",
       externalMounts: globalThis.Array.isArray(object?.externalMounts)
         ? object.externalMounts.map((e: any) => globalThis.String(e))
@@ -894,6 +864,21 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
         : isSet(object.frozen_at_ms)
         ? globalThis.Number(object.frozen_at_ms)
         : 0,
+      logStartOffset: isSet(object.logStartOffset)
+        ? globalThis.Number(object.logStartOffset)
+        : isSet(object.log_start_offset)
+        ? globalThis.Number(object.log_start_offset)
+        : 0,
+      partialStdout: isSet(object.partialStdout)
+        ? globalThis.String(object.partialStdout)
+        : isSet(object.partial_stdout)
+        ? globalThis.String(object.partial_stdout)
+        : "",
+      partialStderr: isSet(object.partialStderr)
+        ? globalThis.String(object.partialStderr)
+        : isSet(object.partial_stderr)
+        ? globalThis.String(object.partial_stderr)
+        : "",
     };
   },
 
@@ -902,26 +887,14 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     if (message.containerId !== "") {
       obj.containerId = message.containerId;
     }
-    if (message.runcState !== "") {
-      obj.runcState = message.runcState;
-    }
-    if (message.config !== "") {
-      obj.config = message.config;
-    }
     if (message.criuVersion !== "") {
       obj.criuVersion = message.criuVersion;
-    }
-    if (message.netNsInode !== 0) {
-      obj.netNsInode = Math.round(message.netNsInode);
     }
     if (message.stdoutPipe !== "") {
       obj.stdoutPipe = message.stdoutPipe;
     }
     if (message.stderrPipe !== "") {
       obj.stderrPipe = message.stderrPipe;
-    }
-    if (message.stdinPipe !== "") {
-      obj.stdinPipe = message.stdinPipe;
     }
     if (message.externalMounts?.length) {
       obj.externalMounts = message.externalMounts;
@@ -938,6 +911,15 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     if (message.frozenAtMs !== 0) {
       obj.frozenAtMs = Math.round(message.frozenAtMs);
     }
+    if (message.logStartOffset !== 0) {
+      obj.logStartOffset = Math.round(message.logStartOffset);
+    }
+    if (message.partialStdout !== "") {
+      obj.partialStdout = message.partialStdout;
+    }
+    if (message.partialStderr !== "") {
+      obj.partialStderr = message.partialStderr;
+    }
     return obj;
   },
 
@@ -947,18 +929,17 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
   fromPartial(object: DeepPartial<CheckpointDescription>): CheckpointDescription {
     const message = createBaseCheckpointDescription();
     message.containerId = object.containerId ?? "";
-    message.runcState = object.runcState ?? "";
-    message.config = object.config ?? "";
     message.criuVersion = object.criuVersion ?? "";
-    message.netNsInode = object.netNsInode ?? 0;
     message.stdoutPipe = object.stdoutPipe ?? "";
     message.stderrPipe = object.stderrPipe ?? "";
-    message.stdinPipe = object.stdinPipe ?? "";
     message.externalMounts = object.externalMounts?.map((e) => e) || [];
     message.memoryBytes = object.memoryBytes ?? 0;
     message.restarts = object.restarts ?? 0;
     message.logOffset = object.logOffset ?? 0;
     message.frozenAtMs = object.frozenAtMs ?? 0;
+    message.logStartOffset = object.logStartOffset ?? 0;
+    message.partialStdout = object.partialStdout ?? "";
+    message.partialStderr = object.partialStderr ?? "";
     return message;
   },
 };

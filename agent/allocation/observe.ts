@@ -1,0 +1,36 @@
+import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
+import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
+import type { ContainerCgroup } from "../container/cgroup.ts";
+import type { Step } from "../model/next-step.ts";
+import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+
+/** What the leader is told of a container. */
+export function observe(record: ContainerRecord, cgroup: ContainerCgroup, step: Step): ObservedAllocation {
+  const { status } = record;
+  return {
+    containerId: record.containerId,
+    epoch: record.epoch,
+    state: stateOf(status, step),
+    exitCode: status.kind === "stopped" ? status.exitCode : 0,
+    restarts: record.restarts,
+    message: status.kind === "stopped" ? status.message : "",
+    memoryBytes: cgroup.memoryBytes(),
+    cpuUsageUsec: cgroup.cpuUsageUsec(),
+    restartGeneration: record.restartGeneration,
+  };
+}
+
+function stateOf(status: RecordStatus, step: Step): AllocationState {
+  switch (status.kind) {
+    case "stopped":
+      return status.failed ? AllocationState.FAILED : AllocationState.EXITED;
+    case "starting":
+    case "restoring":
+      return AllocationState.STARTING;
+    case "running":
+      return AllocationState.RUNNING;
+    case "frozen":
+      // A freeze is a phase of a migration, told there; the container itself is still the running one.
+      return step.kind === "copy" ? AllocationState.RUNNING : AllocationState.FROZEN;
+  }
+}

@@ -1,0 +1,94 @@
+import { readFileSync, statSync } from "node:fs";
+import { isIPv4 } from "node:net";
+
+import { GodwitError } from "../proto/contract/error.ts";
+import { isName } from "../proto/contract/ids.ts";
+
+/** The agent's configuration file (JSON). Paths are absolute. */
+export interface AgentConfig {
+  readonly node: string;
+  /** Small files that describe what runs: records, bundles, runc's state, sockets. */
+  readonly stateDir: string;
+  /** Images and the containers' writable layers. */
+  readonly dataDir: string;
+  readonly natsUrl: string;
+  readonly natsUser?: string;
+  readonly natsPasswordFile?: string;
+  /** IPv4 address of this host that the other hosts' VXLAN tunnels end at. */
+  readonly underlayAddress: string;
+  /** What the node offers; without them, what the host has. */
+  readonly cpuMillis?: number;
+  readonly memoryBytes?: number;
+  readonly criuPath?: string;
+  readonly runcPath?: string;
+  readonly logLevel?: string;
+}
+
+export function readAgentConfig(path: string): AgentConfig {
+  let parsed: Record<string, unknown>;
+  try {
+    parsed = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
+  } catch (cause) {
+    throw new GodwitError("invalid", `the configuration ${path} cannot be read as JSON`, { cause });
+  }
+  const wrong = (key: string, wanted: string): GodwitError =>
+    new GodwitError("invalid", `${path}: '${key}' must be ${wanted}`);
+  const text = (key: string): string => {
+    const value = parsed[key];
+    if (typeof value !== "string" || value === "") throw wrong(key, "a text");
+    return value;
+  };
+  const optionalText = (key: string): string | undefined => (parsed[key] === undefined ? undefined : text(key));
+  const optionalCount = (key: string): number | undefined => {
+    const value = parsed[key];
+    if (value === undefined) return undefined;
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0) throw wrong(key, "a positive number");
+    return value;
+  };
+  const folder = (key: string): string => {
+    const value = text(key);
+    if (!/^\/[\w./-]+$/.test(value)) throw wrong(key, "an absolute path of plain characters");
+    return value.replace(/\/+$/, "");
+  };
+  const node = text("node");
+  if (!isName(node)) throw wrong("node", "a DNS label (a-z, 0-9 and -)");
+  const underlayAddress = text("underlayAddress");
+  if (!isIPv4(underlayAddress)) throw wrong("underlayAddress", "an IPv4 address of this host");
+  return {
+    node,
+    stateDir: folder("stateDir"),
+    dataDir: folder("dataDir"),
+    natsUrl: text("natsUrl"),
+    underlayAddress,
+    ...defined("natsUser", optionalText("natsUser")),
+    ...defined("natsPasswordFile", optionalText("natsPasswordFile")),
+    ...defined("cpuMillis", optionalCount("cpuMillis")),
+    ...defined("memoryBytes", optionalCount("memoryBytes")),
+    ...defined("criuPath", optionalText("criuPath")),
+    ...defined("runcPath", optionalText("runcPath")),
+    ...defined("logLevel", optionalText("logLevel")),
+  };
+}
+
+function defined<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined ? {} : ({ [key]: value } as { [P in K]?: V });
+}
+
+/** Reads a secret; a file that others can read is refused. */
+export function readSecret(path: string): string {
+  const { mode } = statSync(path);
+  if ((mode & 0o077) !== 0) throw new GodwitError("invalid", `${path} can be read by others; chmod 600 it`);
+  return readFileSync(path, "utf8").trim();
+}
+
+/** Where setup.sh puts tools that the distribution ships too old. */
+const PRIVATE_TOOLS = `${process.env["GODWIT_PREFIX"] ?? "/opt/godwit"}/tools/bin`;
+
+/** A program of this host: the private one first, since it is there only when the host's is not good enough. */
+export function findProgram(name: string): string {
+  for (const folder of [PRIVATE_TOOLS, ...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/sbin"]) {
+    const path = `${folder}/${name}`;
+    if (folder !== "" && (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false)) return path;
+  }
+  throw new GodwitError("unavailable", `${name} is not installed; run deploy/setup.sh`);
+}

@@ -1,0 +1,42 @@
+import type { AgentConfig } from "../config.ts";
+
+/** Where one container's things are on this host. */
+export interface ContainerPaths {
+  /** Root-only folder of everything that is not data. */
+  readonly dir: string;
+  readonly record: string;
+  readonly bundle: string;
+  readonly rootfs: string;
+  readonly log: string;
+  readonly data: string;
+  readonly upper: string;
+  readonly work: string;
+  /** The placeholder whose cgroups and runc state a restored container takes over. */
+  readonly placeholderRootfs: string;
+  readonly placeholderUpper: string;
+  readonly placeholderWork: string;
+  /** A tmpfs while a checkpoint image is on this host: memory pages never reach a disk. */
+  readonly images: string;
+  /** Relative to the agent's own cgroup. */
+  readonly cgroup: string;
+}
+
+export function containerPaths(config: AgentConfig, containerId: string): ContainerPaths {
+  const dir = `${config.stateDir}/containers/${containerId}`;
+  const data = `${config.dataDir}/containers/${containerId}`;
+  return {
+    dir,
+    record: `${dir}/record.json`,
+    bundle: `${dir}/bundle`,
+    rootfs: `${dir}/root`,
+    log: `${dir}/log`,
+    data,
+    upper: `${data}/upper`,
+    work: `${data}/work`,
+    placeholderRootfs: `${dir}/placeholder`,
+    placeholderUpper: `${data}/placeholder-upper`,
+    placeholderWork: `${data}/placeholder-work`,
+    images: `${dir}/images`,
+    cgroup: `godwit/${containerId}`,
+  };
+}

@@ -1,0 +1,233 @@
+import { closeSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { Host } from "../host.ts";
+import type { ContainerRecord, InitProcess } from "../model/record.ts";
+import { removeTree, unmountBelow } from "../native/remove-tree.ts";
+import { isAlive, processStat } from "../native/process.ts";
+import { openPipe } from "../native/sockets.ts";
+import { type Attachment, attachmentOf, plugIn, prepareAttachment, removeAttachment } from "../network/attachment.ts";
+import { commandOf, ociConfig } from "./bundle.ts";
+import type { ContainerCgroup } from "./cgroup.ts";
+import { type ContainerPaths, containerPaths } from "./paths.ts";
+import { mountOverlay, resolveUser } from "./rootfs.ts";
+
+/** Pipes that carry a container's output to the shim. This process keeps the read ends open as a spare. */
+export interface OutputPipes {
+  readonly readStdout: number;
+  readonly readStderr: number;
+  readonly writeStdout: number;
+  readonly writeStderr: number;
+}
+
+const DEFAULT_STOP_GRACE_SECONDS = 10;
+
+/** One container's presence on this host: its folders, mounts, network, cgroup and processes. */
+export class ContainerRuntime {
+  readonly id: string;
+  readonly paths: ContainerPaths;
+  readonly attachment: Attachment;
+  readonly cgroup: ContainerCgroup;
+  readonly #host: Host;
+  /** As long as one reader of a pipe lives, the container's writes do not fail: the shim's, or this one. */
+  #spareReaders: number[] = [];
+
+  constructor(host: Host, id: string) {
+    this.#host = host;
+    this.id = id;
+    this.paths = containerPaths(host.config, id);
+    this.attachment = attachmentOf(id);
+    this.cgroup = host.cgroups.container(this.paths.cgroup);
+  }
+
+  async makeFolders(): Promise<void> {
+    for (const folder of [this.paths.dir, this.paths.bundle, this.paths.log, this.paths.data]) {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+    }
+  }
+
+  /** Starts the container from its image and writable layer; resolves when it runs. */
+  async start(record: ContainerRecord, signal: AbortSignal): Promise<InitProcess> {
+    const { lowerDirs } = await this.#host.images.ensure(record.image, signal);
+    await this.tearDown();
+    await this.makeFolders();
+    await mountOverlay({
+      lower: lowerDirs,
+      upper: this.paths.upper,
+      work: this.paths.work,
+      target: this.paths.rootfs,
+    });
+    await this.prepareNetwork(record);
+    await this.writeBundle(record, this.paths.rootfs);
+    signal.throwIfAborted();
+    const pipes = this.openPipes();
+    let pid: number;
+    try {
+      pid = await this.#host.runc.create(this.id, this.paths.bundle, [pipes.writeStdout, pipes.writeStderr], signal);
+      const init = this.initProcess(pid);
+      await this.attachOutput(pipes, init);
+      await plugIn(this.attachment, record.mac);
+      await this.#host.runc.start(this.id);
+      return init;
+    } finally {
+      closeSync(pipes.writeStdout);
+      closeSync(pipes.writeStderr);
+    }
+  }
+
+  /**
+   * Makes the cgroups, the network namespace and runc's state for a container that will be restored: runc
+   * creates a placeholder with the same configuration, whose init waits and is never started. All that runc
+   * sets up (device rules, limits, namespaces of the host's kind) is thereby right for this host.
+   */
+  async createPlaceholder(record: ContainerRecord, pipes: OutputPipes, signal: AbortSignal): Promise<number> {
+    const { lowerDirs } = await this.#host.images.ensure(record.image, signal);
+    await mountOverlay({
+      lower: lowerDirs,
+      upper: this.paths.placeholderUpper,
+      work: this.paths.placeholderWork,
+      target: this.paths.placeholderRootfs,
+    });
+    await this.prepareNetwork(record);
+    await this.writeBundle(record, this.paths.placeholderRootfs);
+    return await this.#host.runc.create(this.id, this.paths.bundle, [pipes.writeStdout, pipes.writeStderr], signal);
+  }
+
+  /** Ends CRIU and the tasks of a restore that was cut off before they ran; the image stays. */
+  async discardHalfRestored(): Promise<void> {
+    await this.cgroup.killAll();
+    await this.#host.shim.detach(this.id);
+    await unmountBelow(this.paths.rootfs);
+    await this.removePlaceholder();
+    await this.#host.runc.forget(this.id);
+  }
+
+  async removePlaceholder(): Promise<void> {
+    await unmountBelow(this.paths.placeholderRootfs);
+    for (const folder of [this.paths.placeholderRootfs, this.paths.placeholderUpper, this.paths.placeholderWork]) {
+      await removeTree(folder);
+    }
+  }
+
+  /** Mounts the root file system over the writable layer as it is now. */
+  async mountRootfs(record: ContainerRecord, signal: AbortSignal): Promise<void> {
+    const { lowerDirs } = await this.#host.images.ensure(record.image, signal);
+    await mountOverlay({
+      lower: lowerDirs,
+      upper: this.paths.upper,
+      work: this.paths.work,
+      target: this.paths.rootfs,
+    });
+  }
+
+  async prepareNetwork(record: ContainerRecord): Promise<void> {
+    if (!this.#host.network.ready) {
+      throw new GodwitError("unavailable", "the container network of this host is not set up yet");
+    }
+    await prepareAttachment(this.attachment, {
+      address: record.address,
+      mac: record.mac,
+      mtu: this.#host.network.mtu,
+    });
+  }
+
+  async writeBundle(record: ContainerRecord, rootfs: string): Promise<void> {
+    const config = record.image.config ?? { entrypoint: [], cmd: [], env: [], workingDir: "", user: "" };
+    if (commandOf(record.spec, config).length === 0) {
+      throw new GodwitError("invalid", `the image ${record.image.name} names no command; give one after --`);
+    }
+    const user = await resolveUser(rootfs, record.spec.user || config.user);
+    const bundle = ociConfig({
+      spec: record.spec,
+      image: config,
+      rootfs,
+      netnsPath: this.attachment.namespacePath,
+      cgroupsPath: this.paths.cgroup,
+      user,
+    });
+    await writeFile(`${this.paths.bundle}/config.json`, JSON.stringify(bundle), { mode: 0o600 });
+  }
+
+  openPipes(): OutputPipes {
+    const [readStdout, writeStdout] = openPipe();
+    const [readStderr, writeStderr] = openPipe();
+    return { readStdout, writeStdout, readStderr, writeStderr };
+  }
+
+  initProcess(pid: number): InitProcess {
+    const stat = processStat(pid);
+    if (stat === undefined) throw new GodwitError("internal", `the container's first process ${pid} has vanished`);
+    return { pid, startTicks: stat.startTicks };
+  }
+
+  /** The shim reads the output from now on and records the exit of `init`. */
+  async attachOutput(pipes: OutputPipes, init: InitProcess, partial?: { o: string; e: string }): Promise<void> {
+    this.#dropSpareReaders();
+    this.#spareReaders = [pipes.readStdout, pipes.readStderr];
+    await this.#attach(init, `/proc/${process.pid}/fd/${pipes.readStdout}`, `/proc/${process.pid}/fd/${pipes.readStderr}`, partial);
+  }
+
+  /** After a restart of the agent or the shim: the pipes are found through the container's first process. */
+  async reattachOutput(init: InitProcess): Promise<void> {
+    const [stdout, stderr] = this.#spareReaders.map((descriptor) => `/proc/${process.pid}/fd/${descriptor}`);
+    await this.#attach(init, stdout ?? `/proc/${init.pid}/fd/1`, stderr ?? `/proc/${init.pid}/fd/2`);
+  }
+
+  async #attach(
+    init: InitProcess,
+    stdout: string,
+    stderr: string,
+    partial?: { o: string; e: string },
+  ): Promise<void> {
+    await this.#host.shim.attach({
+      container: this.id,
+      dir: this.paths.log,
+      initPid: init.pid,
+      startTicks: init.startTicks,
+      stdout,
+      stderr,
+      ...(partial === undefined ? {} : { partial }),
+    });
+  }
+
+  isRunning(init: InitProcess): boolean {
+    return isAlive(init.pid, init.startTicks);
+  }
+
+  /** SIGTERM, then SIGKILL after the grace; resolves when nothing of it runs. Its files stay. */
+  async stop(record: ContainerRecord, init: InitProcess, signal: AbortSignal): Promise<void> {
+    const graceMs = (record.spec.stopGraceSeconds || DEFAULT_STOP_GRACE_SECONDS) * 1000;
+    const deadlineMs = performance.now() + graceMs;
+    this.cgroup.thaw();
+    if (this.isRunning(init)) await this.#host.runc.kill(this.id, "TERM");
+    while (this.isRunning(init) && performance.now() < deadlineMs && !signal.aborted) await delay(20);
+    await this.tearDown();
+  }
+
+  /** Ends every process of it and takes away its mounts, network and cgroup. Its files stay. Idempotent. */
+  async tearDown(): Promise<void> {
+    await this.cgroup.killAll();
+    await this.#host.shim.detach(this.id);
+    this.#dropSpareReaders();
+    await removeAttachment(this.attachment);
+    await unmountBelow(this.paths.dir);
+    await this.removePlaceholder();
+    await removeTree(this.paths.images);
+    await this.#host.runc.forget(this.id);
+    await this.cgroup.remove();
+  }
+
+  /** tearDown, and its files too: nothing is left of it. */
+  async remove(): Promise<void> {
+    await this.tearDown();
+    await removeTree(this.paths.data);
+    await removeTree(this.paths.dir);
+  }
+
+  #dropSpareReaders(): void {
+    for (const descriptor of this.#spareReaders) closeSync(descriptor);
+    this.#spareReaders = [];
+  }
+}

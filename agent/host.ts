@@ -1,0 +1,26 @@
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+
+import type { AgentConfig } from "./config.ts";
+import type { CgroupTree } from "./container/cgroup.ts";
+import type { Runc } from "./container/runc.ts";
+import type { ExecService } from "./exec/mod.ts";
+import type { ImageStore } from "./image/mod.ts";
+import type { OverlayNetwork } from "./network/overlay.ts";
+import type { ShimClient } from "./shim/client.ts";
+
+/** What this host gives to every container on it. */
+export interface Host {
+  readonly config: AgentConfig;
+  readonly connection: NatsConnection;
+  readonly logger: Logger;
+  readonly runc: Runc;
+  readonly criuPath: string;
+  readonly criuVersion: string;
+  readonly cgroups: CgroupTree;
+  readonly images: ImageStore;
+  readonly shim: ShimClient;
+  readonly network: OverlayNetwork;
+  /** Ends exec sessions before a freeze; see ExecService. */
+  readonly exec: () => Pick<ExecService, "quiesce" | "admit">;
+}

@@ -1,0 +1,142 @@
+/**
+ * The agent of one host: `agent/main.ts --config FILE`, started by the shim (shim/main.ts). It may die and start
+ * again at any moment: containers belong to the shim and the kernel, and what it must know is in its records.
+ */
+import { mkdirSync } from "node:fs";
+import { parseArgs } from "node:util";
+
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { pino, type Logger } from "pino";
+
+import { GodwitError } from "../proto/contract/error.ts";
+import { criuVersion } from "./checkpoint/criu.ts";
+import { type AgentConfig, findProgram, readAgentConfig, readSecret } from "./config.ts";
+import { environmentOf } from "./container/bundle.ts";
+import { CgroupTree } from "./container/cgroup.ts";
+import { Runc } from "./container/runc.ts";
+import { type ExecService, serveExec } from "./exec/mod.ts";
+import type { Host } from "./host.ts";
+import { openImageStore } from "./image/mod.ts";
+import { serveLogs } from "./logs/mod.ts";
+import { describeNode } from "./node/host-info.ts";
+import { readIncarnation } from "./node/incarnation.ts";
+import { Node } from "./node/node.ts";
+import { Reporter } from "./node/reporter.ts";
+import { OverlayNetwork } from "./network/overlay.ts";
+import { ShimClient } from "./shim/client.ts";
+
+async function connectToNats(config: AgentConfig, logger: Logger): Promise<NatsConnection> {
+  const connection = await connect({
+    servers: config.natsUrl,
+    name: `godwit-agent-${config.node}`,
+    ...(config.natsUser === undefined ? {} : { user: config.natsUser }),
+    ...(config.natsPasswordFile === undefined ? {} : { pass: readSecret(config.natsPasswordFile) }),
+    // A host never gives its cluster up: it waits for the way back, and its containers go on meanwhile.
+    waitOnFirstConnect: true,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: 250,
+    reconnectJitter: 100,
+    pingInterval: 5_000,
+    maxPingOut: 2,
+  });
+  void (async () => {
+    for await (const status of connection.status()) {
+      if (status.type === "disconnect") logger.warn({ server: config.natsUrl }, "NATS is out of reach");
+      if (status.type === "reconnect") logger.info("NATS is reached again");
+    }
+  })();
+  return connection;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { config: { type: "string" } } });
+  if (values.config === undefined) throw new GodwitError("invalid", "usage: agent/main.ts --config FILE");
+  const config = readAgentConfig(values.config);
+  const logger = pino({ level: config.logLevel ?? "info", base: { node: config.node } });
+  const stop = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stop.abort());
+
+  for (const folder of [config.stateDir, `${config.stateDir}/runc`, `${config.stateDir}/exec`, config.dataDir]) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  }
+  await using stack = new AsyncDisposableStack();
+  const connection = await connectToNats(config, logger);
+  stack.defer(() => connection.close());
+  const shim = stack.use(await ShimClient.connect(`${config.stateDir}/shim.sock`, stop.signal));
+  const criuPath = config.criuPath ?? findProgram("criu");
+  const runc = new Runc(config.runcPath ?? findProgram("runc"), `${config.stateDir}/runc`);
+  let exec: ExecService | undefined;
+  const host: Host = {
+    config,
+    connection,
+    logger,
+    runc,
+    criuPath,
+    criuVersion: await criuVersion(criuPath),
+    cgroups: CgroupTree.detect(),
+    images: await openImageStore({ dir: `${config.dataDir}/images`, connection, logger }),
+    shim,
+    network: new OverlayNetwork(config.underlayAddress),
+    exec: () => {
+      if (exec === undefined) throw new GodwitError("unavailable", "the agent is still starting");
+      return exec;
+    },
+  };
+  const reporter = new Reporter(host, await describeNode(host), readIncarnation(config.stateDir));
+  const node = new Node(host, reporter.wake);
+  exec = stack.use(
+    await serveExec({
+      connection,
+      node: config.node,
+      scratchDir: `${config.stateDir}/exec`,
+      logger,
+      signal: stop.signal,
+      host: {
+        runcPath: runc.path,
+        runcArguments: runc.globalArguments,
+        lookup: (id) => {
+          const status = node.container(id)?.record?.status;
+          if (status === undefined) return undefined;
+          if (status.kind === "running") return { state: "running", detail: "running" };
+          return { state: status.kind === "frozen" ? "frozen" : "other", detail: status.kind };
+        },
+        defaults: (id) => {
+          const record = node.container(id)?.record;
+          if (record?.image.config === undefined) return { env: [], cwd: "/" };
+          return {
+            env: environmentOf(record.spec, record.image.config),
+            cwd: record.spec.workingDir || record.image.config.workingDir || "/",
+          };
+        },
+      },
+    }),
+  );
+  const logs = stack.use(
+    await serveLogs({
+      connection,
+      node: config.node,
+      logger,
+      signal: stop.signal,
+      directoryOf: (id) => (node.container(id)?.record === undefined ? undefined : node.container(id)?.runtime.paths.log),
+    }),
+  );
+  node.onGone = (id, reason) => logs.end(id, reason);
+  node.start();
+  stack.use(node);
+  reporter.start(node);
+  stack.use(reporter);
+  logger.info({ nats: config.natsUrl, criu: host.criuVersion, cgroups: host.cgroups.mode }, "the agent is up");
+  await new Promise<void>((resolve) => {
+    if (stop.signal.aborted) resolve();
+    stop.signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+  logger.info("the agent stops; its containers go on");
+}
+
+try {
+  await main();
+} catch (error) {
+  const failure = GodwitError.from(error);
+  process.stderr.write(`godwit agent: ${failure.message}\n`);
+  process.exitCode = failure.code === "invalid" ? 2 : 1;
+}

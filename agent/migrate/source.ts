@@ -1,0 +1,204 @@
+import { readFileSync, readlinkSync, statSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
+import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
+import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { dump } from "../checkpoint/criu.ts";
+import { CriuSession } from "../checkpoint/criu-session.ts";
+import { MASKED_PATHS } from "../container/bundle.ts";
+import type { ContainerRuntime } from "../container/runtime.ts";
+import type { Host } from "../host.ts";
+import { compareLayers } from "../layer/compare.ts";
+import { packLayer, scanLayer } from "../layer/mod.ts";
+import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+import { removeTree } from "../native/remove-tree.ts";
+import { plugIn, unplug } from "../network/attachment.ts";
+import { logRange, readLog } from "../shim/log-store.ts";
+import { openSender } from "../stream/mod.ts";
+import { listImageFiles, makeImageFolder, memoryBytesOf } from "./image-folder.ts";
+import type { MigrationProgress } from "./progress.ts";
+import { RecordWriter } from "./record-writer.ts";
+
+/** Exec sessions get this long to end by themselves before the freeze. */
+const EXEC_GRACE_MS = 2_000;
+/** The leader aborts a migration that stands still earlier than this. */
+export const STREAM_IDLE_MS = 300_000;
+
+export interface SourceInputs {
+  readonly host: Host;
+  readonly runtime: ContainerRuntime;
+  readonly record: ContainerRecord;
+  readonly order: MigrationOrder;
+  readonly signal: AbortSignal;
+  /** Persists before it returns. */
+  readonly setStatus: (status: RecordStatus) => void;
+  readonly progress: MigrationProgress;
+}
+
+/**
+ * The source's part of a migration up to DUMPED: files while the container runs, then freeze, dump, and what
+ * changed. When it returns, the target has everything and the container stands frozen here, alive, until the
+ * log says whose it is. When it throws, the record says whether this host may thaw it by itself.
+ */
+export async function copyToTarget(inputs: SourceInputs): Promise<void> {
+  const { host, runtime, record, signal, progress } = inputs;
+  const running = record.status;
+  if (running.kind !== "running") throw new GodwitError("refused", `the container is ${running.kind}, not running`);
+  const { init } = running;
+  progress.enter(MigrationPhase.COPYING);
+  await makeImageFolder(runtime.paths.images);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => removeTree(runtime.paths.images));
+  const sender = await openSender({
+    connection: host.connection,
+    migration: inputs.order.id,
+    signal,
+    idleTimeoutMs: STREAM_IDLE_MS,
+  });
+  undo.use(sender);
+  const writer = new RecordWriter(sender);
+  // CRIU's start-up takes longer than freezing: it is over before the container stands still.
+  const session = await CriuSession.start({ criuPath: host.criuPath });
+  undo.use(session);
+
+  const before = await scanLayer(runtime.paths.upper, signal);
+  let filesystemBytes = await writer.writePieces(
+    RecordKind.LAYER,
+    packLayer(runtime.paths.upper, "all", { signal, tolerateVanished: true }),
+  );
+  progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
+  await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
+  undo.defer(() => host.exec().admit(runtime.id));
+  signal.throwIfAborted();
+
+  const frozen = (sent: "no" | "maybe" | "yes"): RecordStatus => ({
+    kind: "frozen",
+    init,
+    startedAtMs: running.startedAtMs,
+    migrationId: inputs.order.id,
+    sent,
+  });
+  const frozenAt = performance.now();
+  inputs.setStatus(frozen("no"));
+  await runtime.cgroup.freeze(signal);
+  if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
+  progress.enter(MigrationPhase.FROZEN);
+  const freezeMs = performance.now() - frozenAt;
+
+  await dump({
+    initPid: init.pid,
+    rootfs: runtime.paths.rootfs,
+    imagesDir: runtime.paths.images,
+    freezerPath: runtime.cgroup.freezerPath,
+    netnsInode: statSync(runtime.attachment.namespacePath).ino,
+    externalMounts: maskedIn(init.pid),
+    session,
+    // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
+    onNetworkLock: () => unplug(runtime.attachment),
+  });
+  const dumpMs = performance.now() - frozenAt - freezeMs;
+  const sendingAt = performance.now();
+  const { partial } = await host.shim.detach(runtime.id);
+
+  const after = await scanLayer(runtime.paths.upper, signal);
+  const change = compareLayers(before, after);
+  await writer.write(RecordKind.LAYER_DELETIONS, Buffer.from(change.deleted.join("\0"), "latin1"));
+  filesystemBytes += await writer.writePieces(
+    RecordKind.LAYER,
+    packLayer(runtime.paths.upper, change.changed, { signal, tolerateVanished: false }),
+  );
+  const logStart = await sendLog(writer, runtime.paths.log);
+  const files = await listImageFiles(runtime.paths.images);
+  const memoryBytes = memoryBytesOf(files);
+  progress.figures({ memoryBytes, filesystemBytes, rounds: 1, freezeMs, dumpMs });
+  progress.estimate(files.reduce((sum, file) => sum + file.sizeBytes, filesystemBytes));
+  for (const { name } of files) {
+    await writer.writeFile(`${runtime.paths.images}/${name}`, name);
+    progress.sent(sender.rawBytes);
+  }
+  const description = CheckpointDescription.fromPartial({
+    containerId: runtime.id,
+    criuVersion: host.criuVersion,
+    stdoutPipe: pipeOf(init.pid, 1),
+    stderrPipe: pipeOf(init.pid, 2),
+    externalMounts: maskedIn(init.pid),
+    memoryBytes,
+    restarts: record.restarts,
+    logStartOffset: logStart.startOffset,
+    logOffset: logStart.endOffset,
+    partialStdout: partial.o,
+    partialStderr: partial.e,
+    frozenAtMs: Date.now(),
+  });
+  await writer.write(RecordKind.DESCRIPTION, CheckpointDescription.encode(description).finish());
+  await writer.end();
+  signal.throwIfAborted();
+  // From here on the target may have the whole image, whatever this host learns of it.
+  inputs.setStatus(frozen("maybe"));
+  await sender.finish();
+  inputs.setStatus(frozen("yes"));
+  const nowMs = performance.now();
+  progress.figures({ transferMs: nowMs - sendingAt, sentBytes: sender.sentBytes, blackoutMs: nowMs - frozenAt });
+  progress.sent(sender.rawBytes);
+  progress.enter(MigrationPhase.DUMPED);
+}
+
+/** Lets a container that was frozen for a migration go on here. */
+export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): Promise<void> {
+  if (record.status.kind !== "frozen") return;
+  await untraced(record.status.init.pid);
+  await runtime.reattachOutput(record.status.init);
+  await plugIn(runtime.attachment, record.mac);
+  runtime.cgroup.thaw();
+}
+
+const TRACE_DEADLINE_MS = 60_000;
+
+/**
+ * Waits until no CRIU holds the process: one whose agent died cures it and lets go. Ending that CRIU in
+ * between would leave its code inside the process.
+ */
+async function untraced(pid: number): Promise<void> {
+  const deadlineMs = performance.now() + TRACE_DEADLINE_MS;
+  for (;;) {
+    const tracer = tracerOf(pid);
+    if (tracer === 0) return;
+    if (performance.now() > deadlineMs) {
+      throw new GodwitError("deadline", `process ${pid} is still traced by process ${tracer}; end that one by hand`);
+    }
+    await delay(20);
+  }
+}
+
+/** The process that traces this one; 0: none, or it is gone. */
+function tracerOf(pid: number): number {
+  try {
+    return Number(/^TracerPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
+async function sendLog(writer: RecordWriter, dir: string): Promise<{ startOffset: number; endOffset: number }> {
+  const range = await logRange(dir);
+  for (let offset = range.startOffset; offset < range.endOffset; ) {
+    const piece = await readLog(dir, offset);
+    if (piece.data.length === 0) break;
+    await writer.write(RecordKind.LOG, piece.data, String(piece.offset));
+    offset = piece.offset + piece.data.length;
+  }
+  return range;
+}
+
+/** The masked files that this kernel has: runc covers only those. */
+function maskedIn(initPid: number): string[] {
+  return MASKED_PATHS.filter((path) => statSync(`/proc/${initPid}/root${path}`, { throwIfNoEntry: false }) !== undefined);
+}
+
+/** "pipe:[inode]" when the descriptor is one; a process may have pointed its output elsewhere. */
+function pipeOf(pid: number, descriptor: number): string {
+  const target = readlinkSync(`/proc/${pid}/fd/${descriptor}`);
+  return target.startsWith("pipe:") ? target : "";
+}

@@ -1,0 +1,288 @@
+import { closeSync, openSync } from "node:fs";
+import { mkdir, open, readdir, rm, type FileHandle } from "node:fs/promises";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
+import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { restore } from "../checkpoint/criu.ts";
+import { CriuSession } from "../checkpoint/criu-session.ts";
+import type { ContainerRuntime } from "../container/runtime.ts";
+import type { Host } from "../host.ts";
+import { applyDeletions, applyLayer } from "../layer/mod.ts";
+import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
+import { removeTree } from "../native/remove-tree.ts";
+import { plugIn } from "../network/attachment.ts";
+import { LogImport } from "../shim/log-store.ts";
+import { openReceiver } from "../stream/mod.ts";
+import { readRecords, type StreamRecord } from "../stream/records.ts";
+import { makeImageFolder } from "./image-folder.ts";
+import type { MigrationProgress } from "./progress.ts";
+import { STREAM_IDLE_MS } from "./source.ts";
+
+export interface TargetInputs {
+  readonly host: Host;
+  readonly runtime: ContainerRuntime;
+  readonly record: ContainerRecord;
+  readonly migrationId: string;
+  /** Aborts everything before the switch. */
+  readonly signal: AbortSignal;
+  /** Persists before it returns. */
+  readonly setStatus: (status: RecordStatus) => void;
+  readonly progress: MigrationProgress;
+  /** Resolves when the log has given the container to this host; rejects when it has taken it back. */
+  readonly switched: () => Promise<void>;
+}
+
+/**
+ * The target's part: prepare, receive, restore up to the last moment before running, hold, and run after the
+ * switch. Whatever it throws before the switch, nothing of the container has run here.
+ */
+export async function receiveFromSource(inputs: TargetInputs): Promise<InitProcess> {
+  const { host, runtime, record, migrationId, signal, progress } = inputs;
+  progress.enter(MigrationPhase.PREPARING);
+  await runtime.makeFolders();
+  inputs.setStatus({ kind: "restoring", migrationId, stage: "receiving" });
+  await mkdir(runtime.paths.upper, { recursive: true });
+  await makeImageFolder(runtime.paths.images);
+  await using place = await RestorePlace.prepare(host, runtime, record, signal);
+  await using receiver = await openReceiver({
+    connection: host.connection,
+    migration: migrationId,
+    signal,
+    idleTimeoutMs: STREAM_IDLE_MS,
+  });
+  progress.enter(MigrationPhase.READY);
+
+  const description = await takeIn(runtime, readRecords(receiver.chunks()), signal, () => {
+    progress.enter(MigrationPhase.RECEIVING);
+  });
+  const receivedAt = performance.now();
+  if (description.criuVersion !== host.criuVersion) {
+    throw new GodwitError("refused", `the source's CRIU is ${description.criuVersion}, this host's ${host.criuVersion}; install the same`);
+  }
+  const encoded = Buffer.from(CheckpointDescription.encode(description).finish()).toString("base64");
+  inputs.setStatus({ kind: "restoring", migrationId, stage: "received", description: encoded });
+  return await place.restore(inputs, description, receivedAt);
+}
+
+/** After a crash: the image is here in full, the log says that the container is this host's. */
+export async function restoreAgain(inputs: TargetInputs, encodedDescription: string): Promise<InitProcess> {
+  const description = CheckpointDescription.decode(Buffer.from(encodedDescription, "base64"));
+  // CRIU processes and half-built tasks of the earlier try: none of them has run a single instruction.
+  await inputs.runtime.discardHalfRestored();
+  await using place = await RestorePlace.prepare(inputs.host, inputs.runtime, inputs.record, inputs.signal);
+  return await place.restore(inputs, description, performance.now());
+}
+
+/** Cgroups, network and a waiting CRIU: all that a restore needs and that no image is needed for. */
+class RestorePlace implements AsyncDisposable {
+  readonly #runtime: ContainerRuntime;
+  readonly #session: CriuSession;
+  readonly #pipes: ReturnType<ContainerRuntime["openPipes"]>;
+  readonly #placeholderPid: number;
+  #closed = false;
+
+  private constructor(
+    runtime: ContainerRuntime,
+    session: CriuSession,
+    pipes: ReturnType<ContainerRuntime["openPipes"]>,
+    placeholderPid: number,
+  ) {
+    this.#runtime = runtime;
+    this.#session = session;
+    this.#pipes = pipes;
+    this.#placeholderPid = placeholderPid;
+  }
+
+  static async prepare(
+    host: Host,
+    runtime: ContainerRuntime,
+    record: ContainerRecord,
+    signal: AbortSignal,
+  ): Promise<RestorePlace> {
+    const pipes = runtime.openPipes();
+    const placeholderPid = await runtime.createPlaceholder(record, pipes, signal);
+    // CRIU's own processes start inside the container's cgroups, where its limits would hit them.
+    runtime.cgroup.liftLimits();
+    const netns = openSync(runtime.attachment.namespacePath, "r");
+    try {
+      const session = await CriuSession.start({
+        criuPath: host.criuPath,
+        inherit: [netns, pipes.writeStdout, pipes.writeStderr],
+        cgroupProcs: runtime.cgroup.procsFiles,
+      });
+      return new RestorePlace(runtime, session, pipes, placeholderPid);
+    } finally {
+      closeSync(netns);
+    }
+  }
+
+  async restore(
+    inputs: TargetInputs,
+    description: CheckpointDescription,
+    receivedAt: number,
+  ): Promise<InitProcess> {
+    const { host, runtime, record, migrationId, progress } = inputs;
+    await runtime.mountRootfs(record, inputs.signal);
+    let init: InitProcess | undefined;
+    let switchedAt = 0;
+    await restore({
+      rootfs: runtime.paths.rootfs,
+      imagesDir: runtime.paths.images,
+      externalMounts: description.externalMounts,
+      inheritedPipes: [
+        { key: description.stdoutPipe, index: 1 },
+        { key: description.stderrPipe, index: 2 },
+      ].filter(({ key }) => key !== ""),
+      netnsIndex: 0,
+      session: this.#session,
+      onRestored: async (pid) => {
+        process.kill(this.#placeholderPid, "SIGKILL");
+        init = runtime.initProcess(pid);
+        await runtime.attachOutput(this.#pipes, init, {
+          o: description.partialStdout,
+          e: description.partialStderr,
+        });
+        const restoreMs = performance.now() - receivedAt;
+        progress.figures({ restoreMs });
+        progress.enter(MigrationPhase.RESTORED);
+        await inputs.switched();
+        switchedAt = performance.now();
+      },
+      onNetworkUnlock: () => plugIn(runtime.attachment, record.mac),
+      onResume: () => {
+        inputs.setStatus({
+          kind: "restoring",
+          migrationId,
+          stage: "ran",
+          ...(init === undefined ? {} : { init }),
+        });
+        return Promise.resolve();
+      },
+    });
+    if (init === undefined) throw new GodwitError("internal", "CRIU never said that it had restored the container");
+    const runningAt = performance.now();
+    progress.figures({ resumeMs: runningAt - switchedAt, blackoutMs: runningAt - receivedAt });
+    await host.runc.adoptInit(runtime.id, init.pid, init.startTicks, runtime.paths.rootfs);
+    runtime.cgroup.applyLimits(record.spec.limits);
+    return init;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#session[Symbol.asyncDispose]();
+    closeSync(this.#pipes.writeStdout);
+    closeSync(this.#pipes.writeStderr);
+  }
+}
+
+/** Writes what comes into the writable layer, the log and the image folder. */
+async function takeIn(
+  runtime: ContainerRuntime,
+  records: AsyncIterable<StreamRecord>,
+  signal: AbortSignal,
+  onFirst: () => void,
+): Promise<CheckpointDescription> {
+  let description: CheckpointDescription | undefined;
+  let open: { name: string; handle: FileHandle } | undefined;
+  using log = new LogImport(runtime.paths.log);
+  const iterator = records[Symbol.asyncIterator]();
+  let first = true;
+  try {
+    for (;;) {
+      const next = await iterator.next();
+      if (next.done === true) break;
+      if (first) onFirst();
+      first = false;
+      const { header, body } = next.value;
+      switch (header.kind) {
+        case RecordKind.LAYER:
+          await applyLayer(runtime.paths.upper, layerBytes(body, header.length, iterator), { signal });
+          break;
+        case RecordKind.LAYER_DELETIONS: {
+          const paths = (await collect(body)).toString("latin1").split("\0").filter(Boolean);
+          await applyDeletions(runtime.paths.upper, paths);
+          break;
+        }
+        case RecordKind.LOG:
+          log.append(Number(header.name), await collect(body));
+          break;
+        case RecordKind.IMAGE_FILE: {
+          if (open?.name !== header.name) {
+            await open?.handle.close();
+            open = { name: header.name, handle: await openImage(runtime.paths.images, header.name) };
+          }
+          for await (const piece of body) await writeFully(open.handle, piece);
+          if (header.length === 0) {
+            await open.handle.close();
+            open = undefined;
+          }
+          break;
+        }
+        case RecordKind.DESCRIPTION:
+          description = CheckpointDescription.decode(await collect(body));
+          log.finish(description.logOffset);
+          break;
+        case RecordKind.END:
+        case RecordKind.UNSPECIFIED:
+          break;
+      }
+    }
+  } finally {
+    await open?.handle.close();
+    await iterator.return?.();
+  }
+  if (description === undefined) throw new GodwitError("corrupt", "the image came without its description");
+  if (description.containerId !== runtime.id) throw new GodwitError("corrupt", "the image is another container's");
+  return description;
+}
+
+/** One tar stream in consecutive LAYER records up to the empty one. */
+async function* layerBytes(
+  body: AsyncIterable<Uint8Array>,
+  length: number,
+  iterator: AsyncIterator<StreamRecord>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  if (length === 0) return;
+  yield* body;
+  for (;;) {
+    const next = await iterator.next();
+    if (next.done === true || next.value.header.kind !== RecordKind.LAYER) {
+      throw new GodwitError("corrupt", "the image's files end in the middle");
+    }
+    if (next.value.header.length === 0) return;
+    yield* next.value.body;
+  }
+}
+
+async function openImage(folder: string, name: string): Promise<FileHandle> {
+  if ((await readdir(folder)).length > 100_000) throw new GodwitError("corrupt", "the image has too many files");
+  return await open(`${folder}/${name}`, "wx", 0o600);
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let written = 0; written < bytes.byteLength; ) {
+    written += (await handle.write(bytes, written)).bytesWritten;
+  }
+}
+
+const MAX_COLLECTED_BYTES = 64 * 1024 * 1024;
+
+async function collect(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const pieces: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const piece of body) {
+    bytes += piece.byteLength;
+    if (bytes > MAX_COLLECTED_BYTES) throw new GodwitError("corrupt", "a record of the image is too long");
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces);
+}
+
+/** The image has done its work: its memory goes back to the host. */
+export async function dropImage(runtime: ContainerRuntime): Promise<void> {
+  await runtime.removePlaceholder();
+  await removeTree(runtime.paths.images);
+  await rm(`${runtime.paths.bundle}/init.pid`, { force: true });
+}

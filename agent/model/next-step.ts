@@ -1,0 +1,115 @@
+import { type DesiredAllocation, Role } from "../../proto/gen/godwit/v1/agent.ts";
+import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
+import type { ContainerRecord } from "./record.ts";
+import { isRestarted } from "./restart-policy.ts";
+
+/**
+ * What one container needs next on this host. Every step can be done again after a crash at any point of it.
+ */
+export type Step =
+  | { readonly kind: "none" }
+  /** Nothing now; look again at this time. */
+  | { readonly kind: "wait"; readonly untilMs: number }
+  | { readonly kind: "start" }
+  | { readonly kind: "stop" }
+  /** Ends it at once and deletes everything, its writable layer included. */
+  | { readonly kind: "remove" }
+  /** Target: prepare, receive, restore, hold, and run it once the log says so. */
+  | { readonly kind: "receive"; readonly migrationId: string }
+  /** Target after a crash: restore again from the image that was received whole, and run it. */
+  | { readonly kind: "resume"; readonly migrationId: string }
+  /** Source: copy, freeze, dump, send. */
+  | { readonly kind: "copy"; readonly migrationId: string }
+  /** Source: the migration was aborted. */
+  | { readonly kind: "thaw" };
+
+export interface Observation {
+  /** Undefined: this host has nothing of the container. */
+  readonly record: ContainerRecord | undefined;
+  /** Migrations that have failed here and wait for the leader to abort them. */
+  readonly failedMigrations: ReadonlySet<string>;
+  readonly nowMs: number;
+}
+
+const NONE: Step = { kind: "none" };
+
+/** @param desired undefined: the container has no business on this host. */
+export function nextStep(desired: DesiredAllocation | undefined, observed: Observation): Step {
+  const { record } = observed;
+  if (desired === undefined || desired.role === Role.RELEASED) return record === undefined ? NONE : { kind: "remove" };
+  const migrationId = desired.migration?.id ?? "";
+  // A copy of an older epoch is what an earlier owner left here; the cluster has gone on without it.
+  if (record !== undefined && record.epoch < desired.epoch && desired.role !== Role.TARGET) return { kind: "remove" };
+  if (record !== undefined && record.epoch > desired.epoch) return NONE;
+  switch (desired.role) {
+    case Role.TARGET:
+      if (observed.failedMigrations.has(migrationId)) return NONE;
+      // What an earlier stay or an earlier try left here is older than what will come.
+      if (record !== undefined) return { kind: "remove" };
+      return { kind: "receive", migrationId };
+    case Role.SOURCE:
+      return sourceStep(desired, observed, migrationId);
+    case Role.OWNER:
+      return ownerStep(desired, observed, migrationId);
+    case Role.UNSPECIFIED:
+      return NONE;
+  }
+}
+
+function sourceStep(desired: DesiredAllocation, observed: Observation, migrationId: string): Step {
+  const status = observed.record?.status;
+  if (status?.kind === "frozen") {
+    // A copy that was frozen for an earlier migration belongs to nobody's plan any more.
+    if (status.migrationId !== migrationId) return { kind: "thaw" };
+    return status.sent === "no" ? { kind: "thaw" } : NONE;
+  }
+  if (status?.kind === "running" && desired.migration?.copy === true && !observed.failedMigrations.has(migrationId)) {
+    return { kind: "copy", migrationId };
+  }
+  return NONE;
+}
+
+function ownerStep(desired: DesiredAllocation, observed: Observation, migrationId: string): Step {
+  const { record } = observed;
+  if (record === undefined) return desired.desired === DesiredState.RUNNING ? { kind: "start" } : NONE;
+  const { status } = record;
+  switch (status.kind) {
+    case "frozen":
+      return { kind: "thaw" };
+    case "restoring":
+      if (desired.migration?.switched === true && migrationId === status.migrationId && status.stage !== "receiving") {
+        return { kind: "resume", migrationId };
+      }
+      return { kind: "remove" };
+    case "starting":
+      return { kind: "start" };
+    case "running":
+      if (desired.desired === DesiredState.STOPPED) return { kind: "stop" };
+      return desired.restartGeneration > record.restartGeneration ? { kind: "stop" } : NONE;
+    case "stopped": {
+      if (desired.desired !== DesiredState.RUNNING) return NONE;
+      if (desired.restartGeneration > record.restartGeneration) return { kind: "start" };
+      if (!status.failed && !isRestarted(record.spec.restart, status.exitCode)) return NONE;
+      return status.startAtMs <= observed.nowMs ? { kind: "start" } : { kind: "wait", untilMs: status.startAtMs };
+    }
+  }
+}
+
+/** What a change of the desired state means for a step that is under way. */
+export type Interruption = "none" | "abort" | "commit";
+
+export function interruption(step: Step, desired: DesiredAllocation | undefined): Interruption {
+  const migrationId = desired?.migration?.id;
+  switch (step.kind) {
+    case "receive":
+      if (desired === undefined || migrationId !== step.migrationId) return "abort";
+      if (desired.role === Role.OWNER && desired.migration?.switched === true) return "commit";
+      return desired.role === Role.TARGET ? "none" : "abort";
+    case "copy":
+      return desired?.role === Role.SOURCE && migrationId === step.migrationId ? "none" : "abort";
+    case "start":
+      return desired?.role === Role.OWNER && desired.desired === DesiredState.RUNNING ? "none" : "abort";
+    default:
+      return "none";
+  }
+}

@@ -1,0 +1,73 @@
+import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
+
+/**
+ * What an agent must know of a container after a restart: one JSON file a container, replaced atomically
+ * before each step whose half would otherwise be a riddle. Pure.
+ */
+export interface ContainerRecord {
+  readonly containerId: string;
+  readonly epoch: number;
+  readonly spec: ContainerSpec;
+  readonly image: Image;
+  /** With prefix length. */
+  readonly address: string;
+  readonly mac: string;
+  readonly restartGeneration: number;
+  readonly restarts: number;
+  readonly status: RecordStatus;
+}
+
+export interface InitProcess {
+  readonly pid: number;
+  /** Clock ticks from boot to its start: with the pid, it names one process for good. */
+  readonly startTicks: number;
+}
+
+export type RecordStatus =
+  /** Nothing of it runs; its writable layer is there. `startAtMs`: not to be started again before. */
+  | {
+      readonly kind: "stopped";
+      readonly exitCode: number;
+      readonly message: string;
+      readonly failed: boolean;
+      readonly startAtMs: number;
+    }
+  /** Between the first side effect of a start and a running container. */
+  | { readonly kind: "starting" }
+  | { readonly kind: "running"; readonly init: InitProcess; readonly startedAtMs: number }
+  /**
+   * Frozen to be moved. `sent`: whether the target can have the whole image: "no" lets this host thaw it by
+   * itself, anything else leaves that to the log.
+   */
+  | {
+      readonly kind: "frozen";
+      readonly init: InitProcess;
+      readonly startedAtMs: number;
+      readonly migrationId: string;
+      readonly sent: "no" | "maybe" | "yes";
+    }
+  /**
+   * Being made from an image. "receiving": the image is not whole. "received": it is, and nothing has run.
+   * "ran": CRIU was told to let it run, so it may have.
+   */
+  | {
+      readonly kind: "restoring";
+      readonly migrationId: string;
+      readonly stage: "receiving" | "received" | "ran";
+      readonly init?: InitProcess;
+      /** The received CheckpointDescription in base64, from "received" on. */
+      readonly description?: string;
+    };
+
+export function encodeRecord(record: ContainerRecord): string {
+  return JSON.stringify({
+    ...record,
+    spec: ContainerSpec.toJSON(record.spec),
+    image: Image.toJSON(record.image),
+  });
+}
+
+export function decodeRecord(text: string): ContainerRecord {
+  const parsed = JSON.parse(text) as ContainerRecord;
+  return { ...parsed, spec: ContainerSpec.fromJSON(parsed.spec), image: Image.fromJSON(parsed.image) };
+}

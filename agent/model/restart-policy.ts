@@ -1,0 +1,18 @@
+import { RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+
+const FIRST_DELAY_MS = 500;
+const LONGEST_DELAY_MS = 30_000;
+/** A container that ran this long has recovered: its next restart waits the first delay again. */
+export const RECOVERED_AFTER_MS = 60_000;
+
+/** Whether a container that ended by itself with `exitCode` is to be started again. */
+export function isRestarted(policy: RestartPolicy, exitCode: number): boolean {
+  if (policy === RestartPolicy.NEVER) return false;
+  if (policy === RestartPolicy.ON_FAILURE) return exitCode !== 0;
+  return true;
+}
+
+/** Milliseconds to wait before the next start, after `recentRestarts` quick ones. */
+export function restartDelayMs(recentRestarts: number): number {
+  return Math.min(FIRST_DELAY_MS * 2 ** Math.min(recentRestarts, 10), LONGEST_DELAY_MS);
+}

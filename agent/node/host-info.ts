@@ -1,0 +1,36 @@
+import { readFileSync } from "node:fs";
+import { arch, cpus, freemem, loadavg, release, totalmem } from "node:os";
+
+import type { Load } from "../../proto/gen/godwit/v1/agent.ts";
+import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import type { Host } from "../host.ts";
+import { VERSION } from "../version.ts";
+
+/** What this node is and can do. */
+export async function describeNode(host: Host): Promise<NodeInfo> {
+  const { config } = host;
+  return NodeInfo.fromPartial({
+    name: config.node,
+    cpuMillis: config.cpuMillis ?? cpus().length * 1000,
+    memoryBytes: config.memoryBytes ?? totalmem(),
+    underlayAddress: config.underlayAddress,
+    kernel: release(),
+    criuVersion: host.criuVersion,
+    runcVersion: await host.runc.version(),
+    godwitVersion: VERSION,
+    arch: arch(),
+    cgroupMode: host.cgroups.mode,
+    cpuFlags: cpuFlags(),
+    features: [],
+  });
+}
+
+/** Flags of the first CPU; a restored program may have chosen its code by them. */
+function cpuFlags(): string[] {
+  const line = /^flags\s*:\s*(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
+  return line.split(" ").filter(Boolean).sort();
+}
+
+export function measureLoad(cpuMillisUsed: number): Load {
+  return { cpuMillisUsed, memoryBytesUsed: totalmem() - freemem(), load1: loadavg()[0] ?? 0 };
+}

@@ -1,0 +1,130 @@
+import type { Logger } from "pino";
+
+import { desiredSubject } from "../../proto/contract/subjects.ts";
+import { isId } from "../../proto/contract/ids.ts";
+import { Desired, type DesiredAllocation, type MigrationReport } from "../../proto/gen/godwit/v1/agent.ts";
+import { Allocation } from "../allocation/allocation.ts";
+import { listContainers } from "../container/record-store.ts";
+import type { Host } from "../host.ts";
+
+/** How often it is looked whether the containers that should run still do, beside the shim's word. */
+const CHECK_MS = 1_000;
+
+/** All containers of this host, and the orders that they follow. */
+export class Node implements AsyncDisposable {
+  readonly #host: Host;
+  readonly #logger: Logger;
+  readonly #allocations = new Map<string, Allocation>();
+  readonly #changed: () => void;
+  /** A container has left this host with everything that it had here. */
+  onGone: (containerId: string, reason: "moved" | "removed") => void = () => undefined;
+  #leaderEpoch = 0;
+  #revision = 0;
+  readonly #abort = new AbortController();
+  readonly #tasks: Promise<void>[] = [];
+
+  constructor(host: Host, changed: () => void) {
+    this.#host = host;
+    this.#logger = host.logger;
+    this.#changed = changed;
+  }
+
+  /** Takes over what an earlier agent left, and begins to follow orders. */
+  start(): void {
+    for (const id of listContainers(this.#host.config)) this.#allocation(id);
+    const subscription = this.#host.connection.subscribe(desiredSubject(this.#host.config.node));
+    this.#abort.signal.addEventListener("abort", () => subscription.unsubscribe(), { once: true });
+    this.#tasks.push(
+      (async () => {
+        for await (const message of subscription) {
+          try {
+            await this.follow(Desired.decode(message.data));
+          } catch (error) {
+            this.#logger.error({ err: error }, "an order could not be read");
+          }
+        }
+      })(),
+      (async () => {
+        for await (const exit of this.#host.shim.exits) {
+          this.#allocations.get(exit.container)?.onExit(exit.initPid, exit.code);
+        }
+      })(),
+    );
+    const timer = setInterval(() => {
+      for (const allocation of this.#allocations.values()) allocation.check();
+    }, CHECK_MS);
+    this.#abort.signal.addEventListener("abort", () => clearInterval(timer), { once: true });
+  }
+
+  get revision(): number {
+    return this.#revision;
+  }
+
+  get leaderEpoch(): number {
+    return this.#leaderEpoch;
+  }
+
+  /** Takes orders in, unless newer ones have been. */
+  async follow(desired: Desired): Promise<void> {
+    const newer =
+      desired.leaderEpoch > this.#leaderEpoch ||
+      (desired.leaderEpoch === this.#leaderEpoch && desired.revision > this.#revision);
+    if (!newer) return;
+    this.#leaderEpoch = desired.leaderEpoch;
+    this.#revision = desired.revision;
+    const wanted = new Map<string, DesiredAllocation>();
+    for (const allocation of desired.allocations) {
+      if (isId(allocation.containerId)) wanted.set(allocation.containerId, allocation);
+    }
+    for (const [id, allocation] of this.#allocations) {
+      if (wanted.has(id)) continue;
+      if (allocation.isGone) {
+        this.#allocations.delete(id);
+        await allocation.close();
+      } else allocation.setDesired(undefined);
+    }
+    for (const [id, order] of wanted) this.#allocation(id).setDesired(order);
+    if (desired.network !== undefined) {
+      try {
+        await this.#host.network.configure(desired.network, desired.peers);
+      } catch (error) {
+        this.#logger.error({ err: error }, "the container network could not be set up");
+      }
+    }
+    this.#changed();
+  }
+
+  container(id: string): Allocation | undefined {
+    return this.#allocations.get(id);
+  }
+
+  get containers(): Iterable<Allocation> {
+    return this.#allocations.values();
+  }
+
+  migrationReports(): MigrationReport[] {
+    const reports: MigrationReport[] = [];
+    for (const allocation of this.#allocations.values()) {
+      const report = allocation.migrationReport();
+      if (report !== undefined) reports.push(report);
+    }
+    return reports;
+  }
+
+  #allocation(id: string): Allocation {
+    let allocation = this.#allocations.get(id);
+    if (allocation === undefined) {
+      allocation = new Allocation(this.#host, id, {
+        changed: this.#changed,
+        gone: (reason) => this.onGone(id, reason),
+      });
+      this.#allocations.set(id, allocation);
+    }
+    return allocation;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#abort.abort();
+    await Promise.all([...this.#allocations.values()].map((allocation) => allocation.close()));
+  }
+}

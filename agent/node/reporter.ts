@@ -1,0 +1,119 @@
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+
+import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
+import type { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import type { Host } from "../host.ts";
+import { measureLoad } from "./host-info.ts";
+import type { Node } from "./node.ts";
+
+const INTERVAL_MS = 1_000;
+const ANSWER_WITHIN_MS = 3_000;
+
+/**
+ * Tells the leader what is here: each second, which renews the node's lease, and at once when something changed.
+ * One report is under way at a time; changes meanwhile are in the next one.
+ */
+export class Reporter implements AsyncDisposable {
+  readonly #connection: NatsConnection;
+  readonly #logger: Logger;
+  readonly #host: Host;
+  readonly #info: NodeInfo;
+  readonly #incarnation: string;
+  #node: Node | undefined;
+  #wake: PromiseWithResolvers<void> = Promise.withResolvers();
+  #loop: Promise<void> = Promise.resolve();
+  #closed = false;
+  #images: string[] = [];
+  #answered: boolean | undefined;
+  #previousCpu: { atMs: number; usageUsec: number } | undefined;
+
+  constructor(host: Host, info: NodeInfo, incarnation: string) {
+    this.#host = host;
+    this.#connection = host.connection;
+    this.#logger = host.logger;
+    this.#info = info;
+    this.#incarnation = incarnation;
+  }
+
+  start(node: Node): void {
+    this.#node = node;
+    this.#loop = this.#run(node);
+  }
+
+  /** Something changed: report soon. */
+  readonly wake = (): void => {
+    this.#wake.resolve();
+  };
+
+  async #run(node: Node): Promise<void> {
+    let imagesAtMs = 0;
+    while (!this.#closed) {
+      this.#wake = Promise.withResolvers();
+      if (Date.now() - imagesAtMs > 10_000) {
+        this.#images = await this.#host.images.list();
+        imagesAtMs = Date.now();
+      }
+      await this.#report(node);
+      let timer: NodeJS.Timeout | undefined;
+      await Promise.race([
+        this.#wake.promise,
+        new Promise<void>((resolve) => {
+          timer = setTimeout(resolve, INTERVAL_MS);
+        }),
+      ]);
+      clearTimeout(timer);
+    }
+  }
+
+  async #report(node: Node): Promise<void> {
+    const report = Report.fromPartial({
+      info: this.#info,
+      incarnation: this.#incarnation,
+      allocations: [...node.containers].map((container) => container.observed()).filter((one) => one !== undefined),
+      migrations: node.migrationReports(),
+      desiredRevision: node.revision,
+      load: measureLoad(this.#cpuMillisUsed(node)),
+      images: this.#images,
+    });
+    try {
+      const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
+        timeout: ANSWER_WITHIN_MS,
+      });
+      const reply = ReportReply.decode(message.data);
+      if (!reply.accepted) {
+        this.#tell(false, reply.refusal);
+        return;
+      }
+      this.#tell(true, "");
+      if (reply.desired !== undefined) await node.follow(reply.desired);
+    } catch (error) {
+      this.#tell(false, error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  /** Once at each turn of luck, not each second. */
+  #tell(answered: boolean, why: string): void {
+    if (answered === this.#answered) return;
+    this.#answered = answered;
+    if (answered) this.#logger.info("the scheduler answers");
+    else this.#logger.warn({ why }, "the scheduler does not answer or refuses; containers go on as they are");
+  }
+
+  #cpuMillisUsed(node: Node): number {
+    const atMs = performance.now();
+    let usageUsec = 0;
+    for (const container of node.containers) usageUsec += container.runtime.cgroup.cpuUsageUsec();
+    const previous = this.#previousCpu;
+    this.#previousCpu = { atMs, usageUsec };
+    if (previous === undefined || usageUsec < previous.usageUsec) return 0;
+    return (usageUsec - previous.usageUsec) / Math.max(1, atMs - previous.atMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    this.#wake.resolve();
+    await this.#loop;
+  }
+}
