@@ -76,6 +76,7 @@ export class Allocation {
 
   setDesired(desired: DesiredAllocation | undefined): void {
     this.#desired = desired;
+    if (!this.#ordered) this.#failUnfinished();
     this.#ordered = true;
     const word = interruption(this.#step, desired);
     if (word === "commit") this.#commit.resolve();
@@ -85,8 +86,30 @@ export class Allocation {
       this.#commit.promise.catch(() => undefined);
       this.#commit.reject(reason);
     }
-    if (this.#migration !== undefined && desired?.migration?.id !== this.#migration.id) this.#migration = undefined;
+    if (this.#migration !== undefined && desired?.migration?.id !== this.#migration.id)
+      this.#migration = undefined;
     this.#wakeUp();
+  }
+
+  /** A stream does not outlive the agent that held its end: a move that was under way then cannot go on. */
+  #failUnfinished(): void {
+    const order = this.#desired?.migration;
+    const status = this.#record?.status;
+    if (order === undefined || status === undefined) return;
+    if (
+      this.#desired?.role === Role.TARGET &&
+      status.kind === "restoring" &&
+      status.migrationId === order.id
+    ) {
+      this.#report(order.id, Role.TARGET, MigrationPhase.RECEIVING).fail(
+        "the target's agent restarted during the move",
+      );
+    }
+    if (this.#desired?.role === Role.SOURCE && status.kind === "running" && order.copy) {
+      this.#report(order.id, Role.SOURCE, MigrationPhase.COPYING).fail(
+        "the source's agent restarted during the move",
+      );
+    }
   }
 
   /** The shim has seen the first process of the container end. */
@@ -113,11 +136,27 @@ export class Allocation {
     if (this.#migration !== undefined) return this.#migration.report();
     const order = this.#desired?.migration;
     if (this.#desired?.role === Role.RELEASED && order !== undefined && this.#record === undefined) {
-      return new MigrationProgress(order.id, this.id, Role.RELEASED, MigrationPhase.RELEASED, () => undefined).report();
+      return new MigrationProgress(
+        order.id,
+        this.id,
+        Role.RELEASED,
+        MigrationPhase.RELEASED,
+        () => undefined,
+      ).report();
     }
     // After a crash between the switch and this report, the record alone tells that the container runs here.
-    if (this.#desired?.role === Role.OWNER && order?.switched === true && this.#record?.status.kind === "running") {
-      return new MigrationProgress(order.id, this.id, Role.TARGET, MigrationPhase.RUNNING, () => undefined).report();
+    if (
+      this.#desired?.role === Role.OWNER &&
+      order?.switched === true &&
+      this.#record?.status.kind === "running"
+    ) {
+      return new MigrationProgress(
+        order.id,
+        this.id,
+        Role.TARGET,
+        MigrationPhase.RUNNING,
+        () => undefined,
+      ).report();
     }
     return undefined;
   }
@@ -148,7 +187,10 @@ export class Allocation {
           continue;
         }
         if (step.kind === "wait") {
-          await Promise.race([this.#wake.promise, delay(Math.max(1, step.untilMs - Date.now()), undefined, { ref: false })]);
+          await Promise.race([
+            this.#wake.promise,
+            delay(Math.max(1, step.untilMs - Date.now()), undefined, { ref: false }),
+          ]);
           continue;
         }
         this.#begin(step);
@@ -243,7 +285,7 @@ export class Allocation {
 
   #downgradeToReceived(): void {
     const status = this.#record?.status;
-    if (status?.kind !== "restoring") return;
+    if (status?.kind !== "restoring" || status.stage !== "ran") return;
     this.#setStatus({
       kind: "restoring",
       migrationId: status.migrationId,
@@ -353,8 +395,14 @@ export class Allocation {
     await thaw(this.runtime, record);
     this.#setStatus({ kind: "running", init, startedAtMs });
     // An agent that was restarted in the middle has lost the stream: the move cannot go on from here.
-    if (this.#step.kind === "thaw" && this.#desired?.migration?.id === migrationId && this.#desired.role === Role.SOURCE) {
-      this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING).fail("the source's agent restarted during the copy");
+    if (
+      this.#step.kind === "thaw" &&
+      this.#desired?.migration?.id === migrationId &&
+      this.#desired.role === Role.SOURCE
+    ) {
+      this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING).fail(
+        "the source's agent restarted during the copy",
+      );
     }
   }
 
@@ -368,15 +416,10 @@ export class Allocation {
       await dropImage(this.runtime);
     } catch (error) {
       this.#logger.warn({ err: error, migration: migrationId }, "the container could not be received");
-      const status = this.#record.status;
-      // After the switch this host owns the container: the image is all there is of it, and is tried again.
-      const owned = this.#desired?.role === Role.OWNER && this.#desired.migration?.switched === true;
-      if (owned && status.kind === "restoring" && status.stage !== "receiving") {
-        this.#downgradeToReceived();
-        throw error;
-      }
+      // Nothing is deleted here: if the leader has switched already, the received image is all there is of the
+      // container and is tried again; if not, the abort's order says to remove it.
+      this.#downgradeToReceived();
       progress.fail(GodwitError.from(error).message);
-      await this.#remove();
     }
   }
 
@@ -414,14 +457,17 @@ export class Allocation {
   }
 
   #wanted(): DesiredAllocation {
-    if (this.#desired === undefined) throw new GodwitError("cancelled", "the container is no longer wanted here");
+    if (this.#desired === undefined)
+      throw new GodwitError("cancelled", "the container is no longer wanted here");
     return this.#desired;
   }
 
   #setStatus(status: RecordStatus): void {
     if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
     const kept =
-      status.kind === "restoring" && this.#record.status.kind === "restoring" && status.description === undefined
+      status.kind === "restoring" &&
+      this.#record.status.kind === "restoring" &&
+      status.description === undefined
         ? { ...status, ...descriptionOf(this.#record.status) }
         : status;
     this.#record = { ...this.#record, status: kept };
@@ -431,7 +477,9 @@ export class Allocation {
 }
 
 function descriptionOf(status: RecordStatus): { description?: string } {
-  return status.kind === "restoring" && status.description !== undefined ? { description: status.description } : {};
+  return status.kind === "restoring" && status.description !== undefined
+    ? { description: status.description }
+    : {};
 }
 
 function recordOf(desired: DesiredAllocation): ContainerRecord {

@@ -86,7 +86,9 @@ export class CriuSession implements AsyncDisposable {
       }
       sendPacket(
         this.#socket,
-        Request.encode(Request.fromPartial({ type: RequestType.NOTIFY, notifySuccess: failure === undefined })).finish(),
+        Request.encode(
+          Request.fromPartial({ type: RequestType.NOTIFY, notifySuccess: failure === undefined }),
+        ).finish(),
       );
       // CRIU now undoes its work; its answer would only say that a notification failed.
       if (failure !== undefined) {

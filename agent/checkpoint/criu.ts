@@ -83,7 +83,10 @@ export async function dump(inputs: DumpInputs): Promise<void> {
       if (script === "network-lock") await inputs.onNetworkLock();
     });
     if (!response.success) {
-      throw new GodwitError("refused", `CRIU cannot checkpoint it: ${await reason(`${inputs.imagesDir}/dump.log`, response.crErrmsg ?? "")}`);
+      throw new GodwitError(
+        "refused",
+        `CRIU cannot checkpoint it: ${await reason(`${inputs.imagesDir}/dump.log`, response.crErrmsg ?? "")}`,
+      );
     }
   } finally {
     closeSync(images);
@@ -125,7 +128,10 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
       if (script === "pre-resume") await inputs.onResume();
     });
     if (!response.success) {
-      throw new GodwitError("internal", `CRIU cannot restore it: ${await reason(`${inputs.imagesDir}/restore.log`, response.crErrmsg ?? "")}`);
+      throw new GodwitError(
+        "internal",
+        `CRIU cannot restore it: ${await reason(`${inputs.imagesDir}/restore.log`, response.crErrmsg ?? "")}`,
+      );
     }
     return response.restore?.pid ?? initPid;
   } finally {
@@ -137,5 +143,12 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
 async function reason(logFile: string, message: string): Promise<string> {
   const log = await readFile(logFile, "utf8").catch(() => "");
   const line = log.split("\n").find((text) => text.includes("Error (")) ?? "";
-  return line.replace(/^\([^)]*\)\s*/, "").replace(/^\s*\d+:\s*/, "").trim() || message || "no reason given";
+  return (
+    line
+      .replace(/^\([^)]*\)\s*/, "")
+      .replace(/^\s*\d+:\s*/, "")
+      .trim() ||
+    message ||
+    "no reason given"
+  );
 }

@@ -73,9 +73,20 @@ export function ociConfig(inputs: BundleInputs): object {
         destination: "/dev/shm",
         type: "tmpfs",
         source: "shm",
-        options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${shmKilobytes(limits?.memoryBytes ?? 0)}k`],
+        options: [
+          "nosuid",
+          "noexec",
+          "nodev",
+          "mode=1777",
+          `size=${shmKilobytes(limits?.memoryBytes ?? 0)}k`,
+        ],
       },
-      { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+      {
+        destination: "/dev/mqueue",
+        type: "mqueue",
+        source: "mqueue",
+        options: ["nosuid", "noexec", "nodev"],
+      },
       { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
     ],
     linux: {
@@ -118,4 +129,12 @@ export const MASKED_PATHS = [
   "/proc/timer_stats",
   "/proc/sched_debug",
 ];
-const READONLY_PATHS = ["/proc/acpi", "/proc/scsi", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS = [
+  "/proc/acpi",
+  "/proc/scsi",
+  "/proc/bus",
+  "/proc/fs",
+  "/proc/irq",
+  "/proc/sys",
+  "/proc/sysrq-trigger",
+];

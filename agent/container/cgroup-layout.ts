@@ -42,6 +42,7 @@ export function parseCgroupMounts(mountinfo: string, membership: string): Cgroup
 
 /** The folder of cgroup `path` in a mount that shows the hierarchy from `root` on. */
 function below(mountPoint: string, root: string, path: string): string {
-  const inside = root === "/" ? path : path === root ? "/" : path.startsWith(`${root}/`) ? path.slice(root.length) : path;
+  const inside =
+    root === "/" ? path : path === root ? "/" : path.startsWith(`${root}/`) ? path.slice(root.length) : path;
   return inside === "/" ? mountPoint : `${mountPoint}${inside}`;
 }

@@ -53,7 +53,10 @@ export class ContainerCgroup {
   #folder(controller: string): string {
     const folder = this.#folders.get(this.#v2 ? "" : controller);
     if (folder === undefined) {
-      throw new GodwitError("unavailable", `this host mounts no ${controller} cgroup controller; mount it first`);
+      throw new GodwitError(
+        "unavailable",
+        `this host mounts no ${controller} cgroup controller; mount it first`,
+      );
     }
     return folder;
   }
@@ -65,7 +68,9 @@ export class ContainerCgroup {
 
   /** One file a hierarchy: writing a pid into each moves the process into the container's cgroup. */
   get procsFiles(): string[] {
-    return [...this.#folders.values()].filter((folder) => exists(folder)).map((folder) => `${folder}/cgroup.procs`);
+    return [...this.#folders.values()]
+      .filter((folder) => exists(folder))
+      .map((folder) => `${folder}/cgroup.procs`);
   }
 
   exists(): boolean {
@@ -102,7 +107,10 @@ export class ContainerCgroup {
       }
       if (performance.now() > deadlineMs) {
         this.thaw();
-        throw new GodwitError("deadline", "the container's processes could not be frozen within 10 s (a task hangs in the kernel)");
+        throw new GodwitError(
+          "deadline",
+          "the container's processes could not be frozen within 10 s (a task hangs in the kernel)",
+        );
       }
       await delay(Math.min(round + 1, 20));
     }
@@ -120,7 +128,8 @@ export class ContainerCgroup {
     while (this.exists()) {
       const pids = this.processes();
       if (pids.length === 0) return;
-      if (this.#v2 && exists(`${this.freezerPath}/cgroup.kill`)) writeFileSync(`${this.freezerPath}/cgroup.kill`, "1");
+      if (this.#v2 && exists(`${this.freezerPath}/cgroup.kill`))
+        writeFileSync(`${this.freezerPath}/cgroup.kill`, "1");
       else {
         for (const pid of pids) {
           try {
@@ -155,7 +164,10 @@ export class ContainerCgroup {
   outOfMemoryKills(): number {
     const folder = this.#folders.get(this.#v2 ? "" : "memory");
     if (folder === undefined) return 0;
-    return Number(/^oom_kill (\d+)$/m.exec(read(`${folder}/${this.#v2 ? "memory.events" : "memory.oom_control"}`))?.[1] ?? 0);
+    return Number(
+      /^oom_kill (\d+)$/m.exec(read(`${folder}/${this.#v2 ? "memory.events" : "memory.oom_control"}`))?.[1] ??
+        0,
+    );
   }
 
   /** Lifts the limits that would hit a restore while CRIU's own processes are inside; `applyLimits` sets them again. */
@@ -169,7 +181,8 @@ export class ContainerCgroup {
     if (limits === undefined) return;
     const memory = limits.memoryBytes > 0 ? String(limits.memoryBytes) : undefined;
     if (memory !== undefined) this.#write("memory", "memory.max", "memory.limit_in_bytes", memory, memory);
-    if (limits.pids > 0) this.#write("pids", "pids.max", "pids.max", String(limits.pids), String(limits.pids));
+    if (limits.pids > 0)
+      this.#write("pids", "pids.max", "pids.max", String(limits.pids), String(limits.pids));
     if (limits.cpuMillis > 0) {
       const quota = String(limits.cpuMillis * 100);
       this.#write("cpu", "cpu.max", "cpu.cfs_quota_us", `${quota} 100000`, quota);
@@ -195,7 +208,8 @@ export class ContainerCgroup {
           rmdirSync(folder);
         } catch (cause) {
           // A dying process is counted until it is reaped.
-          if (attempt === 200) throw new GodwitError("internal", `the cgroup ${folder} cannot be removed`, { cause });
+          if (attempt === 200)
+            throw new GodwitError("internal", `the cgroup ${folder} cannot be removed`, { cause });
           await delay(10);
         }
       }

@@ -15,7 +15,8 @@ export interface OverlayMount {
 }
 
 export async function mountOverlay(overlay: OverlayMount): Promise<void> {
-  for (const folder of [overlay.upper, overlay.work, overlay.target]) await mkdir(folder, { recursive: true });
+  for (const folder of [overlay.upper, overlay.work, overlay.target])
+    await mkdir(folder, { recursive: true });
   await unmountBelow(overlay.target);
   const options = `lowerdir=${overlay.lower.join(":")},upperdir=${overlay.upper},workdir=${overlay.work},xino=off`;
   await mustRun("mount", ["-t", "overlay", "-o", options, "overlay", overlay.target]);
@@ -39,14 +40,20 @@ export async function resolveUser(rootfs: string, user: string): Promise<Resolve
   const numeric = /^\d+$/;
   const entry = passwd.find((fields) => fields[0] === userPart || fields[2] === userPart);
   if (entry === undefined && !numeric.test(userPart)) {
-    throw new GodwitError("invalid", `the image has no user '${userPart}'; give a number or one of its /etc/passwd`);
+    throw new GodwitError(
+      "invalid",
+      `the image has no user '${userPart}'; give a number or one of its /etc/passwd`,
+    );
   }
   const uid = Number(entry?.[2] ?? userPart);
   let gid = Number(entry?.[3] ?? 0);
   if (groupPart !== undefined) {
     const group = groups.find((fields) => fields[0] === groupPart || fields[2] === groupPart);
     if (group === undefined && !numeric.test(groupPart)) {
-      throw new GodwitError("invalid", `the image has no group '${groupPart}'; give a number or one of its /etc/group`);
+      throw new GodwitError(
+        "invalid",
+        `the image has no group '${groupPart}'; give a number or one of its /etc/group`,
+      );
     }
     gid = Number(group?.[2] ?? groupPart);
   }

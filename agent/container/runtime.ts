@@ -8,7 +8,13 @@ import type { ContainerRecord, InitProcess } from "../model/record.ts";
 import { removeTree, unmountBelow } from "../native/remove-tree.ts";
 import { isAlive, processStat } from "../native/process.ts";
 import { openPipe } from "../native/sockets.ts";
-import { type Attachment, attachmentOf, plugIn, prepareAttachment, removeAttachment } from "../network/attachment.ts";
+import {
+  type Attachment,
+  attachmentOf,
+  plugIn,
+  prepareAttachment,
+  removeAttachment,
+} from "../network/attachment.ts";
 import { commandOf, ociConfig } from "./bundle.ts";
 import type { ContainerCgroup } from "./cgroup.ts";
 import { type ContainerPaths, containerPaths } from "./paths.ts";
@@ -65,7 +71,12 @@ export class ContainerRuntime {
     const pipes = this.openPipes();
     let pid: number;
     try {
-      pid = await this.#host.runc.create(this.id, this.paths.bundle, [pipes.writeStdout, pipes.writeStderr], signal);
+      pid = await this.#host.runc.create(
+        this.id,
+        this.paths.bundle,
+        [pipes.writeStdout, pipes.writeStderr],
+        signal,
+      );
       const init = this.initProcess(pid);
       await this.attachOutput(pipes, init);
       await plugIn(this.attachment, record.mac);
@@ -92,7 +103,12 @@ export class ContainerRuntime {
     });
     await this.prepareNetwork(record);
     await this.writeBundle(record, this.paths.placeholderRootfs);
-    return await this.#host.runc.create(this.id, this.paths.bundle, [pipes.writeStdout, pipes.writeStderr], signal);
+    return await this.#host.runc.create(
+      this.id,
+      this.paths.bundle,
+      [pipes.writeStdout, pipes.writeStderr],
+      signal,
+    );
   }
 
   /** Ends CRIU and the tasks of a restore that was cut off before they ran; the image stays. */
@@ -106,7 +122,11 @@ export class ContainerRuntime {
 
   async removePlaceholder(): Promise<void> {
     await unmountBelow(this.paths.placeholderRootfs);
-    for (const folder of [this.paths.placeholderRootfs, this.paths.placeholderUpper, this.paths.placeholderWork]) {
+    for (const folder of [
+      this.paths.placeholderRootfs,
+      this.paths.placeholderUpper,
+      this.paths.placeholderWork,
+    ]) {
       await removeTree(folder);
     }
   }
@@ -158,15 +178,25 @@ export class ContainerRuntime {
 
   initProcess(pid: number): InitProcess {
     const stat = processStat(pid);
-    if (stat === undefined) throw new GodwitError("internal", `the container's first process ${pid} has vanished`);
+    if (stat === undefined)
+      throw new GodwitError("internal", `the container's first process ${pid} has vanished`);
     return { pid, startTicks: stat.startTicks };
   }
 
   /** The shim reads the output from now on and records the exit of `init`. */
-  async attachOutput(pipes: OutputPipes, init: InitProcess, partial?: { o: string; e: string }): Promise<void> {
+  async attachOutput(
+    pipes: OutputPipes,
+    init: InitProcess,
+    partial?: { o: string; e: string },
+  ): Promise<void> {
     this.#dropSpareReaders();
     this.#spareReaders = [pipes.readStdout, pipes.readStderr];
-    await this.#attach(init, `/proc/${process.pid}/fd/${pipes.readStdout}`, `/proc/${process.pid}/fd/${pipes.readStderr}`, partial);
+    await this.#attach(
+      init,
+      `/proc/${process.pid}/fd/${pipes.readStdout}`,
+      `/proc/${process.pid}/fd/${pipes.readStderr}`,
+      partial,
+    );
   }
 
   /** After a restart of the agent or the shim: the pipes are found through the container's first process. */

@@ -11,7 +11,14 @@ export async function makeImageFolder(folder: string): Promise<void> {
   await removeTree(folder);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   // No size: the tmpfs default of half the memory would fail a container that is larger; memory itself bounds it.
-  await mustRun("mount", ["-t", "tmpfs", "-o", "mode=0700,size=0,nosuid,nodev,noexec", "godwit-image", folder]);
+  await mustRun("mount", [
+    "-t",
+    "tmpfs",
+    "-o",
+    "mode=0700,size=0,nosuid,nodev,noexec",
+    "godwit-image",
+    folder,
+  ]);
 }
 
 export interface ImageFile {
@@ -22,10 +29,14 @@ export interface ImageFile {
 /** The image's files, CRIU's logs left out. */
 export async function listImageFiles(folder: string): Promise<ImageFile[]> {
   const names = (await readdir(folder)).filter((name) => !name.endsWith(".log")).sort();
-  return Promise.all(names.map(async (name) => ({ name, sizeBytes: (await stat(`${folder}/${name}`)).size })));
+  return Promise.all(
+    names.map(async (name) => ({ name, sizeBytes: (await stat(`${folder}/${name}`)).size })),
+  );
 }
 
 /** Bytes of memory pages among the files. */
 export function memoryBytesOf(files: readonly ImageFile[]): number {
-  return files.filter(({ name }) => name.startsWith("pages-")).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  return files
+    .filter(({ name }) => name.startsWith("pages-"))
+    .reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
 }

@@ -30,7 +30,11 @@ export class RecordWriter {
   }
 
   async writeFile(path: string, name: string): Promise<void> {
-    await this.writePieces(RecordKind.IMAGE_FILE, createReadStream(path, { highWaterMark: 1024 * 1024 }), name);
+    await this.writePieces(
+      RecordKind.IMAGE_FILE,
+      createReadStream(path, { highWaterMark: 1024 * 1024 }),
+      name,
+    );
   }
 
   async end(): Promise<void> {

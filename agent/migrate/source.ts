@@ -45,7 +45,8 @@ export interface SourceInputs {
 export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   const { host, runtime, record, signal, progress } = inputs;
   const running = record.status;
-  if (running.kind !== "running") throw new GodwitError("refused", `the container is ${running.kind}, not running`);
+  if (running.kind !== "running")
+    throw new GodwitError("refused", `the container is ${running.kind}, not running`);
   const { init } = running;
   progress.enter(MigrationPhase.COPYING);
   await makeImageFolder(runtime.paths.images);
@@ -140,7 +141,11 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   await sender.finish();
   inputs.setStatus(frozen("yes"));
   const nowMs = performance.now();
-  progress.figures({ transferMs: nowMs - sendingAt, sentBytes: sender.sentBytes, blackoutMs: nowMs - frozenAt });
+  progress.figures({
+    transferMs: nowMs - sendingAt,
+    sentBytes: sender.sentBytes,
+    blackoutMs: nowMs - frozenAt,
+  });
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
 }
@@ -166,7 +171,10 @@ async function untraced(pid: number): Promise<void> {
     const tracer = tracerOf(pid);
     if (tracer === 0) return;
     if (performance.now() > deadlineMs) {
-      throw new GodwitError("deadline", `process ${pid} is still traced by process ${tracer}; end that one by hand`);
+      throw new GodwitError(
+        "deadline",
+        `process ${pid} is still traced by process ${tracer}; end that one by hand`,
+      );
     }
     await delay(20);
   }
@@ -181,9 +189,12 @@ function tracerOf(pid: number): number {
   }
 }
 
-async function sendLog(writer: RecordWriter, dir: string): Promise<{ startOffset: number; endOffset: number }> {
+async function sendLog(
+  writer: RecordWriter,
+  dir: string,
+): Promise<{ startOffset: number; endOffset: number }> {
   const range = await logRange(dir);
-  for (let offset = range.startOffset; offset < range.endOffset; ) {
+  for (let offset = range.startOffset; offset < range.endOffset;) {
     const piece = await readLog(dir, offset);
     if (piece.data.length === 0) break;
     await writer.write(RecordKind.LOG, piece.data, String(piece.offset));
@@ -194,7 +205,9 @@ async function sendLog(writer: RecordWriter, dir: string): Promise<{ startOffset
 
 /** The masked files that this kernel has: runc covers only those. */
 function maskedIn(initPid: number): string[] {
-  return MASKED_PATHS.filter((path) => statSync(`/proc/${initPid}/root${path}`, { throwIfNoEntry: false }) !== undefined);
+  return MASKED_PATHS.filter(
+    (path) => statSync(`/proc/${initPid}/root${path}`, { throwIfNoEntry: false }) !== undefined,
+  );
 }
 
 /** "pipe:[inode]" when the descriptor is one; a process may have pointed its output elsewhere. */

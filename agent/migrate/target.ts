@@ -58,7 +58,10 @@ export async function receiveFromSource(inputs: TargetInputs): Promise<InitProce
   });
   const receivedAt = performance.now();
   if (description.criuVersion !== host.criuVersion) {
-    throw new GodwitError("refused", `the source's CRIU is ${description.criuVersion}, this host's ${host.criuVersion}; install the same`);
+    throw new GodwitError(
+      "refused",
+      `the source's CRIU is ${description.criuVersion}, this host's ${host.criuVersion}; install the same`,
+    );
   }
   const encoded = Buffer.from(CheckpointDescription.encode(description).finish()).toString("base64");
   inputs.setStatus({ kind: "restoring", migrationId, stage: "received", description: encoded });
@@ -160,7 +163,8 @@ class RestorePlace implements AsyncDisposable {
         return Promise.resolve();
       },
     });
-    if (init === undefined) throw new GodwitError("internal", "CRIU never said that it had restored the container");
+    if (init === undefined)
+      throw new GodwitError("internal", "CRIU never said that it had restored the container");
     const runningAt = performance.now();
     progress.figures({ resumeMs: runningAt - switchedAt, blackoutMs: runningAt - receivedAt });
     await host.runc.adoptInit(runtime.id, init.pid, init.startTicks, runtime.paths.rootfs);
@@ -234,7 +238,8 @@ async function takeIn(
     await iterator.return?.();
   }
   if (description === undefined) throw new GodwitError("corrupt", "the image came without its description");
-  if (description.containerId !== runtime.id) throw new GodwitError("corrupt", "the image is another container's");
+  if (description.containerId !== runtime.id)
+    throw new GodwitError("corrupt", "the image is another container's");
   return description;
 }
 
@@ -257,12 +262,13 @@ async function* layerBytes(
 }
 
 async function openImage(folder: string, name: string): Promise<FileHandle> {
-  if ((await readdir(folder)).length > 100_000) throw new GodwitError("corrupt", "the image has too many files");
+  if ((await readdir(folder)).length > 100_000)
+    throw new GodwitError("corrupt", "the image has too many files");
   return await open(`${folder}/${name}`, "wx", 0o600);
 }
 
 async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let written = 0; written < bytes.byteLength; ) {
+  for (let written = 0; written < bytes.byteLength;) {
     written += (await handle.write(bytes, written)).bytesWritten;
   }
 }

@@ -36,10 +36,12 @@ const NONE: Step = { kind: "none" };
 /** @param desired undefined: the container has no business on this host. */
 export function nextStep(desired: DesiredAllocation | undefined, observed: Observation): Step {
   const { record } = observed;
-  if (desired === undefined || desired.role === Role.RELEASED) return record === undefined ? NONE : { kind: "remove" };
+  if (desired === undefined || desired.role === Role.RELEASED)
+    return record === undefined ? NONE : { kind: "remove" };
   const migrationId = desired.migration?.id ?? "";
   // A copy of an older epoch is what an earlier owner left here; the cluster has gone on without it.
-  if (record !== undefined && record.epoch < desired.epoch && desired.role !== Role.TARGET) return { kind: "remove" };
+  if (record !== undefined && record.epoch < desired.epoch && desired.role !== Role.TARGET)
+    return { kind: "remove" };
   if (record !== undefined && record.epoch > desired.epoch) return NONE;
   switch (desired.role) {
     case Role.TARGET:
@@ -63,7 +65,11 @@ function sourceStep(desired: DesiredAllocation, observed: Observation, migration
     if (status.migrationId !== migrationId) return { kind: "thaw" };
     return status.sent === "no" ? { kind: "thaw" } : NONE;
   }
-  if (status?.kind === "running" && desired.migration?.copy === true && !observed.failedMigrations.has(migrationId)) {
+  if (
+    status?.kind === "running" &&
+    desired.migration?.copy === true &&
+    !observed.failedMigrations.has(migrationId)
+  ) {
     return { kind: "copy", migrationId };
   }
   return NONE;
@@ -77,7 +83,11 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
     case "frozen":
       return { kind: "thaw" };
     case "restoring":
-      if (desired.migration?.switched === true && migrationId === status.migrationId && status.stage !== "receiving") {
+      if (
+        desired.migration?.switched === true &&
+        migrationId === status.migrationId &&
+        status.stage !== "receiving"
+      ) {
         return { kind: "resume", migrationId };
       }
       return { kind: "remove" };
@@ -90,7 +100,9 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
       if (desired.desired !== DesiredState.RUNNING) return NONE;
       if (desired.restartGeneration > record.restartGeneration) return { kind: "start" };
       if (!status.failed && !isRestarted(record.spec.restart, status.exitCode)) return NONE;
-      return status.startAtMs <= observed.nowMs ? { kind: "start" } : { kind: "wait", untilMs: status.startAtMs };
+      return status.startAtMs <= observed.nowMs
+        ? { kind: "start" }
+        : { kind: "wait", untilMs: status.startAtMs };
     }
   }
 }

@@ -46,7 +46,9 @@ export class OverlayNetwork {
       this.#peers = await existingPeers();
       this.#settings = key;
     }
-    const wanted = new Set(peers.map((peer) => peer.underlayAddress).filter((a) => a !== this.#underlayAddress));
+    const wanted = new Set(
+      peers.map((peer) => peer.underlayAddress).filter((a) => a !== this.#underlayAddress),
+    );
     for (const peer of wanted) {
       if (this.#peers.has(peer)) continue;
       await mustRun("bridge", ["fdb", "append", FLOOD, "dev", TUNNEL, "dst", peer]);

@@ -71,7 +71,9 @@ export class Reporter implements AsyncDisposable {
     const report = Report.fromPartial({
       info: this.#info,
       incarnation: this.#incarnation,
-      allocations: [...node.containers].map((container) => container.observed()).filter((one) => one !== undefined),
+      allocations: [...node.containers]
+        .map((container) => container.observed())
+        .filter((one) => one !== undefined),
       migrations: node.migrationReports(),
       desiredRevision: node.revision,
       load: measureLoad(this.#cpuMillisUsed(node)),

@@ -13,8 +13,10 @@ export const desiredSubject = (node: string): string => `godwit.node.${node}.des
 export const execSubject = (node: string): string => `godwit.node.${node}.exec`;
 export const logsSubject = (node: string): string => `godwit.node.${node}.logs`;
 /** Input frames of one exec session. */
-export const execInputSubject = (node: string, session: string): string => `godwit.node.${node}.exec.${session}`;
-export const logsStopSubject = (node: string, session: string): string => `godwit.node.${node}.logs.${session}`;
+export const execInputSubject = (node: string, session: string): string =>
+  `godwit.node.${node}.exec.${session}`;
+export const logsStopSubject = (node: string, session: string): string =>
+  `godwit.node.${node}.logs.${session}`;
 /** Output of exec and log sessions goes below this; the API subscribes with an id of its own. */
 export const sessionOutputSubject = (session: string): string => `godwit.session.${session}`;
 export const migrationDataSubject = (migration: string): string => `godwit.migration.${migration}.data`;

@@ -1,0 +1,165 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+
+import { DesiredAllocation, Role } from "../../proto/gen/godwit/v1/agent.ts";
+import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
+import { ContainerSpec, Image, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import { interruption, nextStep, type Step } from "./next-step.ts";
+import type { ContainerRecord, RecordStatus } from "./record.ts";
+
+const init = { pid: 100, startTicks: 7 };
+const running: RecordStatus = { kind: "running", init, startedAtMs: 0 };
+const frozen = (sent: "no" | "maybe" | "yes", migrationId = "m1"): RecordStatus => ({
+  kind: "frozen",
+  init,
+  startedAtMs: 0,
+  migrationId,
+  sent,
+});
+const restoring = (stage: "receiving" | "received" | "ran"): RecordStatus => ({
+  kind: "restoring",
+  migrationId: "m1",
+  stage,
+});
+const stopped = (exitCode: number, more: Partial<RecordStatus & { kind: "stopped" }> = {}): RecordStatus => ({
+  kind: "stopped",
+  exitCode,
+  failed: false,
+  message: "",
+  startAtMs: 0,
+  ...more,
+});
+
+const record = (status: RecordStatus, more: Partial<ContainerRecord> = {}): ContainerRecord => ({
+  containerId: "00000000000000aa",
+  epoch: 1,
+  spec: ContainerSpec.fromPartial({ name: "a", restart: RestartPolicy.ALWAYS }),
+  image: Image.fromPartial({}),
+  address: "10.88.0.2/16",
+  mac: "02:00:00:00:00:01",
+  restartGeneration: 0,
+  restarts: 0,
+  status,
+  ...more,
+});
+
+const order = (
+  role: Role,
+  more: Parameters<typeof DesiredAllocation.fromPartial>[0] = {},
+): DesiredAllocation =>
+  DesiredAllocation.fromPartial({
+    containerId: "00000000000000aa",
+    epoch: 1,
+    role,
+    desired: DesiredState.RUNNING,
+    ...more,
+  });
+
+const step = (
+  desired: DesiredAllocation | undefined,
+  status: RecordStatus | undefined,
+  more: { record?: Partial<ContainerRecord>; failed?: string[]; nowMs?: number } = {},
+): Step["kind"] =>
+  nextStep(desired, {
+    record: status === undefined ? undefined : record(status, more.record),
+    failedMigrations: new Set(more.failed),
+    nowMs: more.nowMs ?? 1_000,
+  }).kind;
+
+describe("nextStep", () => {
+  const m1 = { migration: { id: "m1" } };
+  const switched = { migration: { id: "m1", switched: true } };
+  const copy = { migration: { id: "m1", copy: true } };
+  test.each<[string, Step["kind"], Step["kind"]]>([
+    // An owner's life.
+    ["absent and wanted", step(order(Role.OWNER), undefined), "start"],
+    [
+      "absent and to be stopped",
+      step(order(Role.OWNER, { desired: DesiredState.STOPPED }), undefined),
+      "none",
+    ],
+    ["running and wanted", step(order(Role.OWNER), running), "none"],
+    [
+      "running and to be stopped",
+      step(order(Role.OWNER, { desired: DesiredState.STOPPED }), running),
+      "stop",
+    ],
+    ["running and to be restarted", step(order(Role.OWNER, { restartGeneration: 1 }), running), "stop"],
+    ["a start that was cut off", step(order(Role.OWNER), { kind: "starting" }), "start"],
+    ["ended and always restarted", step(order(Role.OWNER), stopped(0)), "start"],
+    ["ended, but too early to restart", step(order(Role.OWNER), stopped(0, { startAtMs: 2_000 })), "wait"],
+    [
+      "ended well and restarted on failure only",
+      step(order(Role.OWNER), stopped(0), {
+        record: { spec: ContainerSpec.fromPartial({ restart: RestartPolicy.ON_FAILURE }) },
+      }),
+      "none",
+    ],
+    [
+      "ended and never restarted, but started by hand",
+      step(order(Role.OWNER, { restartGeneration: 1 }), stopped(1), {
+        record: { spec: ContainerSpec.fromPartial({ restart: RestartPolicy.NEVER }) },
+      }),
+      "start",
+    ],
+    ["not wanted here at all", step(undefined, running), "remove"],
+    ["not wanted and not here", step(undefined, undefined), "none"],
+    ["left over from an older epoch", step(order(Role.OWNER, { epoch: 3 }), frozen("yes")), "remove"],
+    ["an order older than what runs", step(order(Role.OWNER, { epoch: 0 }), running), "none"],
+    // A source.
+    ["source before the target is ready", step(order(Role.SOURCE, m1), running), "none"],
+    ["source told to copy", step(order(Role.SOURCE, copy), running), "copy"],
+    ["source that failed to copy", step(order(Role.SOURCE, copy), running, { failed: ["m1"] }), "none"],
+    ["source that has sent everything", step(order(Role.SOURCE, copy), frozen("yes")), "none"],
+    ["source that may have sent everything", step(order(Role.SOURCE, copy), frozen("maybe")), "none"],
+    ["source whose agent died while dumping", step(order(Role.SOURCE, copy), frozen("no")), "thaw"],
+    ["source frozen for another migration", step(order(Role.SOURCE, copy), frozen("yes", "m0")), "thaw"],
+    ["source after an abort", step(order(Role.OWNER), frozen("yes")), "thaw"],
+    ["source after the switch", step(order(Role.RELEASED, m1), frozen("yes")), "remove"],
+    ["source with nothing left", step(order(Role.RELEASED, m1), undefined), "none"],
+    // A target.
+    ["target", step(order(Role.TARGET, m1), undefined), "receive"],
+    ["target with something old", step(order(Role.TARGET, { ...m1, epoch: 4 }), frozen("yes")), "remove"],
+    ["target that failed", step(order(Role.TARGET, m1), restoring("received"), { failed: ["m1"] }), "none"],
+    ["target after an abort", step(undefined, restoring("received")), "remove"],
+    [
+      "target after the switch, restarted",
+      step(order(Role.OWNER, switched), restoring("received")),
+      "resume",
+    ],
+    ["target that never got the image", step(order(Role.OWNER, switched), restoring("receiving")), "remove"],
+  ])("%s: %s", (_, actual, expected) => {
+    expect(actual).toBe(expected);
+  });
+
+  test("a frozen copy whose image may be complete is never thawed but by an owner's order", () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(Role.SOURCE, Role.TARGET, Role.RELEASED, Role.OWNER),
+        fc.constantFrom("maybe" as const, "yes" as const),
+        fc.boolean(),
+        fc.boolean(),
+        fc.integer({ min: 1, max: 3 }),
+        (role, sent, copying, failed, epoch) => {
+          const kind = step(order(role, { epoch, migration: { id: "m1", copy: copying } }), frozen(sent), {
+            failed: failed ? ["m1"] : [],
+          });
+          if (kind === "thaw") expect([role, epoch]).toEqual([Role.OWNER, 1]);
+          expect(kind).not.toBe("start");
+        },
+      ),
+    );
+  });
+});
+
+describe("interruption", () => {
+  const receive: Step = { kind: "receive", migrationId: "m1" };
+  test.each<[string, DesiredAllocation | undefined, string]>([
+    ["still the target", order(Role.TARGET, { migration: { id: "m1" } }), "none"],
+    ["the switch", order(Role.OWNER, { migration: { id: "m1", switched: true } }), "commit"],
+    ["an abort", undefined, "abort"],
+    ["another migration", order(Role.TARGET, { migration: { id: "m2" } }), "abort"],
+  ])("of receiving: %s", (_, desired, expected) => {
+    expect(interruption(receive, desired)).toBe(expected);
+  });
+});
