@@ -1,0 +1,54 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { createInterface, type Interface } from "node:readline";
+
+import type { Window } from "./redis-client.ts";
+
+/** The load generator of redis-client.ts in a process of its own, as seen from the one that gives it its commands. */
+export class RedisClient implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  readonly #reader: Interface;
+
+  /** @param argv program and arguments that run the client where it is to run */
+  constructor(argv: readonly string[]) {
+    const [program = "", ...args] = argv;
+    this.#child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
+    if (this.#child.stdout === null) throw new Error("no pipe to the client");
+    this.#reader = createInterface({ input: this.#child.stdout });
+    this.#lines = this.#reader[Symbol.asyncIterator]();
+  }
+
+  async #ask(command: string): Promise<unknown> {
+    this.#child.stdin?.write(`${command}\n`);
+    const line = await this.#lines.next();
+    if (line.done === true) throw new Error(`the redis client died at '${command}'`);
+    const answer = JSON.parse(line.value) as { error?: string };
+    if (command !== "mark" && answer.error !== undefined)
+      throw new Error(`the redis client: ${answer.error}`);
+    return answer;
+  }
+
+  async fill(megabytes: number): Promise<void> {
+    await this.#ask(`fill ${megabytes}`);
+  }
+
+  /** What happened since the last call. */
+  async mark(): Promise<Window> {
+    return (await this.#ask("mark")) as Window;
+  }
+
+  async wrongKeys(): Promise<number> {
+    return ((await this.#ask("check")) as { wrong: number }).wrong;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      const gone = new Promise((resolve) => this.#child.once("exit", resolve));
+      this.#child.stdin?.end("end\n");
+      const patience = setTimeout(() => this.#child.kill("SIGKILL"), 5_000);
+      await gone;
+      clearTimeout(patience);
+    }
+    this.#reader.close();
+  }
+}
