@@ -4,7 +4,7 @@ import type { CreditFigures } from "./sender-window.ts";
 export type Verdict =
   | "next" // check it, then call accept or reject
   | "ignore" // a repetition, or beyond what was allowed
-  | "ask"; // send the credit: a gap, or the other side has not heard that all is complete
+  | "ask"; // send the credit: a gap, or a repetition from a sender that has missed the end
 
 /**
  * The receiver's half of the flow control, without I/O or time. Chunks are taken in order only; `limit`
@@ -15,7 +15,6 @@ export class ReceiverWindow {
   #expected = 0;
   #consumed = 0;
   #ended = false;
-  #verified = false;
   #published = { acknowledged: 0, limit: 0 };
   /** Highest sequence seen behind the present gap: at or below it, the sender has gone back and lost again. */
   #gapSeen = -1;
@@ -29,13 +28,14 @@ export class ReceiverWindow {
     return this.#expected;
   }
 
-  /** Chunks accepted and not yet consumed. */
+  /** Chunks accepted and not yet consumed. To consume the last one says that the digest was right. */
   get waiting(): number {
     return this.#expected - this.#consumed;
   }
 
-  get ended(): boolean {
-    return this.#ended;
+  /** Everything up to the last chunk was consumed. */
+  get complete(): boolean {
+    return this.#ended && this.waiting === 0;
   }
 
   offer(sequence: number): Verdict {
@@ -50,14 +50,13 @@ export class ReceiverWindow {
     return "ask";
   }
 
-  /** The chunk offered last was good. `verified`: it was the last one, and the digest was right. */
-  accept(last: boolean, verified = false): void {
+  /** The chunk offered last was good. */
+  accept(last: boolean): void {
     if (this.#ended) throw new RangeError("a chunk behind the last one");
     this.#expected++;
     this.#gapSeen = -1;
     this.#resend = false;
     this.#ended = last;
-    this.#verified = last && verified;
   }
 
   /** The chunk offered last was damaged: it is asked for again. */
@@ -81,7 +80,7 @@ export class ReceiverWindow {
 
   /** Whether enough has changed that the sender should hear of it unasked. */
   get creditDue(): boolean {
-    if (this.#ended) return this.#published.acknowledged < this.#expected;
+    if (this.complete) return true;
     const step = Math.max(1, this.#capacity >> 2);
     return (
       this.#consumed + this.#capacity - this.#published.limit >= step ||
@@ -95,7 +94,7 @@ export class ReceiverWindow {
       acknowledged: this.#expected,
       limit: this.#consumed + this.#capacity,
       resend: this.#resend,
-      complete: this.#verified,
+      complete: this.complete,
     };
     this.#published = { acknowledged: credit.acknowledged, limit: credit.limit };
     this.#resend = false;

@@ -8,6 +8,7 @@ import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { systemClock, tickPeriodMs, type Clock } from "./clock.ts";
 import { ChunkDecompressor, loadChecksum } from "./compression.ts";
 import { CHUNK_BYTES, decodeChunk, type DataChunk, type Frame } from "./frames.ts";
+import { GarbageMeter } from "./garbage.ts";
 import { Link } from "./link.ts";
 import { ReceiverWindow } from "./receiver-window.ts";
 import { DEFAULT_IDLE_TIMEOUT_MS, DEFAULT_WINDOW_BYTES } from "./sender.ts";
@@ -45,6 +46,12 @@ export async function openReceiver(options: ReceiverOptions): Promise<ImageRecei
   return receiver;
 }
 
+/** A chunk whose checksum was right, with its payload in a slot of the pool. */
+interface StoredChunk {
+  readonly chunk: DataChunk;
+  readonly slot: Uint8Array;
+}
+
 class NatsImageReceiver implements ImageReceiver {
   readonly #checksum: (bytes: Uint8Array) => bigint;
   readonly #window: ReceiverWindow;
@@ -53,7 +60,10 @@ class NatsImageReceiver implements ImageReceiver {
   readonly #clock: Clock;
   readonly #idleTimeoutMs: number;
   readonly #signal: AbortSignal;
-  readonly #queue: Uint8Array[] = [];
+  readonly #garbage = new GarbageMeter();
+  readonly #queue: StoredChunk[] = [];
+  /** Slots are reused: buffers that wait in a queue outlive the young generation and would pile up. */
+  readonly #pool: Uint8Array[] = [];
   readonly #onAbort = (): void => {
     this.#giveUp(GodwitError.from(this.#signal.reason, "cancelled"), "the target was told to stop");
   };
@@ -95,32 +105,31 @@ class NatsImageReceiver implements ImageReceiver {
 
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     for (;;) {
-      const chunk = this.#queue.shift();
-      if (chunk !== undefined) {
-        this.#window.consume();
-        if (this.#window.creditDue) this.#publishCredit();
-        if (chunk.byteLength > 0) yield chunk;
+      if (this.#failure !== undefined) throw this.#failure;
+      const stored = this.#queue.shift();
+      if (stored !== undefined) {
+        const raw = this.#decode(stored);
+        if (raw.byteLength > 0) yield raw;
         continue;
       }
-      if (this.#failure !== undefined) throw this.#failure;
-      if (this.#window.ended) return;
+      if (this.#window.complete) return;
       if (this.#closed) throw new GodwitError("internal", "the image stream is closed");
       await this.#arrival.promise;
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#window.ended) {
+    if (!this.#window.complete) {
       this.#giveUp(
         new GodwitError("cancelled", "the image stream was closed"),
         "the target closed the stream",
       );
     }
-    this.#queue.length = 0;
   }
 
   #hear(bytes: Uint8Array): void {
     this.receivedBytes += bytes.byteLength;
+    this.#garbage.moved(bytes.byteLength);
     let frame: Frame;
     try {
       frame = decodeChunk(bytes);
@@ -135,40 +144,55 @@ class NatsImageReceiver implements ImageReceiver {
         this.#publishCredit();
         return;
       case "abort":
-        if (!this.#window.ended)
+        if (!this.#window.complete)
           this.#giveUp(new GodwitError("cancelled", `the source gave up: ${frame.reason}`));
         return;
       case "data": {
         const verdict = this.#window.offer(frame.data.sequence);
-        if (verdict === "next") this.#take(frame.data);
+        if (verdict === "next") this.#store(frame.data);
         else if (verdict === "ask") this.#publishCredit();
       }
     }
   }
 
-  #take(chunk: DataChunk): void {
-    let raw: Uint8Array;
-    try {
-      if (this.#checksum(chunk.payload) !== chunk.checksum) throw new GodwitError("corrupt", "checksum");
-      raw = this.#decompressor.decode(chunk);
-    } catch {
+  #store(chunk: DataChunk): void {
+    if (this.#checksum(chunk.payload) !== chunk.checksum) {
       this.#window.reject();
       this.#publishCredit();
       return;
     }
-    this.#digest.update(raw);
-    if (chunk.digest !== undefined && !this.#digest.digest().equals(chunk.digest)) {
-      const error = new GodwitError(
-        "corrupt",
-        "the image stream arrived with a wrong digest; try the move again",
-      );
-      this.#giveUp(error, error.message);
-      return;
-    }
-    this.#window.accept(chunk.last, chunk.last);
-    this.#queue.push(raw);
+    const pooled = this.#pool.pop();
+    const fits = pooled !== undefined && pooled.byteLength >= chunk.payload.byteLength;
+    const slot = fits ? pooled : Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, chunk.payload.byteLength));
+    slot.set(chunk.payload);
+    const payload = slot.subarray(0, chunk.payload.byteLength);
+    this.#queue.push({
+      slot,
+      chunk: { ...chunk, payload, digest: chunk.digest && Uint8Array.from(chunk.digest) },
+    });
+    this.#window.accept(chunk.last);
     if (this.#window.creditDue) this.#publishCredit();
     this.#wake();
+  }
+
+  #decode({ chunk, slot }: StoredChunk): Uint8Array {
+    let raw: Uint8Array;
+    try {
+      raw = this.#decompressor.decode(chunk);
+      this.#digest.update(raw);
+      if (chunk.digest !== undefined && !this.#digest.digest().equals(chunk.digest)) {
+        throw new GodwitError("corrupt", "the image stream arrived with a wrong digest; try the move again");
+      }
+    } catch (error) {
+      // The checksum was right, so the sender itself is wrong and sending again would not help.
+      const failure = GodwitError.from(error, "corrupt");
+      this.#giveUp(failure, failure.message);
+      throw failure;
+    }
+    this.#pool.push(slot);
+    this.#window.consume();
+    if (this.#window.creditDue) this.#publishCredit();
+    return raw;
   }
 
   #publishCredit(): void {
@@ -178,7 +202,7 @@ class NatsImageReceiver implements ImageReceiver {
 
   #tick(): void {
     if (this.#clock.nowMs() - this.#heardAtMs < this.#idleTimeoutMs) return;
-    if (this.#window.ended) {
+    if (this.#window.complete) {
       this.#close();
       return;
     }
@@ -197,7 +221,7 @@ class NatsImageReceiver implements ImageReceiver {
   /** `reason` is told to the sender. */
   #giveUp(error: GodwitError, reason?: string): void {
     if (this.#closed) return;
-    if (!this.#window.ended) {
+    if (!this.#window.complete) {
       this.#failure = error;
       if (reason !== undefined) {
         this.#link?.publish(Credit.encode(Credit.fromPartial({ error: reason })).finish());
@@ -211,6 +235,8 @@ class NatsImageReceiver implements ImageReceiver {
     this.#ticker?.[Symbol.dispose]();
     this.#signal.removeEventListener("abort", this.#onAbort);
     this.#link?.[Symbol.dispose]();
+    this.#queue.length = 0;
+    this.#pool.length = 0;
     this.#wake();
   }
 }

@@ -9,6 +9,7 @@ import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { systemClock, tickPeriodMs, type Clock } from "./clock.ts";
 import { ChunkCompressor, FRAME_BYTES, loadChecksum } from "./compression.ts";
 import { CHUNK_BYTES, FRAME_HEAD_BYTES, encodeAbort, encodeChunk, encodeProbe } from "./frames.ts";
+import { GarbageMeter } from "./garbage.ts";
 import { Link } from "./link.ts";
 import { SenderWindow } from "./sender-window.ts";
 
@@ -74,6 +75,7 @@ class NatsImageSender implements ImageSender {
   readonly #clock: Clock;
   readonly #idleTimeoutMs: number;
   readonly #signal: AbortSignal;
+  readonly #garbage = new GarbageMeter();
   readonly #pool: Uint8Array[] = [];
   readonly #pending = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   readonly #onAbort = (): void => {
@@ -216,6 +218,7 @@ class NatsImageSender implements ImageSender {
     if (this.#settled) return;
     this.#sentSinceTick = true;
     this.sentBytes += message.byteLength;
+    this.#garbage.moved(message.byteLength);
     this.#link?.publish(message);
   }
 
