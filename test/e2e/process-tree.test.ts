@@ -1,0 +1,64 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { type MoveRow, TestCluster, until } from "./cluster.ts";
+
+/**
+ * A shell with two children and a pipe between them: one writes a number every 20 ms into the pipe, the other reads
+ * it and appends it to a file in the writable layer. The shell itself holds a file open that has been deleted.
+ */
+const TREE = `
+echo kept > /tmp/deleted; exec 7<>/tmp/deleted; rm /tmp/deleted
+mkdir -p /var/data; echo first > /var/data/removed-later
+( n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done ) | ( exec 8>>/var/data/numbers; while read n; do echo $n >&8; [ $((n % 25)) = 0 ] && echo "line $n"; done ) &
+echo $$ > /var/data/shell; wait`;
+
+describe("a process tree", () => {
+  let cluster: TestCluster;
+  beforeAll(async () => {
+    cluster = await TestCluster.start(2);
+  });
+  afterAll(async () => {
+    await cluster[Symbol.asyncDispose]();
+  });
+
+  test("keeps its pids, its output, its pipe and its file positions across a move", async () => {
+    await cluster.must("run", "--node", "n1", "--memory", "64m", "tree", "redis", "--", "sh", "-c", TREE);
+    const { id } = await cluster.container("tree");
+    const numbers = async (): Promise<number[]> =>
+      (await cluster.sh("tree", "cat /var/data/numbers")).trim().split("\n").map(Number);
+    const tree = async (): Promise<string[]> =>
+      (await cluster.sh("tree", "ps -o pid,args"))
+        .split("\n")
+        .filter((line) => /^\s*\d+ /.test(line) && !/ps -o|sleep/.test(line))
+        .map((line) => line.trim());
+    await until("numbers in the file", async () => (await numbers()).length > 30);
+    const before = await tree();
+    expect(before.length).toBeGreaterThanOrEqual(3);
+    await cluster.sh("tree", "rm /var/data/removed-later; ln -s numbers /var/data/link");
+    const logBefore = await cluster.must("logs", "tree");
+    const countBefore = (await numbers()).length;
+
+    const move = await cluster.json<MoveRow>("move", "tree", "n2");
+    expect(move).toMatchObject({ state: "finished", from: "n1", to: "n2" });
+    expect(cluster.runningOn(id)).toEqual(["n2"]);
+    expect(cluster.isKnownOn("n1", id)).toBe(false);
+
+    expect(await tree()).toEqual(before);
+    await until("more numbers", async () => (await numbers()).length > countBefore + 30);
+    const after = await numbers();
+    // Nothing lost, repeated or torn: the pipe's content and the writer's position came along.
+    expect(after).toEqual(after.map((_, index) => index + 1));
+    expect(await cluster.sh("tree", "cat /proc/1/fd/7")).toBe("kept\n");
+    expect((await cluster.cli(["exec", "tree", "--", "ls", "/var/data/removed-later"])).code).not.toBe(0);
+    expect(await cluster.sh("tree", "readlink /var/data/link")).toBe("numbers\n");
+
+    const log = await until("a log that goes on", async () => {
+      const text = await cluster.must("logs", "tree");
+      return text.length > logBefore.length + 20 ? text : undefined;
+    });
+    expect(log.startsWith(logBefore)).toBe(true);
+    const lines = log.trim().split("\n");
+    expect(lines).toEqual(lines.map((_, index) => `line ${(index + 1) * 25}`));
+    await cluster.must("rm", "-f", "tree");
+  });
+});

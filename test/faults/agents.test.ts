@@ -1,0 +1,76 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+
+import { RedisClient } from "../demo/client-process.ts";
+import { REDIS_COMMAND, redisClientArgv, TestCluster, until } from "../e2e/cluster.ts";
+
+/** Phases of a migration as the API names them, in the order in which they come. */
+const SOURCE_PHASES = ["copying", "frozen", "dumped"];
+const TARGET_PHASES = ["preparing", "ready", "receiving"];
+
+describe("an agent that is killed during a move", () => {
+  let cluster: TestCluster;
+  let client: RedisClient;
+  let id: string;
+  beforeAll(async () => {
+    cluster = await TestCluster.start(3);
+  });
+  afterAll(async () => {
+    await cluster[Symbol.asyncDispose]();
+  });
+  beforeEach(async () => {
+    await cluster.must("run", "--node", "n1", "--memory", "512m", "cache", "redis", "--", ...REDIS_COMMAND);
+    const row = await cluster.container("cache");
+    id = row.id;
+    client = new RedisClient(redisClientArgv(cluster, "n3", row.address));
+    await client.fill(150);
+    await client.mark();
+  });
+  afterEach(async () => {
+    await client[Symbol.asyncDispose]();
+    await cluster.must("rm", "-f", "cache");
+  });
+
+  /** Kills the agent of `node` as soon as the migration has come to `phase`. */
+  async function killAt(node: string, phase: string): Promise<void> {
+    const pid = await cluster.dev.node(node).agentPid();
+    const { id: migration } = await cluster.startMove("cache", "n2");
+    const seen = await cluster.watchMigration(migration, (info) => info.phase === phase);
+    process.kill(pid, "SIGKILL");
+    const ended = await cluster.watchMigration(seen.id, () => false);
+    expect(["aborted", "finished"]).toContain(ended.state);
+    const home = ended.state === "aborted" ? "n1" : "n2";
+    await until(`exactly one running copy, on ${home}`, () => cluster.runningOn(id).join() === home);
+    await until("the client to get answers again", async () => (await client.mark()).requests > 0);
+    // Another look after everything has settled: nobody else came to life, the connection is the first one.
+    await until("ps to say so", async () => (await cluster.container("cache")).state === "running");
+    const other = home === "n1" ? "n2" : "n1";
+    await until(`nothing left on ${other}`, () => !cluster.isKnownOn(other, id));
+    expect(cluster.runningOn(id)).toEqual([home]);
+    expect(await client.mark()).toMatchObject({ connections: 1, wrong: 0, lost: 0, error: "" });
+    expect(await client.wrongKeys()).toBe(0);
+    expect(await cluster.container("cache")).toMatchObject({ node: home, restarts: 0 });
+  }
+
+  test.each(TARGET_PHASES)("target's, at %s: the container goes on with its connections", async (phase) => {
+    await killAt("n2", phase);
+  });
+
+  test.each(SOURCE_PHASES)(
+    "source's, at %s: exactly one copy goes on with its connections",
+    async (phase) => {
+      await killAt("n1", phase);
+    },
+  );
+
+  test("one that is killed and starts again while nothing moves: the container never notices", async () => {
+    const pid = await cluster.dev.node("n1").agentPid();
+    process.kill(pid, "SIGKILL");
+    await until("another agent", async () => (await cluster.dev.node("n1").agentPid()) !== pid);
+    await until(
+      "it to know the container",
+      async () => (await cluster.container("cache")).state === "running",
+    );
+    expect(await client.mark()).toMatchObject({ connections: 1, wrong: 0, lost: 0, error: "" });
+    expect(await cluster.sh("cache", "echo still here")).toBe("still here\n");
+  });
+});
