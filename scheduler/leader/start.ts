@@ -1,4 +1,43 @@
+import { randomBytes } from "node:crypto";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { isName } from "../../proto/contract/ids.ts";
 import type { Scheduler, SchedulerOptions } from "../public.ts";
+import { openLog } from "../log/open.ts";
+import { RunningScheduler } from "./scheduler.ts";
 
-/** Resolves when this scheduler leads and has replayed the log. */
-export declare function startScheduler(options: SchedulerOptions): Promise<Scheduler>;
+const LEASE_MS = 15_000;
+const SNAPSHOT_EVERY = 1_000;
+
+/** Resolves when this scheduler has replayed the log and leads; a scheduler that led before steps down by itself. */
+export const startScheduler = async (options: SchedulerOptions): Promise<Scheduler> => {
+  const {
+    connection,
+    id,
+    logger,
+    replicas = 1,
+    leaseMs = LEASE_MS,
+    snapshotEvery = SNAPSHOT_EVERY,
+  } = options;
+  if (!isName(id))
+    throw new GodwitError(
+      "invalid",
+      `${JSON.stringify(id)} is no scheduler id: use lower-case letters, digits and dashes`,
+    );
+  if (![1, 3, 5].includes(replicas))
+    throw new GodwitError("invalid", `${replicas} copies of the log: use 1, 3 or 5`);
+  if (leaseMs < 100 || snapshotEvery < 1)
+    throw new GodwitError("invalid", "a lease takes at least 100 ms and a snapshot at least one entry");
+  const clock = options.nowMs ?? Date.now;
+  // The log keeps whole milliseconds.
+  const nowMs = (): number => Math.floor(clock());
+  const writer = `${id}.${randomBytes(8).toString("hex")}`;
+  const opened = await openLog(connection, { replicas, writer, logger });
+  const scheduler = new RunningScheduler({ connection, id, logger, leaseMs, snapshotEvery, nowMs, opened });
+  try {
+    await scheduler.begin();
+    return scheduler;
+  } catch (error) {
+    await scheduler[Symbol.asyncDispose]();
+    throw error;
+  }
+};

@@ -80,7 +80,9 @@ const notRunning = (
   if (container.removing) return { waits: true, reason: "is being removed" };
   switch (allocation?.state) {
     case AllocationState.RUNNING:
-      return undefined;
+      return container.desired === DesiredState.STOPPED
+        ? { waits: true, reason: "is being stopped" }
+        : undefined;
     case AllocationState.EXITED:
       if (container.desired === DesiredState.STOPPED) return { waits: false, reason: `stopped: ${STAYS}` };
       if (willRestart(container)) return { waits: true, reason: "is being restarted" };

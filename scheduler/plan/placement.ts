@@ -68,7 +68,7 @@ const describe = (obstacles: readonly (readonly [string, Obstacle])[], total: nu
   const first = obstacles[0]?.[1];
   if (first === undefined || !("shortage" in first)) {
     const words = { lost: "lost", cordoned: "cordoned", drained: "being drained" } as const;
-    return `${count} ${words[(first?.kind ?? "lost") as keyof typeof words]}`;
+    return `${count} ${words[first?.kind ?? "lost"]}`;
   }
   const { shortage } = first;
   const what =

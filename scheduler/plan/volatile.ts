@@ -8,6 +8,8 @@ import {
 
 export interface NodeSeen {
   readonly report: Report;
+  /** The report's allocations by container. */
+  readonly allocations: ReadonlyMap<string, ObservedAllocation>;
   /** The node had taken in its present Desired when it reported, so what it does not list is not there. */
   readonly current: boolean;
 }
@@ -33,7 +35,7 @@ export interface Volatile {
 }
 
 export const observedOn = (seen: NodeSeen | undefined, containerId: string): ObservedAllocation | undefined =>
-  seen?.report.allocations.find((allocation) => allocation.containerId === containerId);
+  seen?.allocations.get(containerId);
 
 const AFTER_READY: ReadonlySet<MigrationPhase> = new Set([
   MigrationPhase.READY,

@@ -113,7 +113,7 @@ export const nodeRemoved = (
       "refused",
       `node ${name} still has containers: drain it first, or stop its agent and wait until it is lost`,
     );
-  for (const id of [...index.moving]) {
+  for (const id of index.moving) {
     const migration = state.migrations[id];
     if (migration === undefined || (migration.from !== name && migration.to !== name)) continue;
     const outcome =

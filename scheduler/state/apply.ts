@@ -100,11 +100,11 @@ export const applyEntry = (
   cluster: Cluster,
   entry: LogEntry,
   sequence: number,
-  seen?: (command: Command, position: number) => void,
+  seen?: (command: Command) => void,
 ): Outcome[] => {
   const context: ApplyContext = { atMs: entry.atMs, epoch: entry.epoch };
-  const outcomes = entry.commands.map((command, position) => {
-    seen?.(command, position);
+  const outcomes = entry.commands.map((command) => {
+    seen?.(command);
     return apply(cluster, command, context);
   });
   cluster.state.lastSequence = sequence;

@@ -1,5 +1,11 @@
 /** Which container may be moved where: the one table that the API, the drain and `apply` all ask. */
-import { AllocationState, NodeState, type Container, type Node } from "../../proto/gen/godwit/v1/log.ts";
+import {
+  AllocationState,
+  DesiredState,
+  NodeState,
+  type Container,
+  type Node,
+} from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes, formatCpus } from "../model/quantity.ts";
 import { shortageOf, useOf, type Shortage } from "./capacity.ts";
@@ -54,6 +60,7 @@ export const leaveCheck = (cluster: Cluster, container: Container, force: boolea
       "refused",
       `${name} ${notRunning(container)}: only a running container can be moved; start it first`,
     );
+  if (container.desired !== DesiredState.RUNNING) return reject("refused", `${name} is being stopped`);
   const policy = container.spec?.migration;
   if (!force && policy === MigrationPolicy.NEVER)
     return reject("refused", `${name} has the migration policy "never"`);

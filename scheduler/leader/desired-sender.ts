@@ -1,0 +1,56 @@
+import type { NatsConnection } from "@nats-io/transport-node";
+import { desiredSubject } from "../../proto/contract/subjects.ts";
+import { Desired } from "../../proto/gen/godwit/v1/agent.ts";
+import { desiredFor } from "../plan/desired.ts";
+import type { Volatile } from "../plan/volatile.ts";
+import type { Cluster } from "../state/cluster.ts";
+
+interface Sent {
+  readonly desired: Desired;
+  /** Encoded without its revision, to tell whether anything changed. */
+  readonly content: Uint8Array;
+  readonly bytes: Uint8Array;
+}
+
+/** Room for changes of a Desired that come from reports alone, without a log entry between them. */
+const REVISIONS_PER_ENTRY = 65_536;
+
+/** Keeps the latest Desired of every node that has reported. */
+export class DesiredSender {
+  readonly #connection: Pick<NatsConnection, "publish">;
+  readonly #epoch: number;
+  readonly #sent = new Map<string, Sent>();
+  #revision = 0;
+
+  constructor(connection: Pick<NatsConnection, "publish">, epoch: number) {
+    this.#connection = connection;
+    this.#epoch = epoch;
+  }
+
+  revisionOf(node: string): number | undefined {
+    return this.#sent.get(node)?.desired.revision;
+  }
+  desiredOf(node: string): Desired | undefined {
+    return this.#sent.get(node)?.desired;
+  }
+
+  /** Computes the node's Desired anew; true when it changed. */
+  refresh(cluster: Cluster, volatile: Volatile, node: string): boolean {
+    const content = desiredFor(cluster, volatile, node);
+    if (content === undefined) return this.#sent.delete(node);
+    const plain: Desired = { leaderEpoch: this.#epoch, revision: 0, ...content };
+    const encoded = Desired.encode(plain).finish();
+    const before = this.#sent.get(node);
+    if (before !== undefined && Buffer.compare(before.content, encoded) === 0) return false;
+    // Rises within an epoch, and no later leader gives the same number to another content, since its log is longer.
+    this.#revision = Math.max(this.#revision + 1, cluster.state.lastSequence * REVISIONS_PER_ENTRY);
+    const desired: Desired = { ...plain, revision: this.#revision };
+    this.#sent.set(node, { desired, content: encoded, bytes: Desired.encode(desired).finish() });
+    return true;
+  }
+
+  publish(node: string): void {
+    const sent = this.#sent.get(node);
+    if (sent !== undefined) this.#connection.publish(desiredSubject(node), sent.bytes);
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * What a scheduler does while it leads. It reacts to reports and to log entries at once, not at the tick of a clock,
+ * because a frozen container waits for some of them; what lies in one turn of the event loop is taken together.
+ */
+import { randomBytes } from "node:crypto";
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { Committer } from "../log/committer.ts";
+import type { ConnectionWatch } from "../log/connection.ts";
+import { reconcile } from "../plan/reconcile.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { DesiredSender } from "./desired-sender.ts";
+import { ReportService } from "./report-service.ts";
+import { Reports } from "./reports.ts";
+
+export const newId = (): string => randomBytes(8).toString("hex");
+
+export interface LeaderOptions {
+  readonly connection: NatsConnection;
+  readonly watch: ConnectionWatch;
+  readonly committer: Committer;
+  readonly leaseMs: number;
+  readonly nowMs: () => number;
+  readonly logger: Logger;
+  /** After reports and after each round. */
+  readonly onChange: () => void;
+}
+
+export class Leader implements AsyncDisposable {
+  readonly reports: Reports;
+  readonly #options: LeaderOptions;
+  readonly #sender: DesiredSender;
+  readonly #service: ReportService;
+  readonly #ticker: NodeJS.Timeout;
+  readonly #onReconnect: Disposable;
+  readonly #tickMs: number;
+  #lastTickMs: number;
+  #scheduled: NodeJS.Immediate | undefined;
+  #round: Promise<void> | undefined;
+  /** Something happened while a round was under way. */
+  #again = false;
+  #stopped = false;
+
+  constructor(options: LeaderOptions) {
+    const { committer, connection, leaseMs, logger, nowMs } = options;
+    this.#options = options;
+    this.#lastTickMs = nowMs();
+    this.reports = new Reports(leaseMs, this.#lastTickMs);
+    this.#sender = new DesiredSender(connection, this.#cluster.state.epoch);
+    this.#service = new ReportService({
+      connection,
+      cluster: this.#cluster,
+      reports: this.reports,
+      sender: this.#sender,
+      propose: (command) => committer.propose(command),
+      leading: () => committer.leading && !this.#stopped,
+      leaseMs,
+      nowMs,
+      logger,
+      onReport: () => {
+        options.onChange();
+        this.wake();
+      },
+    });
+    this.#tickMs = Math.max(20, Math.min(500, Math.floor(leaseMs / 5)));
+    this.#ticker = setInterval(() => this.#tick(), this.#tickMs);
+    this.#onReconnect = options.watch.onReconnect(() => {
+      this.reports.grace(nowMs());
+      this.wake();
+    });
+    this.wake();
+  }
+
+  get #cluster(): Cluster {
+    return this.#options.committer.replica.cluster;
+  }
+
+  /** Looks at everything at the end of this turn of the event loop. */
+  wake(): void {
+    if (this.#stopped) return;
+    this.#scheduled ??= setImmediate(() => {
+      this.#scheduled = undefined;
+      this.#look();
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    clearInterval(this.#ticker);
+    clearImmediate(this.#scheduled);
+    this.#service[Symbol.dispose]();
+    this.#onReconnect[Symbol.dispose]();
+    await this.#round;
+  }
+
+  #tick(): void {
+    const { nowMs } = this.#options;
+    const now = nowMs();
+    // The process itself stood still (suspended, or starved): reports may lie in its buffers, unread.
+    if (now - this.#lastTickMs > this.#tickMs + this.#options.leaseMs / 3) this.reports.grace(now);
+    this.#lastTickMs = now;
+    this.wake();
+  }
+
+  #look(): void {
+    const { committer, watch } = this.#options;
+    if (this.#stopped || !committer.leading || !watch.connected) return;
+    this.reports.forget(this.#cluster);
+    this.#sendDesired();
+    if (this.#round !== undefined) {
+      this.#again = true;
+      return;
+    }
+    this.#again = false;
+    this.#round = this.#reconcile().finally(() => {
+      this.#round = undefined;
+      if (this.#again) this.wake();
+    });
+  }
+
+  /** Nodes that have not reported get theirs with the answer to their first report, when what they do is known. */
+  #sendDesired(): void {
+    for (const node of this.#cluster.touched) {
+      this.#cluster.touched.delete(node);
+      if (!this.reports.nodes.has(node) || !this.#sender.refresh(this.#cluster, this.reports, node)) continue;
+      this.reports.outdate(node);
+      this.#sender.publish(node);
+    }
+  }
+
+  async #reconcile(): Promise<void> {
+    const { committer, leaseMs, logger, nowMs, onChange } = this.#options;
+    try {
+      const commands = reconcile(this.#cluster, this.reports, { leaseMs, nowMs: nowMs(), newId });
+      if (commands.length === 0) return;
+      const outcomes = await Promise.all(commands.map((command) => committer.propose(command)));
+      for (const [at, outcome] of outcomes.entries())
+        if (outcome !== undefined)
+          logger.info({ command: commands[at]?.command, outcome }, "a planned step was overtaken");
+      // What was applied may call for the next step; what was rejected waits for news, or it would be tried without end.
+      if (outcomes.some((outcome) => outcome === undefined)) this.#again = true;
+      onChange();
+    } catch (error) {
+      const failure = GodwitError.from(error);
+      if (failure.code === "unavailable")
+        logger.warn({ err: failure }, "planned steps could not be written to the log");
+      else logger.error({ err: failure }, "a round of the leader failed");
+    }
+  }
+}

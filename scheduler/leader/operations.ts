@@ -1,0 +1,212 @@
+/** What the API asks for: checked against the state for a clear error, then proposed; `apply` has the last word. */
+import { GodwitError } from "../../proto/contract/error.ts";
+import { isName } from "../../proto/contract/ids.ts";
+import {
+  AllocationState,
+  Container,
+  DesiredState,
+  Migration,
+  NodeState,
+  type Command,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { ContainerSpec, type Image, type MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { formatBytes, formatCpus } from "../model/quantity.ts";
+import { checkImage, checkSpec } from "../model/spec-check.ts";
+import { command } from "../plan/command.ts";
+import { choosePlacement } from "../plan/placement.ts";
+import type { DrainOptions, MoveRequest } from "../public.ts";
+import { NODE_PIDS } from "../state/capacity.ts";
+import { nameOf, type Cluster } from "../state/cluster.ts";
+import { leaveCheck, resolveMode, targetCheck } from "../state/move-check.ts";
+import type { Outcome } from "../state/rejection.ts";
+import { newId } from "./leader.ts";
+
+const MAX_PARALLEL = 64;
+
+/** Throws what a rejection says. */
+const allow = (outcome: Outcome): void => {
+  if (outcome !== undefined) throw new GodwitError(outcome.code, outcome.message);
+};
+
+export class Operations {
+  readonly #cluster: Cluster;
+  readonly #proposeCommand: (command: Command) => Promise<Outcome>;
+  readonly #nowMs: () => number;
+
+  constructor(cluster: Cluster, propose: (command: Command) => Promise<Outcome>, nowMs: () => number) {
+    this.#cluster = cluster;
+    this.#proposeCommand = propose;
+    this.#nowMs = nowMs;
+  }
+
+  async #propose(proposed: Command): Promise<void> {
+    allow(await this.#proposeCommand(proposed));
+  }
+  #container(id: string): Container {
+    const container = this.#cluster.state.containers[id];
+    if (container === undefined) throw new GodwitError("not-found", `there is no container ${id}`);
+    return container;
+  }
+
+  async addImage(image: Image): Promise<void> {
+    checkImage(image);
+    await this.#propose(command("imageAdded", { image }));
+  }
+  async removeImage(name: string): Promise<void> {
+    await this.#propose(command("imageRemoved", { name }));
+  }
+
+  async createContainer(given: ContainerSpec): Promise<Container> {
+    checkSpec(given);
+    const { state, index } = this.#cluster;
+    const image = state.images[given.image];
+    if (image === undefined)
+      throw new GodwitError(
+        "not-found",
+        `there is no image ${given.image}: import it first ("godwit image import")`,
+      );
+    if (index.idByName.has(given.name))
+      throw new GodwitError(
+        "exists",
+        `there is a container named ${given.name} already: remove it or choose another name`,
+      );
+    this.#checkEverFits(given);
+    const spec = ContainerSpec.fromPartial({ ...given, imageDigest: image.digest });
+    const id = newId();
+    await this.#propose(command("containerCreated", { id, spec }));
+    return Container.fromPartial(this.#container(id));
+  }
+
+  /** Waiting for room helps only if there can ever be enough of it. */
+  #checkEverFits(spec: ContainerSpec): void {
+    const { nodes } = this.#cluster.state;
+    if (spec.node !== "" && nodes[spec.node] === undefined)
+      throw new GodwitError("not-found", `there is no node ${spec.node}: "godwit node ls" lists them`);
+    const candidates = Object.values(nodes).filter(
+      (node) => spec.node === "" || node.info?.name === spec.node,
+    );
+    if (candidates.length === 0 || spec.limits === undefined) return;
+    const where = spec.node === "" ? "any node has" : `node ${spec.node} has`;
+    const most = (of: (node: (typeof candidates)[number]) => number): number =>
+      Math.max(...candidates.map(of));
+    const { memoryBytes, cpuMillis, pids } = spec.limits;
+    const memory = most((node) => node.info?.memoryBytes ?? 0);
+    if (memoryBytes > memory)
+      throw new GodwitError(
+        "exhausted",
+        `${formatBytes(memoryBytes)} of memory is more than ${where} (${formatBytes(memory)})`,
+      );
+    const cpus = most((node) => node.info?.cpuMillis ?? 0);
+    if (cpuMillis > cpus)
+      throw new GodwitError(
+        "exhausted",
+        `${formatCpus(cpuMillis)} is more than ${where} (${formatCpus(cpus)})`,
+      );
+    if (pids > NODE_PIDS)
+      throw new GodwitError("exhausted", `${pids} pids is more than ${where} (${NODE_PIDS})`);
+  }
+
+  async setDesired(id: string, action: "start" | "stop" | "restart"): Promise<void> {
+    const container = this.#container(id);
+    const { desired, restartGeneration } = container;
+    if (action === "stop") {
+      await this.#propose(
+        command("containerDesiredSet", { id, desired: DesiredState.STOPPED, restartGeneration }),
+      );
+      return;
+    }
+    const state = container.allocation?.state;
+    const over = state === AllocationState.EXITED || state === AllocationState.FAILED;
+    if (action === "start" && desired === DesiredState.RUNNING && !over && !container.removing) return;
+    // An agent cannot tell a container that may start again from one whose restart policy let it end, so it is told.
+    const next = restartGeneration + 1;
+    await this.#propose(
+      command("containerDesiredSet", { id, desired: DesiredState.RUNNING, restartGeneration: next }),
+    );
+  }
+
+  async removeContainer(id: string, force: boolean): Promise<void> {
+    await this.#propose(command("containerRemoveRequested", { id, force }));
+  }
+
+  planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode } {
+    const container = this.#container(request.containerId);
+    allow(leaveCheck(this.#cluster, container, false));
+    const from = container.allocation?.node ?? "";
+    const mode = resolveMode(request.mode);
+    if (mode === undefined)
+      throw new GodwitError("refused", "this migration mode is not supported yet: use auto or checkpoint");
+    if (request.to !== undefined) {
+      allow(targetCheck(this.#cluster, container, request.to));
+      return { from, to: request.to, mode };
+    }
+    const placement = choosePlacement(this.#cluster, container, { except: from });
+    if (placement.node === undefined)
+      throw new GodwitError("exhausted", `${nameOf(container)} cannot be moved: ${placement.failure}`);
+    return { from, to: placement.node, mode };
+  }
+
+  async startMigration(request: MoveRequest): Promise<Migration> {
+    const { from, to, mode } = this.planMove(request);
+    const container = this.#container(request.containerId);
+    const id = newId();
+    await this.#propose(
+      command("migrationStarted", {
+        id,
+        containerId: request.containerId,
+        from,
+        to,
+        epoch: (container.allocation?.epoch ?? 0) + 1,
+        mode,
+        blackoutBudgetMs: request.blackoutBudgetMs || (container.spec?.blackoutBudgetMs ?? 0),
+        drainId: "",
+        reason: request.reason,
+      }),
+    );
+    const migration = this.#cluster.state.migrations[id];
+    if (migration === undefined)
+      throw new GodwitError("internal", `migration ${id} was recorded and is not there`);
+    return Migration.fromPartial(migration);
+  }
+
+  async cancelMigration(id: string): Promise<void> {
+    await this.#propose(command("migrationCancelRequested", { id }));
+  }
+
+  #checkNode(node: string): void {
+    if (!isName(node) || this.#cluster.state.nodes[node] === undefined)
+      throw new GodwitError("not-found", `there is no node ${node}: "godwit node ls" lists them`);
+  }
+
+  async setSchedulable(node: string, schedulable: boolean): Promise<void> {
+    this.#checkNode(node);
+    await this.#propose(command("nodeSchedulableSet", { node, schedulable }));
+  }
+
+  async startDrain({ node, deadlineMs, parallel, force }: DrainOptions): Promise<void> {
+    this.#checkNode(node);
+    if (this.#cluster.state.nodes[node]?.state === NodeState.LOST)
+      throw new GodwitError(
+        "refused",
+        `node ${node} is lost: nothing can be moved off it until it reports again`,
+      );
+    if (deadlineMs < 0 || !Number.isSafeInteger(deadlineMs))
+      throw new GodwitError("invalid", `${deadlineMs} ms is no deadline`);
+    await this.#propose(
+      command("drainStarted", {
+        node,
+        deadlineMs: deadlineMs === 0 ? 0 : Math.floor(this.#nowMs()) + deadlineMs,
+        parallel: Math.min(MAX_PARALLEL, Math.max(1, parallel)),
+        drainId: newId(),
+        force,
+      }),
+    );
+  }
+
+  async cancelDrain(node: string): Promise<void> {
+    this.#checkNode(node);
+    const drain = this.#cluster.state.nodes[node]?.drain;
+    if (drain?.outcome !== "") throw new GodwitError("refused", `node ${node} is not being drained`);
+    await this.#propose(command("drainEnded", { node, drainId: drain.id, outcome: "cancelled" }));
+  }
+}

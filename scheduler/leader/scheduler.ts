@@ -1,0 +1,228 @@
+/** One scheduler process: its replica of the state, and while it leads the leader's work. */
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { Event } from "../../proto/gen/godwit/v1/api.ts";
+import { NodeState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import type { ContainerSpec, Image, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { Committer } from "../log/committer.ts";
+import { ConnectionWatch } from "../log/connection.ts";
+import type { Applied } from "../log/replica.ts";
+import type { OpenedLog } from "../log/open.ts";
+import { Snapshotter } from "../log/snapshotter.ts";
+import { formatSeconds } from "../model/quantity.ts";
+import { happeningsOf, type Happening } from "../plan/events.ts";
+import type {
+  DeepReadonlyState,
+  DrainOptions,
+  DrainProgress,
+  MoveRequest,
+  Runtime,
+  Scheduler,
+  SchedulerStatus,
+} from "../public.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { Changes } from "./changes.ts";
+import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
+import { Leader } from "./leader.ts";
+import { Operations } from "./operations.ts";
+import { runtimeOf } from "./runtime.ts";
+
+/** Entries of others are announced as they are appended; this finds those whose announcement was lost. */
+const LOOK_AT_LOG_MS = 5_000;
+
+export interface RunningSchedulerOptions {
+  readonly connection: NatsConnection;
+  readonly id: string;
+  readonly logger: Logger;
+  readonly leaseMs: number;
+  readonly snapshotEvery: number;
+  readonly nowMs: () => number;
+  readonly opened: OpenedLog;
+}
+
+export class RunningScheduler implements Scheduler {
+  readonly id: string;
+  readonly #options: RunningSchedulerOptions;
+  readonly #watch: ConnectionWatch;
+  readonly #committer: Committer;
+  readonly #snapshotter: Snapshotter;
+  readonly #operations: Operations;
+  readonly #changes = new Changes();
+  readonly #cleanup = new DisposableStack();
+  /** Of the entry that is being applied, by command. */
+  #happenings: Happening[][] = [];
+  #leader: Leader | undefined;
+  #disposed: Promise<void> | undefined;
+
+  constructor(options: RunningSchedulerOptions) {
+    const { connection, id, logger, nowMs, opened, snapshotEvery } = options;
+    const { log, replica, snapshots } = opened;
+    this.id = id;
+    this.#options = options;
+    this.#watch = new ConnectionWatch(connection, nowMs);
+    this.#snapshotter = new Snapshotter({ store: snapshots, log, replica, every: snapshotEvery, logger });
+    this.#committer = new Committer({
+      schedulerId: id,
+      log,
+      replica,
+      watch: this.#watch,
+      logger,
+      nowMs,
+      onCommand: (command) => this.#happenings.push(happeningsOf(replica.cluster, command)),
+      onApplied: (applied) => this.#onApplied(applied),
+    });
+    this.#operations = new Operations(replica.cluster, (command) => this.#committer.propose(command), nowMs);
+    this.#cleanup.use(log.onForeignAppend(() => this.#committer.catchUp()));
+    const timer = setInterval(() => this.#committer.catchUp(), LOOK_AT_LOG_MS);
+    this.#cleanup.defer(() => clearInterval(timer));
+    this.#cleanup.use(this.#watch.onReconnect(() => this.#committer.catchUp()));
+  }
+
+  /** Replays the log and takes leadership. */
+  async begin(): Promise<void> {
+    const { connection, leaseMs, logger, nowMs, opened } = this.#options;
+    await this.#committer.synchronize();
+    await this.#committer.lead();
+    opened.events.start();
+    this.#leader = new Leader({
+      connection,
+      watch: this.#watch,
+      committer: this.#committer,
+      leaseMs,
+      nowMs,
+      logger,
+      onChange: () => this.#changes.notify(),
+    });
+    logger.info(
+      { epoch: this.#cluster.state.epoch, sequence: this.#committer.replica.sequence },
+      `${this.id} leads`,
+    );
+    this.#stepDownIfOvertaken();
+  }
+
+  get #cluster(): Cluster {
+    return this.#options.opened.replica.cluster;
+  }
+
+  #onApplied({ entry, outcomes, sequence }: Applied): void {
+    const happened = this.#happenings.filter((_, position) => outcomes[position] === undefined).flat();
+    this.#happenings = [];
+    this.#options.opened.events.add(happened.map((one) => ({ atMs: entry.atMs, sequence, ...one })));
+    this.#stepDownIfOvertaken();
+    if (this.#committer.leading) this.#snapshotter.consider();
+    this.#leader?.wake();
+    this.#changes.notify();
+  }
+
+  #stepDownIfOvertaken(): void {
+    const leader = this.#leader;
+    if (leader === undefined || this.#committer.leading) return;
+    this.#leader = undefined;
+    this.#options.opened.events.stop();
+    void leader[Symbol.asyncDispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#disposed ??= this.#dispose());
+  }
+  async #dispose(): Promise<void> {
+    this.#cleanup.dispose();
+    const leaderDone = this.#leader?.[Symbol.asyncDispose]();
+    // Ends the proposals that a round of the leader may wait for.
+    await this.#committer[Symbol.asyncDispose]();
+    await leaderDone;
+    await this.#snapshotter.settle();
+    await this.#options.opened.events[Symbol.asyncDispose]();
+    this.#changes.notify();
+  }
+
+  status(): SchedulerStatus {
+    const { replica } = this.#options.opened;
+    const { state } = replica.cluster;
+    return {
+      leaderId: state.leaderId,
+      leading: this.#committer.leading,
+      epoch: state.epoch,
+      logSequence: replica.sequence,
+      snapshotSequence: this.#snapshotter.sequence,
+      stateHash: replica.hash(),
+      warnings: this.#warnings(),
+    };
+  }
+
+  #warnings(): string[] {
+    const { nowMs } = this.#options;
+    const { state } = this.#cluster;
+    const warnings: string[] = [];
+    const { failure } = this.#committer;
+    if (failure !== undefined) warnings.push(`this scheduler has stopped: ${failure.message}`);
+    else if (!this.#committer.leading)
+      warnings.push(`this scheduler does not lead: ${state.leaderId || "nobody"} does`);
+    const sinceMs = this.#watch.disconnectedSinceMs;
+    if (sinceMs !== undefined) warnings.push(`not connected to NATS for ${formatSeconds(nowMs() - sinceMs)}`);
+    if (this.#snapshotter.failure !== undefined)
+      warnings.push(`the last snapshot could not be taken: ${this.#snapshotter.failure.message}`);
+    for (const [name, node] of Object.entries(state.nodes))
+      if (node.state === NodeState.LOST)
+        warnings.push(`node ${name} is lost: ${node.stateReason || "it does not report"}`);
+    return warnings;
+  }
+
+  state(): DeepReadonlyState {
+    return this.#cluster.state;
+  }
+  runtime(): Runtime {
+    return runtimeOf(this.#cluster, this.#leader?.reports, this.#options.nowMs());
+  }
+  changes(signal: AbortSignal): AsyncIterable<void> {
+    return this.#changes.watch(signal);
+  }
+
+  addImage(image: Image): Promise<void> {
+    return this.#operations.addImage(image);
+  }
+  removeImage(name: string): Promise<void> {
+    return this.#operations.removeImage(name);
+  }
+  createContainer(spec: ContainerSpec): Promise<Container> {
+    return this.#operations.createContainer(spec);
+  }
+  setDesired(containerId: string, action: "start" | "stop" | "restart"): Promise<void> {
+    return this.#operations.setDesired(containerId, action);
+  }
+  removeContainer(containerId: string, force: boolean): Promise<void> {
+    return this.#operations.removeContainer(containerId, force);
+  }
+  planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode } {
+    return this.#operations.planMove(request);
+  }
+  startMigration(request: MoveRequest): Promise<Migration> {
+    return this.#operations.startMigration(request);
+  }
+  cancelMigration(id: string): Promise<void> {
+    return this.#operations.cancelMigration(id);
+  }
+  setSchedulable(node: string, schedulable: boolean): Promise<void> {
+    return this.#operations.setSchedulable(node, schedulable);
+  }
+  startDrain(options: DrainOptions): Promise<void> {
+    return this.#operations.startDrain(options);
+  }
+  cancelDrain(node: string): Promise<void> {
+    return this.#operations.cancelDrain(node);
+  }
+
+  planDrain(node: string): DrainProgress {
+    if (this.#cluster.state.nodes[node] === undefined)
+      throw new GodwitError("not-found", `there is no node ${node}: "godwit node ls" lists them`);
+    return plannedDrain(this.#cluster, node);
+  }
+  drainProgress(node: string): DrainProgress | undefined {
+    return drainProgressOf(this.#cluster, node, this.#options.nowMs());
+  }
+
+  events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event> {
+    return this.#options.opened.events.events(options);
+  }
+}

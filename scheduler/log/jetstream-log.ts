@@ -1,0 +1,183 @@
+/** The replicated log as a JetStream stream: the only file that talks to it. */
+import {
+  DiscardPolicy,
+  jetstream,
+  JetStreamApiCodes,
+  JetStreamApiError,
+  jetstreamManager,
+  RetentionPolicy,
+  StorageType,
+  type JetStreamClient,
+  type JetStreamManager,
+  type StreamConfig,
+} from "@nats-io/jetstream";
+import { headers, type NatsConnection } from "@nats-io/transport-node";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { LOG_STREAM, LOG_SUBJECT } from "../../proto/contract/subjects.ts";
+
+export interface StoredEntry {
+  readonly sequence: number;
+  readonly bytes: Uint8Array;
+}
+
+export type AppendResult =
+  | { readonly kind: "stored"; readonly sequence: number }
+  /** The log's last sequence was another one: certainly not stored by this attempt. */
+  | { readonly kind: "conflict" };
+
+export interface Bounds {
+  /** Of the first entry that is still there; last + 1 when there is none. */
+  readonly first: number;
+  readonly last: number;
+}
+
+/** What the committer needs of a log; tests put a faulty one in front of the real one. */
+export interface LogStore {
+  bounds(): Promise<Bounds>;
+  readOne(sequence: number): Promise<StoredEntry | undefined>;
+  read(from: number, to: number): AsyncIterable<StoredEntry>;
+  /** Rejects when the outcome is not known. */
+  append(bytes: Uint8Array, expectedLast: number): Promise<AppendResult>;
+  trimBefore(sequence: number): Promise<void>;
+}
+
+const ATTEMPT_MS = 2_000;
+const READ_AHEAD = 64;
+const WRITER_HEADER = "Godwit-Writer";
+
+const isConflict = (error: unknown): boolean =>
+  error instanceof JetStreamApiError &&
+  (error.code === JetStreamApiCodes.StreamWrongLastSequence ||
+    error.code === JetStreamApiCodes.StreamWrongLastSequenceUnknown);
+const isMissing = (error: unknown, code: number): boolean =>
+  error instanceof JetStreamApiError && error.code === code;
+
+const wantedConfig = (replicas: number): Partial<StreamConfig> & { name: string } => ({
+  name: LOG_STREAM,
+  subjects: [LOG_SUBJECT],
+  description: "Godwit's control state, entry by entry. Do not publish here.",
+  storage: StorageType.File,
+  retention: RetentionPolicy.Limits,
+  discard: DiscardPolicy.New,
+  max_msgs: -1,
+  max_bytes: -1,
+  max_age: 0,
+  num_replicas: replicas,
+  deny_delete: true,
+  deny_purge: false,
+  allow_rollup_hdrs: false,
+});
+
+/** Makes the stream, or checks that the one that is there can carry a log. */
+const ensureStream = async (manager: JetStreamManager, replicas: number): Promise<void> => {
+  const wanted = wantedConfig(replicas);
+  let config: StreamConfig;
+  try {
+    ({ config } = await manager.streams.info(LOG_STREAM));
+  } catch (error) {
+    if (!isMissing(error, JetStreamApiCodes.StreamNotFound)) throw error;
+    ({ config } = await manager.streams.add(wanted));
+  }
+  const unfit =
+    config.storage !== StorageType.File ||
+    config.subjects.join() !== LOG_SUBJECT ||
+    config.retention !== RetentionPolicy.Limits ||
+    config.max_msgs > 0 ||
+    config.max_bytes > 0 ||
+    config.max_age > 0;
+  if (unfit)
+    throw new GodwitError(
+      "refused",
+      `the stream ${LOG_STREAM} was not made by Godwit and may lose entries: remove it, or use another NATS account`,
+    );
+  if (config.num_replicas !== replicas) await manager.streams.update(LOG_STREAM, { num_replicas: replicas });
+};
+
+export class JetStreamLog implements LogStore {
+  readonly #connection: NatsConnection;
+  readonly #client: JetStreamClient;
+  readonly #manager: JetStreamManager;
+  /** Tells this writer's entries from others' as they pass by. */
+  readonly #writer: string;
+
+  private constructor(connection: NatsConnection, manager: JetStreamManager, writer: string) {
+    this.#connection = connection;
+    this.#client = jetstream(connection, { timeout: ATTEMPT_MS });
+    this.#manager = manager;
+    this.#writer = writer;
+  }
+
+  static async open(
+    connection: NatsConnection,
+    options: { replicas: number; writer: string },
+  ): Promise<JetStreamLog> {
+    const manager = await jetstreamManager(connection, { timeout: ATTEMPT_MS });
+    await ensureStream(manager, options.replicas);
+    return new JetStreamLog(connection, manager, options.writer);
+  }
+
+  async bounds(): Promise<Bounds> {
+    const { state } = await this.#manager.streams.info(LOG_STREAM);
+    return { first: state.first_seq, last: state.last_seq };
+  }
+
+  /** Asks the stream's leader, so what it answered to an append is seen. */
+  async readOne(sequence: number): Promise<StoredEntry | undefined> {
+    try {
+      const stored = await this.#manager.streams.getMessage(LOG_STREAM, { seq: sequence });
+      return stored === null ? undefined : { sequence: stored.seq, bytes: stored.data };
+    } catch (error) {
+      if (isMissing(error, JetStreamApiCodes.NoMessageFound)) return undefined;
+      throw error;
+    }
+  }
+
+  async *read(from: number, to: number): AsyncGenerator<StoredEntry> {
+    for (let at = from; at <= to; at += READ_AHEAD) {
+      const count = Math.min(READ_AHEAD, to - at + 1);
+      const entries = await Promise.all(
+        Array.from({ length: count }, (_, offset) => this.readOne(at + offset)),
+      );
+      for (const [offset, entry] of entries.entries()) {
+        if (entry === undefined)
+          throw new GodwitError("corrupt", `entry ${at + offset} of the log is missing`);
+        yield entry;
+      }
+    }
+  }
+
+  async append(bytes: Uint8Array, expectedLast: number): Promise<AppendResult> {
+    const marked = headers();
+    marked.set(WRITER_HEADER, this.#writer);
+    try {
+      const ack = await this.#client.publish(LOG_SUBJECT, bytes, {
+        headers: marked,
+        expect: { streamName: LOG_STREAM, lastSequence: expectedLast },
+        timeout: ATTEMPT_MS,
+      });
+      if (ack.seq !== expectedLast + 1)
+        throw new GodwitError(
+          "corrupt",
+          `the log stored an entry as ${ack.seq} that was to follow ${expectedLast}`,
+        );
+      return { kind: "stored", sequence: ack.seq };
+    } catch (error) {
+      if (isConflict(error)) return { kind: "conflict" };
+      throw error;
+    }
+  }
+
+  async trimBefore(sequence: number): Promise<void> {
+    await this.#manager.streams.purge(LOG_STREAM, { seq: sequence });
+  }
+
+  /** Calls back when somebody else may have appended. Only a hint: it may be missed, and the append may have failed. */
+  onForeignAppend(notice: () => void): Disposable {
+    const subscription = this.#connection.subscribe(LOG_SUBJECT, {
+      callback: (error, message) => {
+        if (error === null && message.headers?.get(WRITER_HEADER) !== this.#writer) notice();
+      },
+    });
+    return { [Symbol.dispose]: () => subscription.unsubscribe() };
+  }
+}

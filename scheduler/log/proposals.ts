@@ -1,0 +1,84 @@
+/** Commands that wait to be committed, each with a deadline of its own. */
+import { GodwitError } from "../../proto/contract/error.ts";
+import { Command } from "../../proto/gen/godwit/v1/log.ts";
+import type { Outcome } from "../state/rejection.ts";
+
+/** A batch becomes one message, which NATS limits to 1 MiB. One command is below half of this (see MAX_SPEC_BYTES). */
+const MAX_BATCH_BYTES = 768 * 1024;
+const MAX_BATCH_COMMANDS = 1_000;
+
+export class Proposal {
+  readonly command: Command;
+  readonly bytes: number;
+  /** A part of an entry that may be in the log or not. */
+  inFlight = false;
+  #settled = false;
+  readonly #settle: PromiseWithResolvers<Outcome> = Promise.withResolvers<Outcome>();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(command: Command, deadlineMs: number, onDeadline: (proposal: Proposal) => void) {
+    this.command = command;
+    this.bytes = Command.encode(command).finish().length;
+    this.#timer = setTimeout(() => {
+      this.reject(
+        new GodwitError(
+          "unavailable",
+          this.inFlight
+            ? `the log did not answer within ${deadlineMs / 1000} s; whether the change was made is not known: look before you repeat it`
+            : `the log could not be reached within ${deadlineMs / 1000} s; nothing was changed: check nats-server and try again`,
+        ),
+      );
+      onDeadline(this);
+    }, deadlineMs);
+  }
+
+  get settled(): boolean {
+    return this.#settled;
+  }
+  get outcome(): Promise<Outcome> {
+    return this.#settle.promise;
+  }
+  resolve(outcome: Outcome): void {
+    this.#end();
+    this.#settle.resolve(outcome);
+  }
+  reject(error: GodwitError): void {
+    this.#end();
+    this.#settle.reject(error);
+  }
+  #end(): void {
+    this.#settled = true;
+    clearTimeout(this.#timer);
+  }
+}
+
+export class ProposalQueue {
+  #waiting: Proposal[] = [];
+
+  get size(): number {
+    return this.#waiting.length;
+  }
+  push(proposal: Proposal): void {
+    this.#waiting.push(proposal);
+  }
+  /** As many as fit one entry, oldest first. */
+  takeBatch(): Proposal[] {
+    let bytes = 0;
+    let count = 0;
+    this.#waiting = this.#waiting.filter((proposal) => !proposal.settled);
+    for (const proposal of this.#waiting) {
+      bytes += proposal.bytes;
+      if (count > 0 && (bytes > MAX_BATCH_BYTES || count >= MAX_BATCH_COMMANDS)) break;
+      count += 1;
+    }
+    return this.#waiting.splice(0, count);
+  }
+  /** Puts a batch that certainly did not get into the log back to the front. */
+  putBack(batch: readonly Proposal[]): void {
+    for (const proposal of batch) proposal.inFlight = false;
+    this.#waiting.unshift(...batch.filter((proposal) => !proposal.settled));
+  }
+  rejectAll(error: GodwitError): void {
+    for (const proposal of this.#waiting.splice(0)) if (!proposal.settled) proposal.reject(error);
+  }
+}

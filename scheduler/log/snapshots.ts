@@ -1,0 +1,131 @@
+/** Snapshots in a JetStream object store: the canonical state, named by the log entry that it covers. */
+import { StorageType } from "@nats-io/jetstream";
+import { Objm, type ObjectInfo, type ObjectStore } from "@nats-io/obj";
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "pino";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { SNAPSHOT_STORE } from "../../proto/contract/subjects.ts";
+import { State } from "../../proto/gen/godwit/v1/log.ts";
+import { clusterOf } from "../state/cluster.ts";
+import { canonicalPieces } from "../state/hash.ts";
+import { sha256, stateHash, type Replica, type ReplicaStart } from "./replica.ts";
+
+const KEPT = 2;
+const FORMAT = "1";
+const PREFIX = "state-";
+
+export interface Snapshot {
+  readonly sequence: number;
+  readonly bytes: Uint8Array;
+  readonly stateHash: string;
+  readonly chainHash: Buffer;
+}
+
+/** Copies the state as it is now; what follows may take its time. */
+export const takeSnapshot = (replica: Replica): Snapshot => {
+  const bytes = Buffer.concat([...canonicalPieces(replica.cluster)]);
+  return {
+    sequence: replica.sequence,
+    bytes,
+    stateHash: sha256(bytes).toString("hex"),
+    chainHash: replica.chainHash,
+  };
+};
+
+const nameOf = (sequence: number): string => `${PREFIX}${String(sequence).padStart(16, "0")}`;
+
+export class SnapshotStore {
+  readonly #store: ObjectStore;
+  readonly #logger: Logger;
+
+  private constructor(store: ObjectStore, logger: Logger) {
+    this.#store = store;
+    this.#logger = logger;
+  }
+
+  static async open(connection: NatsConnection, replicas: number, logger: Logger): Promise<SnapshotStore> {
+    const store = await new Objm(connection).create(SNAPSHOT_STORE, { storage: StorageType.File, replicas });
+    return new SnapshotStore(store, logger);
+  }
+
+  /** Oldest first. */
+  async #list(): Promise<ObjectInfo[]> {
+    const all = await this.#store.list();
+    return all
+      .filter(({ name, deleted }) => name.startsWith(PREFIX) && !deleted)
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** The newest snapshot that is whole; undefined when there is none at all. Throws `corrupt` when none is whole. */
+  async newest(): Promise<ReplicaStart | undefined> {
+    const list = await this.#list();
+    for (const info of list.toReversed()) {
+      try {
+        return await this.#load(info);
+      } catch (error) {
+        if (!(error instanceof GodwitError) || error.code !== "corrupt") throw error;
+        this.#logger.warn({ snapshot: info.name, err: error }, "snapshot left out");
+      }
+    }
+    if (list.length > 0)
+      throw new GodwitError("corrupt", `none of the ${list.length} snapshots of the state is whole`);
+    return undefined;
+  }
+
+  /** Reads a snapshot back and checks it, down to the hash of the state that it decodes to. */
+  async #load(info: ObjectInfo): Promise<ReplicaStart> {
+    const { format, sequence, stateHash: expected, chainHash } = info.metadata ?? {};
+    const broken = (why: string, cause?: unknown): GodwitError =>
+      new GodwitError("corrupt", `snapshot ${info.name}: ${why}`, { cause });
+    if (format !== FORMAT) throw broken(`its format ${format ?? "(none)"} is not known to this version`);
+    let bytes: Uint8Array | null;
+    try {
+      bytes = await this.#store.getBlob(info.name);
+    } catch (error) {
+      // The object store checks a digest of its own and has no error class for it.
+      if (error instanceof Error && /digest|sha/i.test(error.message))
+        throw broken("its digest is wrong", error);
+      throw error;
+    }
+    if (bytes === null) throw broken("its content is missing");
+    if (sha256(bytes).toString("hex") !== expected) throw broken("its content was changed");
+    let state: State;
+    try {
+      state = State.decode(bytes);
+    } catch (error) {
+      throw broken("its content cannot be read", error);
+    }
+    const cluster = clusterOf(state);
+    if (String(state.lastSequence) !== sequence || stateHash(cluster) !== expected)
+      throw broken("it is not the state that it says it is");
+    return { cluster, sequence: state.lastSequence, chainHash: Buffer.from(chainHash ?? "", "hex") };
+  }
+
+  /**
+   * Stores a snapshot, reads it back, and forgets all but the last two. Returns the sequence of the oldest that is
+   * kept: behind it the log may be trimmed, and if the newest turns out broken one day the other one still does.
+   */
+  async save(snapshot: Snapshot): Promise<{ readonly trimBehind: number | undefined }> {
+    const name = nameOf(snapshot.sequence);
+    await this.#store.putBlob(
+      {
+        name,
+        metadata: {
+          format: FORMAT,
+          sequence: String(snapshot.sequence),
+          stateHash: snapshot.stateHash,
+          chainHash: snapshot.chainHash.toString("hex"),
+        },
+      },
+      snapshot.bytes,
+    );
+    const info = await this.#store.info(name);
+    if (info === null) throw new GodwitError("corrupt", `snapshot ${name} is not there after it was stored`);
+    await this.#load(info);
+    const list = await this.#list();
+    for (const old of list.slice(0, -KEPT)) await this.#store.delete(old.name);
+    const kept = list.slice(-KEPT);
+    const oldest = kept.length === KEPT ? kept[0]?.metadata?.["sequence"] : undefined;
+    return { trimBehind: oldest === undefined ? undefined : Number(oldest) };
+  }
+}

@@ -1,0 +1,31 @@
+import { pino, type Logger } from "pino";
+import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
+
+export const MIB = 1024 * 1024;
+
+export const silent: Logger = pino({ level: process.env["GODWIT_TEST_LOG"] ?? "silent" });
+
+export const digestOf = (letter: string): string => `sha256:${letter.repeat(64)}`;
+
+export const sampleNode = (name: string, rest: Partial<NodeInfo> = {}): NodeInfo =>
+  NodeInfo.fromPartial({
+    name,
+    cpuMillis: 4_000,
+    memoryBytes: 1024 * MIB,
+    underlayAddress: `10.1.0.${(name.charCodeAt(name.length - 1) % 200) + 1}`,
+    kernel: "6.1.0",
+    criuVersion: "4.2",
+    ...rest,
+  });
+
+export const sampleImage = (name = "redis", letter = "a"): Image =>
+  Image.fromPartial({
+    name,
+    digest: digestOf(letter),
+    layers: [{ diffId: digestOf("c"), object: "c", sizeBytes: 10 }],
+    sizeBytes: 10,
+  });
+
+export const sampleSpec = (name: string, rest: Partial<ContainerSpec> = {}): ContainerSpec =>
+  ContainerSpec.fromPartial({ name, image: "redis", ...rest });

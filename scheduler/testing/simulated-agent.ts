@@ -1,0 +1,265 @@
+/**
+ * An agent without containers: it does what its Desired says at once and reports it, as a real agent would, and each
+ * step of a migration can be held back or made to fail.
+ */
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { desiredSubject, REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import {
+  Desired,
+  MigrationPhase,
+  MigrationReport,
+  ObservedAllocation,
+  Report,
+  ReportReply,
+  Role,
+  type DesiredAllocation,
+} from "../../proto/gen/godwit/v1/agent.ts";
+import { AllocationState, DesiredState, type NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { connectionOptions } from "../log/connection.ts";
+import { sampleNode } from "./sample.ts";
+
+type Phase = MigrationPhase;
+
+export interface AgentScript {
+  /** Whether a side may go on to a phase now; default: always. */
+  readonly allows?: (phase: Phase, containerId: string) => boolean;
+  /** Makes a side report FAILED instead of a phase. */
+  readonly fails?: (phase: Phase, containerId: string) => string | undefined;
+}
+
+interface Held {
+  epoch: number;
+  state: AllocationState;
+  exitCode: number;
+  generation: number;
+}
+
+export class SimulatedAgent implements AsyncDisposable {
+  readonly info: NodeInfo;
+  readonly incarnation: string;
+  /** Containers on this host, frozen ones included. */
+  readonly held = new Map<string, Held>();
+  readonly replies: ReportReply[] = [];
+  readonly #migrations = new Map<string, MigrationReport>();
+  readonly #connection: NatsConnection;
+  readonly #timer: NodeJS.Timeout;
+  script: AgentScript;
+  #desired: Desired | undefined;
+  #muted = false;
+  #reporting: Promise<void> | undefined;
+  #reportAgain = false;
+
+  private constructor(connection: NatsConnection, info: NodeInfo, incarnation: string, script: AgentScript) {
+    this.#connection = connection;
+    this.info = info;
+    this.incarnation = incarnation;
+    this.script = script;
+    connection.subscribe(desiredSubject(info.name), {
+      callback: (error, message) => {
+        if (error === null) this.#take(Desired.decode(message.data));
+      },
+    });
+    this.#timer = setInterval(() => this.act(), 50);
+    this.act();
+  }
+
+  static async start(
+    url: string,
+    name: string,
+    options: { incarnation?: string; script?: AgentScript; info?: Partial<NodeInfo> } = {},
+  ): Promise<SimulatedAgent> {
+    const connection = await connect({ servers: url, ...connectionOptions });
+    return new SimulatedAgent(
+      connection,
+      sampleNode(name, options.info),
+      options.incarnation ?? `i-${name}`,
+      options.script ?? {},
+    );
+  }
+
+  get desired(): Desired | undefined {
+    return this.#desired;
+  }
+  roleOf(containerId: string): Role | undefined {
+    return this.#desired?.allocations.find((allocation) => allocation.containerId === containerId)?.role;
+  }
+  /** Stops reporting, as if the host were cut off. */
+  mute(muted: boolean): void {
+    this.#muted = muted;
+    if (!muted) this.act();
+  }
+  /** As if the container's first process ended. */
+  exit(containerId: string, exitCode: number): void {
+    const held = this.held.get(containerId);
+    if (held !== undefined) Object.assign(held, { state: AllocationState.EXITED, exitCode });
+    this.act();
+  }
+  /** As if the agent was killed: what it knew of migrations is gone, containers stay. */
+  forgetMigrations(): void {
+    this.#migrations.clear();
+  }
+
+  /** Does what is to be done and reports. */
+  act(): void {
+    if (this.#desired !== undefined) this.#follow(this.#desired);
+    this.#report();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    this.#muted = true;
+    await this.#connection.close();
+    await this.#reporting;
+  }
+
+  #take(desired: Desired): void {
+    const current = this.#desired;
+    const older =
+      current !== undefined &&
+      (desired.leaderEpoch < current.leaderEpoch ||
+        (desired.leaderEpoch === current.leaderEpoch && desired.revision <= current.revision));
+    if (older) return;
+    this.#desired = desired;
+    this.act();
+  }
+
+  #follow(desired: Desired): void {
+    const named = new Map(desired.allocations.map((allocation) => [allocation.containerId, allocation]));
+    for (const id of this.held.keys()) if (!named.has(id)) this.held.delete(id);
+    const orders = new Set(desired.allocations.map((allocation) => allocation.migration?.id));
+    for (const id of this.#migrations.keys()) if (!orders.has(id)) this.#migrations.delete(id);
+    for (const allocation of desired.allocations) this.#step(allocation);
+  }
+
+  #step(allocation: DesiredAllocation): void {
+    switch (allocation.role) {
+      case Role.SOURCE:
+        this.#run(allocation);
+        this.#stepSource(allocation);
+        return;
+      case Role.TARGET:
+        this.#advance(allocation, [MigrationPhase.PREPARING, MigrationPhase.READY, MigrationPhase.RECEIVING]);
+        if (this.#phaseOf(allocation) === MigrationPhase.RECEIVING && this.#peerHasSent(allocation))
+          this.#advance(allocation, [MigrationPhase.RECEIVING, MigrationPhase.RESTORED]);
+        return;
+      case Role.RELEASED:
+        this.#advance(allocation, [MigrationPhase.RELEASED]);
+        if (this.#phaseOf(allocation) === MigrationPhase.RELEASED) this.held.delete(allocation.containerId);
+        return;
+      default:
+        if (allocation.migration?.switched === true) {
+          this.#advance(allocation, [MigrationPhase.RUNNING]);
+          if (this.#phaseOf(allocation) !== MigrationPhase.RUNNING) return;
+        }
+        this.#run(allocation);
+    }
+  }
+
+  /** What the two sides would see of each other's stream goes through this shared board. */
+  static readonly sent = new Set<string>();
+  #peerHasSent(allocation: DesiredAllocation): boolean {
+    return SimulatedAgent.sent.has(allocation.migration?.id ?? "");
+  }
+
+  #stepSource(allocation: DesiredAllocation): void {
+    if (allocation.migration?.copy !== true) return;
+    this.#advance(allocation, [MigrationPhase.COPYING, MigrationPhase.FROZEN, MigrationPhase.DUMPED]);
+    const held = this.held.get(allocation.containerId);
+    const phase = this.#phaseOf(allocation);
+    if (phase === MigrationPhase.FROZEN || phase === MigrationPhase.DUMPED)
+      if (held !== undefined) held.state = AllocationState.FROZEN;
+    if (phase === MigrationPhase.DUMPED) SimulatedAgent.sent.add(allocation.migration.id);
+  }
+
+  #run({ containerId, desired, epoch, restartGeneration, role }: DesiredAllocation): void {
+    const held = this.held.get(containerId);
+    if (held === undefined || held.generation < restartGeneration) {
+      const state = desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING;
+      this.held.set(containerId, { epoch, state, exitCode: 0, generation: restartGeneration });
+      return;
+    }
+    held.epoch = epoch;
+    if (desired === DesiredState.STOPPED && held.state !== AllocationState.EXITED)
+      Object.assign(held, { state: AllocationState.EXITED, exitCode: 143 });
+    // The owner again, after an abort: thaw.
+    if (role === Role.OWNER && held.state === AllocationState.FROZEN) held.state = AllocationState.RUNNING;
+  }
+
+  #phaseOf(allocation: DesiredAllocation): Phase | undefined {
+    return this.#migrations.get(allocation.migration?.id ?? "")?.phase;
+  }
+
+  #advance(allocation: DesiredAllocation, phases: readonly Phase[]): void {
+    const id = allocation.migration?.id ?? "";
+    for (;;) {
+      const now = this.#phaseOf(allocation);
+      if (now === MigrationPhase.FAILED) return;
+      const next = now === undefined || !phases.includes(now) ? phases[0] : phases[phases.indexOf(now) + 1];
+      if (next === undefined || this.script.allows?.(next, allocation.containerId) === false) return;
+      const error = this.script.fails?.(next, allocation.containerId);
+      this.#migrations.set(
+        id,
+        MigrationReport.fromPartial({
+          id,
+          containerId: allocation.containerId,
+          role: allocation.role,
+          phase: error === undefined ? next : MigrationPhase.FAILED,
+          error: error ?? "",
+          figures: this.#figures(next),
+        }),
+      );
+    }
+  }
+
+  #figures(phase: Phase): MigrationFigures {
+    if (phase === MigrationPhase.RELEASED)
+      return MigrationFigures.fromPartial({ freezeMs: 1, dumpMs: 60, sentBytes: 4096 });
+    if (phase === MigrationPhase.RUNNING)
+      return MigrationFigures.fromPartial({ restoreMs: 40, blackoutMs: 120 });
+    return MigrationFigures.fromPartial({});
+  }
+
+  #report(): void {
+    if (this.#reporting !== undefined) {
+      this.#reportAgain = true;
+      return;
+    }
+    this.#reportAgain = false;
+    this.#reporting = this.#sendReport().finally(() => {
+      this.#reporting = undefined;
+      if (this.#reportAgain && !this.#muted) this.#report();
+    });
+  }
+
+  async #sendReport(): Promise<void> {
+    if (this.#muted || this.#connection.isClosed()) return;
+    const report = Report.fromPartial({
+      info: this.info,
+      incarnation: this.incarnation,
+      desiredRevision: this.#desired?.revision ?? 0,
+      allocations: [...this.held].map(([containerId, held]) =>
+        ObservedAllocation.fromPartial({
+          containerId,
+          epoch: held.epoch,
+          state: held.state,
+          exitCode: held.exitCode,
+          restartGeneration: held.generation,
+          memoryBytes: 1234,
+        }),
+      ),
+      migrations: [...this.#migrations.values()],
+    });
+    let reply: ReportReply;
+    try {
+      const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
+        timeout: 1_000,
+      });
+      reply = ReportReply.decode(message.data);
+    } catch {
+      return; // no leader right now: the next report is due soon anyway
+    }
+    this.replies.push(reply);
+    if (reply.desired !== undefined) this.#take(reply.desired);
+  }
+}
