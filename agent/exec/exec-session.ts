@@ -13,8 +13,10 @@ import { RuncExec } from "./runc-exec.ts";
 export const INITIAL_CREDIT_BYTES = 256 * 1024;
 /** Credit beyond this counts for nothing. */
 const MAXIMUM_CREDIT_BYTES = 4 * 1024 * 1024;
-/** Input that the process has not taken yet. Credit frames to the client tell what it has. */
-export const INPUT_LIMIT_BYTES = 1024 * 1024;
+/** Input that the client may send before it is told, by credit frames, that some was taken. */
+export const INPUT_WINDOW_BYTES = 512 * 1024;
+/** More input than this that the process has not taken: the client does not keep to its window. */
+const INPUT_LIMIT_BYTES = 1024 * 1024;
 const FRAME_BYTES = 64 * 1024;
 /** Credit for input is given in steps, not for each key. */
 const INPUT_CREDIT_STEP_BYTES = 128 * 1024;
@@ -47,7 +49,8 @@ export class ExecSession {
   readonly #resolveEnded: (clean: boolean) => void;
   #exec: RuncExec | undefined;
   #input: Subscription | undefined;
-  #inputSequence = 0;
+  /** Clients begin with 0 or 1. */
+  #nextInput: number | undefined;
   #outputSequence = 0;
   #untoldInputBytes = 0;
 
@@ -74,10 +77,13 @@ export class ExecSession {
       this.#exec = exec;
       this.#input = this.#options.connection.subscribe(this.#options.inputSubject, {
         callback: (error, message) => {
-          if (error === null) this.#takeFrame(message.data);
-          else this.end(`the client's frames cannot be received: ${error.message}`);
+          if (error !== null) this.end(`the client's frames cannot be received: ${error.message}`);
+          else this.#takeFrame(message.data);
+          // A client that asks whether its session is still there is spared the time-out.
+          if (error === null && message.reply !== undefined && message.reply !== "") message.respond();
         },
       });
+      if (this.#options.open.stdin) this.#send({ $case: "credit", value: INPUT_WINDOW_BYTES });
       opened();
       let outcome: ExecOutcome;
       try {
@@ -133,13 +139,14 @@ export class ExecSession {
     try {
       const { sequence, frame } = ExecFrame.decode(bytes);
       if (sequence === 0 && frame === undefined) return; // asks whether we are here
-      this.#inputSequence += 1;
-      if (sequence !== this.#inputSequence) {
+      this.#nextInput ??= Math.min(sequence, 1);
+      if (sequence !== this.#nextInput) {
         throw new GodwitError(
           "unavailable",
           "a frame of the client was lost on its way; run the command again",
         );
       }
+      this.#nextInput += 1;
       if (frame !== undefined) this.#act(frame);
     } catch (error) {
       this.end(GodwitError.from(error).message);

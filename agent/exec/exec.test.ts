@@ -136,7 +136,7 @@ test("much input, as fast as the process takes it", async () => {
   using client = await shell("sleep 0.3; wc -c", { stdin: true });
   const piece = Buffer.alloc(64 * 1024, "x");
   for (let sent = 0; sent < 8 * 1024 * 1024; sent += piece.length) {
-    await client.until("credit", () => sent - client.inputCreditBytes <= 768 * 1024);
+    await client.until("credit", () => sent + piece.length <= client.inputCreditBytes);
     client.send({ $case: "stdin", value: piece });
   }
   client.send({ $case: "stdinClosed", value: true });
