@@ -34,7 +34,7 @@ export class Shape {
 
   string(): string {
     if (typeof this.#value !== "string") this.#wrong("a string");
-    return this.#value as string;
+    return this.#value;
   }
   optionalString(): string {
     return this.absent ? "" : this.string();

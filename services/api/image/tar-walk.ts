@@ -26,9 +26,10 @@ export async function walkTar(
 ): Promise<void> {
   const parser = extract();
   const { promise: closed, resolve: onClosed } = Promise.withResolvers<void>();
-  const state: { failure?: unknown; last: string } = { last: "" };
-  parser.on("error", (error: unknown) => {
-    state.failure ??= error;
+  const state: { refusal?: GodwitError; damage?: Error; last: string } = { last: "" };
+  const failed = (): boolean => state.refusal !== undefined || state.damage !== undefined;
+  parser.on("error", (error: Error) => {
+    state.damage ??= error;
   });
   parser.on("close", () => onClosed());
   parser.on("entry", (described, stream, next) => {
@@ -36,8 +37,8 @@ export async function walkTar(
     try {
       visit(header);
     } catch (error) {
-      state.failure ??= error;
-      next(GodwitError.from(error));
+      state.refusal ??= GodwitError.from(error);
+      next(state.refusal);
       return;
     }
     state.last = header.name;
@@ -46,7 +47,7 @@ export async function walkTar(
   });
   try {
     for await (const chunk of chunks) {
-      if (state.failure !== undefined) break;
+      if (failed()) break;
       if (parser.write(chunk)) continue;
       const { promise: drained, resolve } = Promise.withResolvers<void>();
       const onDrain = (): void => resolve();
@@ -54,20 +55,18 @@ export async function walkTar(
       await Promise.race([drained, closed]);
       parser.off("drain", onDrain);
     }
-    if (state.failure === undefined) parser.end(null);
-    else parser.destroy();
+    if (failed()) parser.destroy();
+    else parser.end(null);
     await closed;
   } finally {
     parser.destroy();
   }
-  if (state.failure === undefined) return;
-  if (state.failure instanceof GodwitError) {
-    throw new GodwitError(state.failure.code, `${where}: ${state.failure.message}`, { cause: state.failure });
-  }
-  const detail = state.failure instanceof Error ? state.failure.message : String(state.failure);
-  const place = state.last === "" ? "at its very beginning" : `after entry ${JSON.stringify(state.last)}`;
-  const why = /unexpected end/i.test(detail)
-    ? "it is cut short"
-    : `it is not a whole tar archive (${detail})`;
-  throw new GodwitError("corrupt", `${where}: ${why} ${place}`, { cause: state.failure });
+  const { refusal, damage, last } = state;
+  if (refusal !== undefined)
+    throw new GodwitError(refusal.code, `${where}: ${refusal.message}`, { cause: refusal });
+  if (damage === undefined) return;
+  const place = last === "" ? "at its very beginning" : `after entry ${JSON.stringify(last)}`;
+  const cut = /unexpected end/i.test(damage.message);
+  const why = cut ? "it is cut short" : `it is not a whole tar archive (${damage.message})`;
+  throw new GodwitError("corrupt", `${where}: ${why} ${place}`, { cause: damage });
 }

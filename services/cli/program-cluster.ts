@@ -1,0 +1,192 @@
+/** Flags of the verbs that are about the cluster, its nodes, images and migrations. */
+import type { Command } from "commander";
+import type { ImageConfig } from "../../proto/gen/godwit/v1/spec.ts";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { addAssignment } from "./assignment.ts";
+import type { OutputFormat } from "./output.ts";
+import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
+import { parseCount, parseDurationMs, parseSinceMs } from "./quantity.ts";
+
+interface Common {
+  readonly api?: string;
+  readonly output: OutputFormat;
+}
+
+export function addClusterVerbs(program: Command): void {
+  program
+    .command("status")
+    .description("cluster, leader, log position, versions, warnings")
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (_: unknown, self: Command) => {
+      const { status } = await import("./verb/inspect.ts");
+      await status(self.optsWithGlobals<Common>());
+    });
+  addImageVerbs(program.command("image").description("images: import, ls, rm"));
+  program
+    .command("migrations")
+    .description("running and past migrations, with phases and times")
+    .argument("[id]")
+    .option("--container <name>", "only those of one container")
+    .option("--limit <number>", "the newest ones", (text: string) => parseCount(text, "number", 1), 100)
+    .option("--cancel <id>", "undo a running one: the container stays where it is")
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (id: string | undefined, _: unknown, self: Command) => {
+      const flags = self.optsWithGlobals<Common & { container?: string; limit: number; cancel?: string }>();
+      if (flags.cancel === undefined) {
+        const { migrations } = await import("./verb/inspect.ts");
+        await migrations(id, flags);
+      } else {
+        if (id !== undefined) throw new GodwitError("invalid", "--cancel takes the id; give no other");
+        const { cancel } = await import("./verb/move.ts");
+        await cancel(flags.cancel, flags);
+      }
+    });
+  addNodeVerbs(program.command("node").description("nodes: ls, cordon, uncordon, drain"));
+  program
+    .command("events")
+    .description("what happened")
+    .option("-f, --follow", "go on with what happens", false)
+    .option(
+      "--since <time>",
+      "a time, or how long ago: 10m",
+      (text: string) => parseSinceMs(text, Date.now()),
+      0,
+    )
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (_: unknown, self: Command) => {
+      const flags = self.optsWithGlobals<Common & { follow: boolean; since: number }>();
+      const { events } = await import("./verb/stream.ts");
+      await events({ ...flags, sinceMs: flags.since });
+    });
+  program
+    .command("version")
+    .description("version of this command; 'godwit status' says the cluster's")
+    .addOption(outputOption())
+    .action(async (_: unknown, self: Command) => {
+      const { version } = await import("./verb/version.ts");
+      await version(self.optsWithGlobals<Common>().output);
+    });
+}
+
+interface ImportFlags extends Common {
+  readonly format: string;
+  readonly entrypoint: string[];
+  readonly cmd: string[];
+  readonly env: { readonly [name: string]: string };
+  readonly workdir: string;
+  readonly user: string;
+}
+const more = (word: string, before: readonly string[]): string[] => [...before, word];
+const NO_WORDS: string[] = [];
+
+function addImageVerbs(image: Command): void {
+  image
+    .command("import")
+    .description("take in a root file system tar (.gz, .zst), a docker-archive or an OCI layout")
+    .argument("<name>")
+    .argument("<path>", "a file, the folder of an OCI layout, or - for standard input")
+    .option("--format <format>", "auto, tar, docker-archive or oci", "auto")
+    .option("--entrypoint <word>", "instead of the image's own; once for each word", more, NO_WORDS)
+    .option("--cmd <word>", "instead of the image's own; once for each word", more, NO_WORDS)
+    .option(
+      "-e, --env <name=value>",
+      "added to the image's own; may be given again",
+      (text: string, before: { [name: string]: string }) => addAssignment(text, before, "variable"),
+      {},
+    )
+    .option("-w, --workdir <path>", "instead of the image's own", "")
+    .option("-u, --user <user[:group]>", "instead of the image's own", "")
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (name: string, path: string, _: unknown, self: Command) => {
+      const flags = self.optsWithGlobals<ImportFlags>();
+      const env = Object.entries(flags.env).map(([key, value]) => `${key}=${value}`);
+      const config: ImageConfig = {
+        entrypoint: flags.entrypoint,
+        cmd: flags.cmd,
+        env,
+        workingDir: flags.workdir,
+        user: flags.user,
+      };
+      const { importImage } = await import("./verb/image.ts");
+      await importImage(name, path, { ...flags, config });
+    });
+  image
+    .command("ls")
+    .description("list images")
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (_: unknown, self: Command) => {
+      const { images } = await import("./verb/inspect.ts");
+      await images(self.optsWithGlobals<Common>());
+    });
+  image
+    .command("rm")
+    .description("remove images that no container uses")
+    .argument("<names...>")
+    .addOption(apiOption())
+    .action(async (names: string[], _: unknown, self: Command) => {
+      const { removeImages } = await import("./verb/image.ts");
+      await removeImages(names, self.optsWithGlobals());
+    });
+}
+
+interface DrainFlags extends Common {
+  readonly deadline: number;
+  readonly parallel: number;
+  readonly dryRun: boolean;
+  readonly force: boolean;
+  readonly detach: boolean;
+  readonly cancel: boolean;
+}
+
+function addNodeVerbs(node: Command): void {
+  node
+    .command("ls")
+    .description("list nodes")
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (_: unknown, self: Command) => {
+      const { nodes } = await import("./verb/inspect.ts");
+      await nodes(self.optsWithGlobals<Common>());
+    });
+  for (const [verb, text] of [
+    ["cordon", "place no new containers on nodes"],
+    ["uncordon", "place containers on nodes again"],
+  ] as const) {
+    node
+      .command(verb)
+      .description(text)
+      .argument("<nodes...>")
+      .addOption(apiOption())
+      .action(async (names: string[], _: unknown, self: Command) => {
+        const { setSchedulable } = await import("./verb/node.ts");
+        await setSchedulable(names, verb === "uncordon", self.optsWithGlobals());
+      });
+  }
+  node
+    .command("drain")
+    .description("cordon a node and move all its containers away")
+    .argument("<node>")
+    .option("--deadline <duration>", "give up after, such as 10m", parseDurationMs, 0)
+    .option(
+      "--parallel <number>",
+      "containers at a time",
+      (text: string) => parseCount(text, "number of containers", 1),
+      0,
+    )
+    .option("--dry-run", "only say what would go where", false)
+    .option("--force", "also containers whose migration policy forbids it", false)
+    .option("--cancel", "end a running drain", false)
+    .addOption(detachOption())
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (name: string, _: unknown, self: Command) => {
+      const flags = self.optsWithGlobals<DrainFlags>();
+      const { drain, cancelDrain } = await import("./verb/node.ts");
+      await (flags.cancel ? cancelDrain(name, flags) : drain(name, { ...flags, deadlineMs: flags.deadline }));
+    });
+}

@@ -1,0 +1,44 @@
+/** Cluster status and events as JSON and as lines. Pure. */
+import type { ClusterStatus, Event } from "../../../proto/gen/godwit/v1/api.ts";
+
+export function statusDocument(status: ClusterStatus): Record<string, unknown> {
+  return {
+    leader: status.leader,
+    epoch: status.epoch,
+    logSequence: status.logSequence,
+    snapshotSequence: status.snapshotSequence,
+    stateHash: status.stateHash,
+    versions: { godwit: status.version, nats: status.natsVersion },
+    nodes: { ready: status.nodesReady, total: status.nodesTotal },
+    containers: { running: status.containersRunning, total: status.containersTotal },
+    migrationsRunning: status.migrationsRunning,
+    warnings: status.warnings,
+  };
+}
+
+export function statusFields(status: ClusterStatus): (readonly [string, string])[] {
+  return [
+    ["Leader", `${status.leader} (epoch ${status.epoch})`],
+    [
+      "Log",
+      `at ${status.logSequence}, snapshot at ${status.snapshotSequence}, state ${status.stateHash.slice(0, 12)}`,
+    ],
+    ["Versions", `godwit ${status.version}, nats-server ${status.natsVersion}`],
+    ["Nodes", `${status.nodesReady} of ${status.nodesTotal} ready`],
+    ["Containers", `${status.containersRunning} of ${status.containersTotal} running`],
+    ["Migrations", `${status.migrationsRunning} running`],
+    ...status.warnings.map((warning) => ["Warning", warning] as const),
+  ];
+}
+
+export const eventRow = (event: Event): Record<string, unknown> => ({
+  at: new Date(event.atMs).toISOString(),
+  sequence: event.sequence,
+  kind: event.kind,
+  subject: event.subject,
+  message: event.message,
+});
+
+/** Fixed widths, so that lines that come one by one stand below each other. */
+export const eventLine = (event: Event): string =>
+  `${new Date(event.atMs).toISOString()}  ${event.kind.padEnd(22)}  ${event.subject.padEnd(16)}  ${event.message}`.trimEnd();

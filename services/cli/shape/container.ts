@@ -1,0 +1,123 @@
+/** Containers as JSON and as tables. Pure. */
+import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
+import type { Column } from "../output.ts";
+import { formatAge, formatBytes, formatCpus, formatDuration } from "../quantity.ts";
+import { policyWord, restartWord, textOrNull, timeOrNull } from "./words.ts";
+
+/** The address without its prefix length: what one connects to. */
+const plainAddress = (address: string): string => address.split("/", 1)[0] ?? "";
+const labelText = (labels: { readonly [key: string]: string }): string =>
+  Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .sort()
+    .join(",");
+const dash = (text: string): string => (text === "" ? "-" : text);
+
+/** The fields of `ps`; scripts rely on the first nine. */
+export function containerRow(info: ContainerInfo): Record<string, unknown> {
+  return {
+    name: info.spec?.name ?? info.id,
+    id: info.id,
+    image: info.spec?.image ?? "",
+    node: info.node,
+    state: info.state,
+    address: plainAddress(info.address),
+    restarts: info.restarts,
+    epoch: info.epoch,
+    labels: info.spec?.labels ?? {},
+    message: textOrNull(info.message),
+    createdAt: timeOrNull(info.createdAtMs),
+  };
+}
+
+/** Everything about one container. */
+export function containerDetail(info: ContainerInfo): Record<string, unknown> {
+  const { spec } = info;
+  return {
+    ...containerRow(info),
+    desired: info.desired,
+    exitCode:
+      info.state === "exited" || info.state === "failed" || info.state === "stopped" ? info.exitCode : null,
+    memoryBytes: info.memoryBytes,
+    migration: textOrNull(info.migrationId),
+    spec:
+      spec === undefined
+        ? null
+        : {
+            name: spec.name,
+            image: spec.image,
+            imageDigest: spec.imageDigest,
+            command: spec.command,
+            env: spec.env,
+            workingDir: spec.workingDir,
+            user: spec.user,
+            limits: {
+              memoryBytes: spec.limits?.memoryBytes ?? 0,
+              cpus: (spec.limits?.cpuMillis ?? 0) / 1000,
+              pids: spec.limits?.pids ?? 0,
+              diskBytes: spec.limits?.diskBytes ?? 0,
+            },
+            restart: restartWord(spec.restart),
+            migration: policyWord(spec.migration),
+            blackoutBudgetMs: spec.blackoutBudgetMs,
+            labels: spec.labels,
+            node: textOrNull(spec.node),
+            stopGraceSeconds: spec.stopGraceSeconds,
+          },
+  };
+}
+
+export function containerColumns(nowMs: number): Column<ContainerInfo>[] {
+  return [
+    { title: "NAME", cell: (info) => info.spec?.name ?? info.id },
+    { title: "ID", cell: (info) => info.id, wide: true },
+    { title: "IMAGE", cell: (info) => info.spec?.image ?? "" },
+    { title: "NODE", cell: (info) => dash(info.node) },
+    { title: "STATE", cell: (info) => info.state },
+    { title: "ADDRESS", cell: (info) => dash(plainAddress(info.address)) },
+    { title: "RESTARTS", cell: (info) => String(info.restarts), right: true },
+    {
+      title: "MEMORY",
+      cell: (info) => (info.memoryBytes === 0 ? "-" : formatBytes(info.memoryBytes)),
+      right: true,
+    },
+    { title: "AGE", cell: (info) => formatAge(nowMs - info.createdAtMs), right: true },
+    { title: "EPOCH", cell: (info) => String(info.epoch), right: true, wide: true },
+    { title: "LABELS", cell: (info) => dash(labelText(info.spec?.labels ?? {})), wide: true },
+    { title: "MESSAGE", cell: (info) => info.message, wide: true },
+  ];
+}
+
+export function containerFields(info: ContainerInfo, nowMs: number): (readonly [string, string])[] {
+  const { spec } = info;
+  const limits = spec?.limits;
+  const limit = (value: number, text: string): string => (value === 0 ? "none" : text);
+  const rows: (readonly [string, string])[] = [
+    ["Name", spec?.name ?? info.id],
+    ["Id", info.id],
+    ["State", info.message === "" ? info.state : `${info.state}: ${info.message}`],
+    ["Desired", info.desired],
+    ["Node", dash(info.node)],
+    ["Epoch", String(info.epoch)],
+    ["Address", dash(plainAddress(info.address))],
+    ["Image", `${spec?.image ?? ""} (${spec?.imageDigest ?? ""})`],
+    ["Command", spec === undefined || spec.command.length === 0 ? "the image's own" : spec.command.join(" ")],
+    ["Restarts", String(info.restarts)],
+    [
+      "Memory",
+      `${formatBytes(info.memoryBytes)}, limit ${limit(limits?.memoryBytes ?? 0, formatBytes(limits?.memoryBytes ?? 0))}`,
+    ],
+    ["Cpus", limit(limits?.cpuMillis ?? 0, formatCpus(limits?.cpuMillis ?? 0))],
+    ["Pids", limit(limits?.pids ?? 0, String(limits?.pids ?? 0))],
+    ["Disk", limit(limits?.diskBytes ?? 0, formatBytes(limits?.diskBytes ?? 0))],
+    ["Restart", spec === undefined ? "-" : restartWord(spec.restart)],
+    [
+      "Migration",
+      `${spec === undefined ? "-" : policyWord(spec.migration)}, blackout budget ${limit(spec?.blackoutBudgetMs ?? 0, formatDuration(spec?.blackoutBudgetMs ?? 0))}`,
+    ],
+    ["Labels", dash(labelText(spec?.labels ?? {}))],
+    ["Created", `${formatAge(nowMs - info.createdAtMs)} ago`],
+  ];
+  if (info.migrationId !== "") rows.push(["Moving", info.migrationId]);
+  return rows;
+}

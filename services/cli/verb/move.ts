@@ -1,0 +1,72 @@
+/** `move`, and cancelling a migration. */
+import type { MigrationInfo } from "../../../proto/gen/godwit/v1/api.ts";
+import type { MigrationMode } from "../../../proto/gen/godwit/v1/spec.ts";
+import type { ApiClient } from "../api-client.ts";
+import { EXIT, ExitWith } from "../failure.ts";
+import { followStream } from "../follow.ts";
+import { printJson, type OutputFormat } from "../output.ts";
+import { startProgress } from "../progress.ts";
+import { connectApi, say, waitInterruptibly } from "../session.ts";
+import { migrationRow, migrationSummary } from "../shape/migration.ts";
+
+export interface MoveOptions {
+  readonly api?: string;
+  readonly output: OutputFormat;
+  readonly mode: MigrationMode;
+  readonly blackoutBudgetMs: number;
+  readonly dryRun: boolean;
+  readonly detach: boolean;
+}
+
+export async function move(nameOrId: string, node: string, options: MoveOptions): Promise<void> {
+  using api = await connectApi(options.api);
+  const { mode, blackoutBudgetMs, dryRun } = options;
+  const started = await api.call("move", { nameOrId, node, mode, blackoutBudgetMs, dryRun });
+  const hint = (): string =>
+    `the migration goes on; follow it with 'godwit migrations ${started.id}', undo it with 'godwit migrations --cancel ${started.id}'`;
+  const info =
+    dryRun || options.detach
+      ? started
+      : await waitInterruptibly(hint, (signal) => ended(api, started, signal));
+  if (options.output === "json") printJson(migrationRow(info));
+  if (info.state === "aborted")
+    throw new ExitWith(EXIT.failed, `${info.container} stays on ${info.from}: ${info.error}`);
+  if (options.output === "json") return;
+  say(
+    options.detach && !dryRun
+      ? `${info.container} is on its way from ${info.from} to ${info.to}; follow it with 'godwit migrations ${info.id}'`
+      : migrationSummary(info),
+  );
+}
+
+async function ended(api: ApiClient, started: MigrationInfo, signal: AbortSignal): Promise<MigrationInfo> {
+  using progress = await startProgress();
+  let last = started;
+  for await (const info of followStream(() => api.stub.watchMigration({ id: started.id }), signal)) {
+    last = info;
+    progress.update(
+      info.bytesDone,
+      info.bytesTotal,
+      `${info.from} → ${info.to} ${info.phase === "" ? info.state : info.phase}`,
+    );
+  }
+  if (last.state === "finished" || last.state === "aborted") return last;
+  throw new ExitWith(
+    EXIT.failed,
+    `the migration ${started.id} was lost sight of while it was ${last.state}; look with 'godwit migrations ${started.id}'`,
+  );
+}
+
+export async function cancel(
+  id: string,
+  options: { readonly api?: string; readonly output: OutputFormat },
+): Promise<void> {
+  using api = await connectApi(options.api);
+  const asked = await api.call("cancelMigration", { id });
+  const hint = (): string => `the cancellation is recorded; follow it with 'godwit migrations ${asked.id}'`;
+  const info = await waitInterruptibly(hint, (signal) => ended(api, asked, signal));
+  if (options.output === "json") printJson(migrationRow(info));
+  if (info.state === "finished")
+    throw new ExitWith(EXIT.refused, `too late: ${info.container} runs on ${info.to} already`);
+  if (options.output !== "json") say(`${info.container} stays on ${info.from}`);
+}

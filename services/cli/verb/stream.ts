@@ -1,0 +1,67 @@
+/** `logs` and `events`: lines until there are no more. */
+import type { Writable } from "node:stream";
+import { messagesOf } from "../api-client.ts";
+import { printJson, type OutputFormat } from "../output.ts";
+import { connectApi, waitInterruptibly } from "../session.ts";
+import { eventLine, eventRow } from "../shape/cluster.ts";
+
+export interface LogsOptions {
+  readonly api?: string;
+  readonly follow: boolean;
+  /** Negative: all. */
+  readonly tail: number;
+  readonly timestamps: boolean;
+}
+
+export async function logs(nameOrId: string, options: LogsOptions): Promise<void> {
+  using api = await connectApi(options.api);
+  const { follow, tail, timestamps } = options;
+  await waitInterruptibly(
+    () => "",
+    async (signal) => {
+      for await (const { stdout, stderr } of messagesOf(
+        api.stub.logs({ nameOrId, follow, tail, timestamps }),
+        signal,
+      )) {
+        if (stdout.length > 0) await write(process.stdout, stdout);
+        if (stderr.length > 0) await write(process.stderr, stderr);
+      }
+    },
+  );
+}
+
+export interface EventsOptions {
+  readonly api?: string;
+  readonly output: OutputFormat;
+  readonly follow: boolean;
+  readonly sinceMs: number;
+}
+
+/** As JSON one array, or with --follow one document a line. */
+export async function events(options: EventsOptions): Promise<void> {
+  using api = await connectApi(options.api);
+  const { follow, sinceMs } = options;
+  const all: unknown[] = [];
+  await waitInterruptibly(
+    () => "",
+    async (signal) => {
+      for await (const event of messagesOf(api.stub.events({ follow, sinceMs }), signal)) {
+        if (options.output !== "json") await write(process.stdout, `${printable(eventLine(event))}\n`);
+        else if (follow) await write(process.stdout, `${JSON.stringify(eventRow(event))}\n`);
+        else all.push(eventRow(event));
+      }
+    },
+  );
+  if (options.output === "json" && !follow) printJson(all);
+}
+
+// oxlint-disable-next-line no-control-regex
+const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
+
+/** Resolves when the stream takes more. */
+export async function write(stream: Writable, data: Buffer | string): Promise<void> {
+  if (stream.write(data)) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  stream.once("drain", resolve);
+  await promise;
+}
