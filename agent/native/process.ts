@@ -22,6 +22,9 @@ const setnsCall = libc.func("int setns(int fd, int flags)");
 const mountCall = libc.func(
   "int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)",
 );
+const sethostname = libc.func("int sethostname(const char *name, size_t length)");
+const setHandler = libc.func("void *signal(int number, void *handler)");
+const syscall = libc.func("long syscall(long number, ...)");
 const umount2 = libc.func("int umount2(const char *target, int flags)");
 
 const PR_SET_CHILD_SUBREAPER = 36;
@@ -177,4 +180,28 @@ const MNT_DETACH = 2;
 /** Takes a mount and all below it out of the tree; it goes for good when its last user does. */
 export function detachMount(target: string): void {
   if (umount2(target, MNT_DETACH) !== 0) throw failed(`umount ${target}`);
+}
+
+export function setHostName(name: string): void {
+  if (sethostname(name, Buffer.byteLength(name)) !== 0) throw failed("sethostname");
+}
+
+/** The same number on every architecture. */
+const SYS_CLOSE_RANGE = 436;
+const CLOSE_RANGE_CLOEXEC = 4;
+
+/**
+ * Becomes another program; the pid stays. Signals that Node ignores get their default meaning again, and no
+ * descriptor but 0, 1 and 2 is passed on.
+ * @param path of the program's file, in full
+ */
+export function replaceProcess(path: string, argv: readonly string[], environment: NodeJS.ProcessEnv): never {
+  for (const number of [constants.signals.SIGPIPE, constants.signals.SIGXFSZ]) setHandler(number, null);
+  const all = 0xffff_ffff;
+  if (Number(syscall(SYS_CLOSE_RANGE, "uint", 3, "uint", all, "uint", CLOSE_RANGE_CLOEXEC)) !== 0) {
+    throw failed("close_range");
+  }
+  if (process.execve === undefined) throw new GodwitError("unavailable", "Node 24 or later is needed");
+  process.execve(path, argv, environment);
+  throw new GodwitError("internal", `${path} cannot be executed`);
 }

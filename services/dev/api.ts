@@ -1,0 +1,64 @@
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { dirname } from "node:path";
+
+import { credentials, Metadata } from "@grpc/grpc-js";
+
+import { GodwitClient, type NodeSummary } from "../../proto/gen/godwit/v1/api.ts";
+
+const CALL_TIMEOUT_MS = 5_000;
+
+/** Where the CLI looks for an API that it was told nothing about. */
+export const ADDRESS_FILE = "/run/godwit/api";
+
+/** undefined while the API does not answer (yet). */
+export function listNodes(address: string): Promise<NodeSummary[] | undefined> {
+  const client = new GodwitClient(address, credentials.createInsecure());
+  return new Promise((resolve) => {
+    client.listNodes({}, new Metadata(), { deadline: Date.now() + CALL_TIMEOUT_MS }, (error, answer) => {
+      client.close();
+      resolve(error === null ? answer.nodes : undefined);
+    });
+  });
+}
+
+export const hasLease = (node: NodeSummary): boolean => node.state === "ready" && node.leaseMs > 0;
+
+/** Makes this API the one that the CLI finds by itself, unless another that lives is it already. */
+export async function announce(address: string): Promise<boolean> {
+  const other = announced();
+  if (other !== undefined && other !== address && (await listens(other))) return false;
+  mkdirSync(dirname(ADDRESS_FILE), { recursive: true, mode: 0o755 });
+  const draft = `${ADDRESS_FILE}.${process.pid}`;
+  writeFileSync(draft, `${address}\n`, { mode: 0o644 });
+  renameSync(draft, ADDRESS_FILE);
+  return true;
+}
+
+/** Takes the announcement back, if it is this API's. */
+export function withdraw(address: string): boolean {
+  if (announced() !== address) return false;
+  rmSync(ADDRESS_FILE, { force: true });
+  return true;
+}
+
+function announced(): string | undefined {
+  try {
+    return readFileSync(ADDRESS_FILE, "utf8").trim();
+  } catch {
+    return undefined; // nobody is
+  }
+}
+
+function listens(address: string): Promise<boolean> {
+  const path = address.replace(/^unix:/, "");
+  if (path === address) return Promise.resolve(true); // not one of ours: leave it alone
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once("error", () => resolve(false));
+  });
+}

@@ -1,0 +1,223 @@
+import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { isAlive, signalExactly } from "../../agent/native/process.ts";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { listNodes } from "./api.ts";
+import { devDown } from "./down.ts";
+import { lastWords } from "./launch.ts";
+import { type ClusterPlan, planCluster } from "./plan.ts";
+import { launchApi, launchNats } from "./processes.ts";
+import { canonicalDataDir, clusterGroups, type DevRecord, processLives, readRecord } from "./record.ts";
+import { waitFor } from "./wait.ts";
+
+const API_TIMEOUT_MS = 30_000;
+const NATS_TIMEOUT_MS = 20_000;
+const AGENT_TIMEOUT_MS = 20_000;
+const DEATH_TIMEOUT_MS = 10_000;
+
+export interface DevNode {
+  readonly name: string;
+  readonly netns: string;
+  /** Its address on the hosts' own network. */
+  readonly underlayAddress: string;
+  readonly shimPid: number;
+  /** The host's folder in each cgroup hierarchy, as seen from outside. */
+  readonly cgroupDirs: readonly string[];
+  readonly stateDir: string;
+  readonly dataDir: string;
+  readonly logPath: string;
+  /** Waits for one when the shim is just starting another. */
+  agentPid(): Promise<number>;
+}
+
+export interface CommandResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A cluster on this machine that is up. */
+export class DevCluster implements AsyncDisposable {
+  readonly dataDir: string;
+  /** For gRPC clients: "unix:/…". */
+  readonly api: string;
+  readonly nodes: readonly DevNode[];
+  readonly #plan: ClusterPlan;
+
+  private constructor(plan: ClusterPlan, record: DevRecord) {
+    this.#plan = plan;
+    this.dataDir = plan.dataDir;
+    this.api = `unix:${plan.apiSocketPath}`;
+    const groups = clusterGroups(record);
+    this.nodes = plan.nodes.map(({ name, netns, underlayAddress, stateDir, dataDir }) => ({
+      name,
+      netns,
+      underlayAddress,
+      stateDir,
+      dataDir,
+      shimPid: record.processes[name]?.pid ?? 0,
+      cgroupDirs: groups.map((group) => join(group, name)),
+      logPath: join(plan.logsDir, `${name}.log`),
+      agentPid: () => agentPid(name, stateDir),
+    }));
+  }
+
+  /** The cluster in this folder, whoever has started it. Throws "not-found" when there is none that is up. */
+  static open(path: string): DevCluster {
+    const dataDir = canonicalDataDir(path);
+    const record = readRecord(dataDir);
+    if (record?.state !== "up") {
+      throw new GodwitError(
+        "not-found",
+        `no cluster is up in ${dataDir}; start one with 'godwit dev up --data ${dataDir}'`,
+      );
+    }
+    return new DevCluster(planCluster(dataDir, record.nodeCount), record);
+  }
+
+  /** Names of recorded processes (hosts, "nats", "api") and whether they are alive. */
+  processes(): { name: string; pid: number; lives: boolean }[] {
+    const record = this.#record();
+    return Object.entries(record.processes).map(([name, process]) => ({
+      name,
+      pid: process.pid,
+      lives: processLives(record, process),
+    }));
+  }
+
+  node(name: string): DevNode {
+    const node = this.nodes.find((candidate) => candidate.name === name);
+    if (node !== undefined) return node;
+    const names = this.nodes.map((known) => known.name).join(", ");
+    throw new GodwitError("not-found", `no host is called '${name}'; there are ${names}`);
+  }
+
+  /** Starts a command inside a host: in its namespaces and its cgroups. The child's pid is the command's. */
+  exec(node: string, argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
+    const { name } = this.node(node);
+    return spawn(
+      process.execPath,
+      [join(import.meta.dirname, "enter.ts"), this.dataDir, name, ...argv],
+      options,
+    );
+  }
+
+  /** Like exec, to the end, with what the command wrote. */
+  async run(
+    node: string,
+    argv: readonly string[],
+    signal: AbortSignal = AbortSignal.timeout(60_000),
+  ): Promise<CommandResult> {
+    const child = this.exec(node, argv, { stdio: ["ignore", "pipe", "pipe"], signal, killSignal: "SIGKILL" });
+    let stdout = "";
+    let stderr = "";
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    const code = await new Promise<number>((resolve, reject) => {
+      child.once("error", (error) => reject(GodwitError.from(error)));
+      child.once("close", (exit) => resolve(exit ?? 128));
+    });
+    return { code, stdout, stderr };
+  }
+
+  /** SIGKILL. */
+  async killApi(): Promise<void> {
+    await this.#kill("api");
+  }
+
+  /** Ready when it returns. */
+  async startApi(signal?: AbortSignal): Promise<void> {
+    this.#mustBeDead("api");
+    const launched = launchApi(this.#plan, this.#record());
+    await waitFor(
+      async () => {
+        if (!launched.lives())
+          throw new GodwitError("unavailable", `the API has ended; ${lastWords(launched.log())}`);
+        return await listNodes(this.api);
+      },
+      API_TIMEOUT_MS,
+      () => `the API does not answer after ${API_TIMEOUT_MS / 1000} s; ${lastWords(launched.log())}`,
+      signal,
+    );
+  }
+
+  async restartApi(signal?: AbortSignal): Promise<void> {
+    await this.killApi();
+    await this.startApi(signal);
+  }
+
+  /** SIGKILL. */
+  async killNats(): Promise<void> {
+    await this.#kill("nats");
+  }
+
+  /** Takes connections when it returns. */
+  async startNats(signal?: AbortSignal): Promise<void> {
+    this.#mustBeDead("nats");
+    const launched = launchNats(this.#plan, this.#record());
+    await waitFor(
+      () => {
+        if (launched.isReady()) return true;
+        if (!launched.lives())
+          throw new GodwitError("unavailable", `nats-server has ended; ${lastWords(launched.log())}`);
+        return undefined;
+      },
+      NATS_TIMEOUT_MS,
+      () => `nats-server is not ready after ${NATS_TIMEOUT_MS / 1000} s; ${lastWords(launched.log())}`,
+      signal,
+    );
+  }
+
+  /** @returns what was removed */
+  down(): Promise<string[]> {
+    return devDown(this.dataDir);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.down();
+  }
+
+  #record(): DevRecord {
+    const record = readRecord(this.dataDir);
+    if (record === undefined) throw new GodwitError("not-found", `the cluster in ${this.dataDir} is down`);
+    return record;
+  }
+
+  #mustBeDead(name: string): void {
+    const record = this.#record();
+    if (processLives(record, record.processes[name]))
+      throw new GodwitError("exists", `${name} is running already`);
+  }
+
+  async #kill(name: string): Promise<void> {
+    const recorded = this.#record().processes[name];
+    if (recorded === undefined) return;
+    const { pid, startTicks } = recorded;
+    signalExactly(pid, startTicks, "SIGKILL");
+    const timeoutS = DEATH_TIMEOUT_MS / 1000;
+    await waitFor(
+      () => (isAlive(pid, startTicks) ? undefined : true),
+      DEATH_TIMEOUT_MS,
+      () => `${name} (process ${pid}) is alive ${timeoutS} s after SIGKILL`,
+    );
+  }
+}
+
+/** The shim writes down which agent it has started. */
+async function agentPid(name: string, stateDir: string): Promise<number> {
+  return waitFor(
+    () => {
+      try {
+        const text = readFileSync(join(stateDir, "agent.json"), "utf8");
+        const { pid, startTicks } = JSON.parse(text) as { pid: number; startTicks: number };
+        return isAlive(pid, startTicks) ? pid : undefined;
+      } catch {
+        return undefined; // not yet
+      }
+    },
+    AGENT_TIMEOUT_MS,
+    () => `no agent runs on ${name}; see the end of its log`,
+  );
+}

@@ -1,0 +1,110 @@
+import { writeFileSync } from "node:fs";
+import { availableParallelism, totalmem } from "node:os";
+import { join } from "node:path";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import { isPureV2 } from "./cgroups.ts";
+import { daemonEnvironment, launch, type Launched, type LaunchOrder } from "./launch.ts";
+import { agentUser, NATS_READY, passwordFile, SCHEDULER_USER } from "./nats.ts";
+import { type ClusterPlan, NATS_URL, type NodePlan } from "./plan.ts";
+import { findProgram } from "./programs.ts";
+import { clusterGroups, type DevRecord } from "./record.ts";
+
+/** What the processes of a cluster are started with. */
+export interface ProcessSettings {
+  readonly leaseMs?: number;
+  readonly snapshotEvery?: number;
+  readonly logLevel?: string;
+  /** Another program in place of agent/main.ts; for tests. */
+  readonly agentMain?: string;
+}
+
+const repository = join(import.meta.dirname, "../..");
+/** The group of nats-server and of the API. */
+export const CONTROL_GROUP = "ctl";
+/** A shim is to stay small: it is there once for each host, for ever. */
+const SHIM_FLAGS = ["--max-old-space-size=32", "--max-semi-space-size=1"];
+
+export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void {
+  const { leaseMs, snapshotEvery, logLevel = "info" } = settings;
+  writeJson(plan.apiConfigPath, {
+    schedulerId: `dev-${plan.key}`,
+    natsUrl: NATS_URL,
+    natsUser: SCHEDULER_USER,
+    natsPasswordFile: passwordFile(plan, SCHEDULER_USER),
+    listen: [`unix:${plan.apiSocketPath}`],
+    dataDir: plan.apiDataDir,
+    replicas: 1,
+    logLevel,
+    ...(leaseMs === undefined ? {} : { leaseMs }),
+    ...(snapshotEvery === undefined ? {} : { snapshotEvery }),
+  });
+  const memoryBytes = Math.floor(totalmem() / plan.nodes.length);
+  for (const { name, underlayAddress, stateDir, dataDir, configPath } of plan.nodes) {
+    writeJson(configPath, {
+      node: name,
+      stateDir,
+      dataDir,
+      natsUrl: NATS_URL,
+      natsUser: agentUser(name),
+      natsPasswordFile: passwordFile(plan, agentUser(name)),
+      underlayAddress,
+      memoryBytes,
+      cpuMillis: availableParallelism() * 1000,
+      logLevel,
+    });
+  }
+}
+
+export function launchNats(plan: ClusterPlan, record: DevRecord): Launched & { isReady(): boolean } {
+  const argv = [findProgram("nats-server"), "--config", plan.natsConfigPath];
+  const launched = launch("nats", join(plan.logsDir, "nats.log"), { ...control(plan, record), argv });
+  return { ...launched, isReady: () => launched.log().includes(NATS_READY) };
+}
+
+export function launchApi(plan: ClusterPlan, record: DevRecord): Launched {
+  const program = record.apiMain ?? join(repository, "services/api/main.ts");
+  const argv = [process.execPath, program, "--config", plan.apiConfigPath];
+  return launch("api", join(plan.logsDir, "api.log"), { ...control(plan, record), argv });
+}
+
+export function launchHost(
+  plan: ClusterPlan,
+  record: DevRecord,
+  node: NodePlan,
+  settings: ProcessSettings,
+): Launched {
+  const { hierarchies } = record;
+  const groups = clusterGroups(record).map((group) => join(group, node.name));
+  const [first] = groups;
+  if (first === undefined) throw new GodwitError("internal", "there is no cgroup hierarchy");
+  const shim = join(repository, "agent/shim/main.ts");
+  const agent = settings.agentMain === undefined ? [] : ["--agent", settings.agentMain];
+  return launch(node.name, join(plan.logsDir, `${node.name}.log`), {
+    dataDir: plan.dataDir,
+    clusterId: record.clusterId,
+    groups,
+    netnsPath: `/run/netns/${node.netns}`,
+    host: {
+      name: node.name,
+      hierarchies,
+      ...(isPureV2(hierarchies) ? { ownGroup: first } : {}),
+    },
+    argv: [process.execPath, ...SHIM_FLAGS, shim, "--config", node.configPath, ...agent],
+    environment: daemonEnvironment(),
+  });
+}
+
+function control(plan: ClusterPlan, record: DevRecord): Omit<LaunchOrder, "argv"> {
+  return {
+    dataDir: plan.dataDir,
+    clusterId: record.clusterId,
+    groups: clusterGroups(record).map((group) => join(group, CONTROL_GROUP)),
+    netnsPath: `/run/netns/${plan.controlNetns}`,
+    environment: daemonEnvironment(),
+  };
+}
+
+function writeJson(path: string, value: unknown): void {
+  writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600 });
+}

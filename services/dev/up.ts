@@ -1,0 +1,224 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+
+import { processStat } from "../../agent/native/process.ts";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { announce, hasLease, listNodes } from "./api.ts";
+import { clusterGroup, createGroup, isPureV2, readHierarchies } from "./cgroups.ts";
+import { DevCluster } from "./cluster.ts";
+import { devDown } from "./down.ts";
+import { createNetwork, listNetns } from "./ip.ts";
+import { lastWords, type Launched } from "./launch.ts";
+import { writeNatsConfig } from "./nats.ts";
+import { type ClusterPlan, planCluster } from "./plan.ts";
+import {
+  CONTROL_GROUP,
+  launchApi,
+  launchHost,
+  launchNats,
+  type ProcessSettings,
+  writeConfigs,
+} from "./processes.ts";
+import {
+  bootId,
+  canonicalDataDir,
+  createRecord,
+  type DevRecord,
+  processLives,
+  readRecord,
+  updateRecord,
+} from "./record.ts";
+import { waitFor } from "./wait.ts";
+
+export const DEFAULT_DATA_DIR = "/var/lib/godwit-dev";
+const DEFAULT_NODES = 3;
+const NATS_TIMEOUT_MS = 20_000;
+const API_TIMEOUT_MS = 45_000;
+const NODES_TIMEOUT_MS = 60_000;
+
+export interface DevUpOptions extends ProcessSettings {
+  /** Default /var/lib/godwit-dev. */
+  readonly dataDir?: string;
+  /** Default 3. */
+  readonly nodes?: number;
+  /** Make it the cluster that the CLI finds by itself, unless there is one that lives. Default true. */
+  readonly announce?: boolean;
+  /** Another program in place of services/api/main.ts; for tests. */
+  readonly apiMain?: string;
+  readonly signal?: AbortSignal;
+  /** Told of each step, in words for a person. */
+  readonly onProgress?: (step: string) => void;
+}
+
+/**
+ * Starts a cluster on this machine. When it returns, the API answers and every node is ready. When it fails,
+ * nothing is left of it.
+ */
+export async function devUp(options: DevUpOptions = {}): Promise<DevCluster> {
+  const { onProgress = () => undefined, signal = new AbortController().signal } = options;
+  if (process.getuid?.() !== 0)
+    throw new GodwitError("refused", "root is needed for namespaces and cgroups; run it with sudo");
+  const dataDir = canonicalDataDir(options.dataDir ?? DEFAULT_DATA_DIR);
+  const plan = planCluster(dataDir, options.nodes ?? DEFAULT_NODES);
+  await makeRoom(plan, onProgress);
+
+  const hierarchies = readHierarchies();
+  createRecord({
+    version: 1,
+    clusterId: randomBytes(8).toString("hex"),
+    bootId: bootId(),
+    dataDir,
+    state: "starting",
+    nodeCount: plan.nodes.length,
+    owner: { pid: process.pid, startTicks: processStat(process.pid)?.startTicks ?? 0 },
+    hierarchies,
+    processes: {},
+    ...(options.apiMain === undefined ? {} : { apiMain: options.apiMain }),
+  });
+  // One way back for whatever has been made by then.
+  const undo = new AsyncDisposableStack();
+  undo.defer(async () => void (await devDown(dataDir)));
+  try {
+    await start(plan, options, signal, onProgress);
+    updateRecord(dataDir, (record) => ({ ...record, owner: null, state: "up" }));
+    if (options.announce !== false) await announce(`unix:${plan.apiSocketPath}`);
+    return DevCluster.open(dataDir);
+  } catch (error) {
+    onProgress("failed; removing what was made");
+    const failure = signal.aborted ? GodwitError.from(signal.reason, "cancelled") : GodwitError.from(error);
+    try {
+      await undo.disposeAsync();
+    } catch (left) {
+      const { message, code } = failure;
+      throw new GodwitError(
+        code,
+        `${message} (and not all could be removed: ${GodwitError.from(left).message}; run 'godwit dev down --data ${dataDir}')`,
+        { cause: error },
+      );
+    }
+    throw failure;
+  }
+}
+
+/** Refuses where there is a cluster, or a folder of somebody else's; cleans up after one that is dead. */
+async function makeRoom(plan: ClusterPlan, onProgress: (step: string) => void): Promise<void> {
+  const { dataDir, key, markerPath } = plan;
+  const record = readRecord(dataDir);
+  if (record !== undefined) {
+    refuseLiving(record);
+    onProgress(
+      `removing what is left of a cluster that ${record.state === "up" ? "has died" : "was never finished"}`,
+    );
+    await devDown(dataDir);
+  } else if ((await listNetns(key)).length > 0) {
+    onProgress("removing what is left of a cluster whose folder is gone");
+    await devDown(dataDir);
+  }
+  if (!existsSync(dataDir)) return;
+  for (const name of readdirSync(dataDir)) {
+    const path = join(dataDir, name);
+    // A draft of the marker, from a start that was killed in its first moment.
+    if (path.startsWith(`${markerPath}.`)) rmSync(path);
+    else
+      throw new GodwitError(
+        "refused",
+        `${dataDir} is not empty and no cluster of 'godwit dev'; choose another --data`,
+      );
+  }
+}
+
+function refuseLiving(record: DevRecord): void {
+  const { dataDir, owner, state } = record;
+  if (owner !== null && processLives(record, owner)) {
+    const doing = state === "stopping" ? "taken down" : "started";
+    throw new GodwitError(
+      "exists",
+      `the cluster in ${dataDir} is just being ${doing} by process ${owner.pid}`,
+    );
+  }
+  const all = Object.values(record.processes);
+  const living = all.filter((process) => processLives(record, process));
+  if (state === "up" && living.length > 0) {
+    throw new GodwitError(
+      "exists",
+      `a cluster is up in ${dataDir} (${living.length} of its ${all.length} processes run); stop it first with 'godwit dev down --data ${dataDir}'`,
+    );
+  }
+}
+
+async function start(
+  plan: ClusterPlan,
+  options: DevUpOptions,
+  signal: AbortSignal,
+  onProgress: (step: string) => void,
+): Promise<void> {
+  const record = readRecord(plan.dataDir);
+  if (record === undefined) throw new GodwitError("internal", `${plan.markerPath} has vanished`);
+  for (const dir of [plan.logsDir, plan.secretsDir, plan.natsDir, plan.apiDataDir, plan.apiSocketDir]) {
+    mkdirSync(dir, { mode: 0o700 });
+  }
+  for (const { stateDir, dataDir } of plan.nodes) {
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  }
+  writeNatsConfig(plan);
+  writeConfigs(plan, options);
+
+  onProgress(`making the network: ${plan.nodes.length} hosts and a control namespace`);
+  await createNetwork(plan, signal);
+  const pureV2 = isPureV2(record.hierarchies);
+  for (const hierarchy of record.hierarchies) {
+    for (const name of [CONTROL_GROUP, ...plan.nodes.map((node) => node.name)]) {
+      createGroup(hierarchy, join(clusterGroup(hierarchy, plan.key), name), pureV2);
+    }
+  }
+
+  onProgress("starting nats-server");
+  const nats = launchNats(plan, record);
+  await waitFor(
+    () => (nats.isReady() ? true : failIfDead("nats-server", nats)),
+    NATS_TIMEOUT_MS,
+    () => `nats-server is not ready after ${NATS_TIMEOUT_MS / 1000} s; ${lastWords(nats.log())}`,
+    signal,
+  );
+
+  onProgress("starting the scheduler and the hosts");
+  const api = launchApi(plan, record);
+  const hosts = plan.nodes.map((node) => ({
+    name: node.name,
+    launched: launchHost(plan, record, node, options),
+  }));
+  const address = `unix:${plan.apiSocketPath}`;
+  await waitFor(
+    async () => (await listNodes(address)) ?? failIfDead("the API", api),
+    API_TIMEOUT_MS,
+    () => `the API does not answer after ${API_TIMEOUT_MS / 1000} s; ${lastWords(api.log())}`,
+    signal,
+  );
+
+  onProgress("waiting for the nodes");
+  let missing = hosts;
+  await waitFor(
+    async () => {
+      failIfDead("the API", api);
+      for (const { name, launched } of hosts) failIfDead(`host ${name}`, launched);
+      const ready = ((await listNodes(address)) ?? []).filter(hasLease).map((node) => node.name);
+      missing = hosts.filter(({ name }) => !ready.includes(name));
+      return missing.length === 0 ? true : undefined;
+    },
+    NODES_TIMEOUT_MS,
+    () => {
+      const names = missing.map(({ name }) => name).join(", ");
+      const [first] = missing;
+      return `not ready after ${NODES_TIMEOUT_MS / 1000} s: ${names}; ${lastWords(first?.launched.log() ?? "")}`;
+    },
+    signal,
+  );
+}
+
+function failIfDead(what: string, launched: Launched): undefined {
+  if (!launched.lives())
+    throw new GodwitError("unavailable", `${what} has ended; ${lastWords(launched.log())}`);
+  return undefined;
+}
