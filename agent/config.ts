@@ -38,11 +38,13 @@ export function readAgentConfig(path: string): AgentConfig {
     if (typeof value !== "string" || value === "") throw wrong(key, "a text");
     return value;
   };
-  const optionalText = (key: string): string | undefined => (parsed[key] === undefined ? undefined : text(key));
+  const optionalText = (key: string): string | undefined =>
+    parsed[key] === undefined ? undefined : text(key);
   const optionalCount = (key: string): number | undefined => {
     const value = parsed[key];
     if (value === undefined) return undefined;
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0) throw wrong(key, "a positive number");
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value <= 0)
+      throw wrong(key, "a positive number");
     return value;
   };
   const folder = (key: string): string => {

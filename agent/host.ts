@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import type { AgentConfig } from "./config.ts";
 import type { CgroupTree } from "./container/cgroup.ts";
 import type { Runc } from "./container/runc.ts";
-import type { ExecService } from "./exec/mod.ts";
+import type { ExecService } from "./exec/exec-service.ts";
 import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
 import type { ShimClient } from "./shim/client.ts";

@@ -14,10 +14,10 @@ import { type AgentConfig, findProgram, readAgentConfig, readSecret } from "./co
 import { environmentOf } from "./container/bundle.ts";
 import { CgroupTree } from "./container/cgroup.ts";
 import { Runc } from "./container/runc.ts";
-import { type ExecService, serveExec } from "./exec/mod.ts";
+import { type ExecService, serveExec } from "./exec/exec-service.ts";
 import type { Host } from "./host.ts";
 import { openImageStore } from "./image/mod.ts";
-import { serveLogs } from "./logs/mod.ts";
+import { serveLogs } from "./logs/logs-service.ts";
 import { describeNode } from "./node/host-info.ts";
 import { readIncarnation } from "./node/incarnation.ts";
 import { Node } from "./node/node.ts";
@@ -56,7 +56,12 @@ async function main(): Promise<void> {
   const stop = new AbortController();
   for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stop.abort());
 
-  for (const folder of [config.stateDir, `${config.stateDir}/runc`, `${config.stateDir}/exec`, config.dataDir]) {
+  for (const folder of [
+    config.stateDir,
+    `${config.stateDir}/runc`,
+    `${config.stateDir}/exec`,
+    config.dataDir,
+  ]) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
   await using stack = new AsyncDisposableStack();
@@ -117,7 +122,8 @@ async function main(): Promise<void> {
       node: config.node,
       logger,
       signal: stop.signal,
-      directoryOf: (id) => (node.container(id)?.record === undefined ? undefined : node.container(id)?.runtime.paths.log),
+      directoryOf: (id) =>
+        node.container(id)?.record === undefined ? undefined : node.container(id)?.runtime.paths.log,
     }),
   );
   node.onGone = (id, reason) => logs.end(id, reason);
@@ -125,7 +131,10 @@ async function main(): Promise<void> {
   stack.use(node);
   reporter.start(node);
   stack.use(reporter);
-  logger.info({ nats: config.natsUrl, criu: host.criuVersion, cgroups: host.cgroups.mode }, "the agent is up");
+  logger.info(
+    { nats: config.natsUrl, criu: host.criuVersion, cgroups: host.cgroups.mode },
+    "the agent is up",
+  );
   await new Promise<void>((resolve) => {
     if (stop.signal.aborted) resolve();
     stop.signal.addEventListener("abort", () => resolve(), { once: true });
