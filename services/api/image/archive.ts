@@ -47,7 +47,9 @@ export class ArchiveIndex {
     this.#spool = spool;
   }
 
+  /** Reads all headers; throws when the archive is no tar or not a whole one. */
   static async read(spool: SpoolFile): Promise<ArchiveIndex> {
+    await checkTarStart(spool);
     const index = new ArchiveIndex(spool);
     const wanted = new Set(["manifest.json", "oci-layout", "index.json"]);
     await walkTar(spool.read(), "the archive", (header) => {
@@ -60,6 +62,7 @@ export class ArchiveIndex {
         index.#files.set(path, { offset: 0, sizeBytes: 0, linkTo });
       }
     });
+    await checkTarEnd(spool);
     return index;
   }
 
@@ -127,24 +130,25 @@ export async function uncompressed(
   return folder.write(decompress(spool.read(), "the archive"), "the uncompressed archive", signal);
 }
 
-/** Throws unless `spool` begins like a tar archive and ends like one. */
-export async function checkTarEnds(spool: SpoolFile): Promise<void> {
+/** Throws `invalid` unless `spool` begins like a tar archive. */
+async function checkTarStart(spool: SpoolFile): Promise<void> {
   if (spool.sizeBytes === 0) throw new GodwitError("invalid", "the archive is empty");
   const magic = (await spool.slice(257, 5)).toString("latin1");
-  if (magic !== "ustar") {
-    throw new GodwitError(
-      "invalid",
-      "the file is neither a tar archive nor one compressed with gzip or zstd; give a root file system tar, a docker-archive or an OCI layout",
-    );
-  }
-  // Two blocks of zeros end a tar. Without this, one that was cut exactly between two entries would pass as whole.
+  if (magic === "ustar") return;
+  throw new GodwitError(
+    "invalid",
+    "the file is neither a tar archive nor one compressed with gzip or zstd; give a root file system tar, a docker-archive or an OCI layout",
+  );
+}
+
+/** Two blocks of zeros end a tar. Without this, one that was cut exactly between two entries would pass as whole. */
+async function checkTarEnd(spool: SpoolFile): Promise<void> {
   const tail = await spool.slice(Math.max(0, spool.sizeBytes - 512), 512);
-  if (tail.length < 512 || tail.some((byte) => byte !== 0)) {
-    throw new GodwitError(
-      "corrupt",
-      `the archive is cut short: it does not end with the zeros that end a tar (${spool.sizeBytes} bytes were received)`,
-    );
-  }
+  if (tail.length === 512 && tail.every((byte) => byte === 0)) return;
+  throw new GodwitError(
+    "corrupt",
+    `the archive is cut short: it does not end with the zeros that end a tar (${spool.sizeBytes} bytes were received)`,
+  );
 }
 
 export function detectFormat(index: ArchiveIndex): Exclude<Format, "auto"> {

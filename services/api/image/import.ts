@@ -5,7 +5,6 @@ import type { ImportImageHeader } from "../../../proto/gen/godwit/v1/api.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
 import {
   ArchiveIndex,
-  checkTarEnds,
   detectFormat,
   FORMATS,
   uncompressed,
@@ -49,7 +48,6 @@ export async function importImage(
   await using received = await settings.spool.write(chunks, "the archive", signal);
   await using unpacked = await uncompressed(received, settings.spool, signal);
   const archive = unpacked ?? received;
-  await checkTarEnds(archive);
   const source = await openArchive(archive, format, header.name);
   if (source.layers.length > MAX_LAYERS) {
     throw new GodwitError(

@@ -35,7 +35,7 @@ export class SpoolFolder {
   /** Writes all of `chunks` to a new file. `what` names the data in errors. */
   async write(chunks: AsyncIterable<Buffer>, what: string, signal: AbortSignal): Promise<SpoolFile> {
     const path = join(this.#path, `${randomBytes(8).toString("hex")}.part`);
-    const handle = await open(path, "wx", 0o600);
+    const handle = await open(path, "wx+", 0o600);
     try {
       const sizeBytes = await this.#fill(handle, chunks, what, signal);
       return new SpoolFile(path, handle, sizeBytes);

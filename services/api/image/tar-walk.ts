@@ -34,6 +34,8 @@ export async function walkTar(
   parser.on("close", () => onClosed());
   parser.on("entry", (described, stream, next) => {
     const header = described as unknown as TarHeader;
+    // It fails with its parser, which tells by itself.
+    stream.on("error", () => undefined);
     try {
       visit(header);
     } catch (error) {

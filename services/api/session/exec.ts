@@ -24,6 +24,8 @@ const MAX_QUEUED_BYTES = 4 * WINDOW_BYTES;
 /** How long a container on its way to another node is waited for. */
 const MOVE_TIMEOUT_MS = 30_000;
 const PROBE_MS = 5_000;
+/** The runtime could not start it (125), it cannot be executed (126), there is no such program (127). */
+const NEVER_RAN: ReadonlySet<number> = new Set([125, 126, 127]);
 const ADVICE = "run the command again";
 
 export async function* runExec(
@@ -97,6 +99,11 @@ export async function* runExec(
           break;
         case "exit":
           exited = true;
+          if (NEVER_RAN.has(frame.value.code) && frame.value.error !== "") {
+            yield { part: { $case: "stderr", value: Buffer.from(`godwit: ${frame.value.error}\n`) } };
+            yield { part: { $case: "exitCode", value: frame.value.code } };
+            return;
+          }
           await checkExit(scheduler, id, place, frame.value, signal);
           yield { part: { $case: "exitCode", value: frame.value.code } };
           return;

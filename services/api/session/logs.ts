@@ -22,6 +22,10 @@ const REOPEN_MS = 20_000;
 const MOVE_TIMEOUT_MS = 120_000;
 /** How long a followed log outlives its agent, which systemd or the operator starts again. */
 const AGENT_ABSENCE_MS = 60_000;
+/** And one that is only read. */
+const AGENT_PAUSE_MS = 5_000;
+/** A session that lived this long was sound: what ended it is new. */
+const SOUND_MS = 10_000;
 const RETRY_MS = 500;
 
 type Ending =
@@ -80,10 +84,12 @@ class LogSession {
       const place = await this.#place(signal);
       if (place === undefined) return;
       let ending: Ending;
+      const beganAtMs = performance.now();
       try {
         ending = yield* this.#session(place, signal);
         this.#absentSinceMs = undefined;
       } catch (error) {
+        if (performance.now() - beganAtMs > SOUND_MS) this.#absentSinceMs = undefined;
         await this.#mayRetry(GodwitError.from(error), place, signal);
         continue;
       }
@@ -200,13 +206,11 @@ class LogSession {
 
   /** Returns when another try makes sense; throws `error` when it does not. */
   async #mayRetry(error: GodwitError, place: Place, signal: AbortSignal): Promise<void> {
-    const moved =
-      placeOf(this.#scheduler, this.#id)?.node !== place.node || isMigrating(this.#scheduler, this.#id);
-    if (!this.#exists()) return; // which ends the log
-    if (signal.aborted || error.code !== "unavailable" || (!this.#request.follow && !moved)) throw error;
+    if (signal.aborted || error.code !== "unavailable") throw error;
     const nowMs = performance.now();
     this.#absentSinceMs ??= nowMs;
-    if (nowMs - this.#absentSinceMs > AGENT_ABSENCE_MS) throw error;
+    const moved = placeOf(this.#scheduler, this.#id)?.node !== place.node || isMigrating(this.#scheduler, this.#id);
+    if (nowMs - this.#absentSinceMs > (this.#request.follow || moved ? AGENT_ABSENCE_MS : AGENT_PAUSE_MS)) throw error;
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, RETRY_MS);
     signal.addEventListener("abort", () => resolve(), { once: true });
