@@ -29,20 +29,31 @@ export const planLeases = (cluster: Cluster, volatile: Volatile, leaseMs: number
     return [];
   });
 
-/** The freezing of a migrating container is seen in its migration; a log entry of its own would only hold up the switch. */
-const isMigrationFreeze = (cluster: Cluster, container: Container, observed: ObservedAllocation): boolean =>
+/**
+ * The freezing of a migrating container is seen in its migration; a log entry of its own would only hold up the switch.
+ * After an abort the source still says "frozen" until it has read that it is the owner again.
+ */
+const isMigrationFreeze = (
+  cluster: Cluster,
+  container: Container,
+  observed: ObservedAllocation,
+  current: boolean,
+): boolean =>
   observed.state === AllocationState.FROZEN &&
-  cluster.state.migrations[container.migrationId]?.state === MigrationState.RUNNING;
+  (!current || cluster.state.migrations[container.migrationId]?.state === MigrationState.RUNNING);
 
 export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] => {
   const commands: Command[] = [];
-  for (const [node, { report }] of volatile.nodes)
+  for (const [node, { current, report }] of volatile.nodes)
     for (const observed of report.allocations) {
       const container = cluster.state.containers[observed.containerId];
       const allocation = container?.allocation;
       if (container === undefined || allocation?.node !== node || allocation.epoch !== observed.epoch)
         continue;
-      if (observed.state === AllocationState.UNSPECIFIED || isMigrationFreeze(cluster, container, observed))
+      if (
+        observed.state === AllocationState.UNSPECIFIED ||
+        isMigrationFreeze(cluster, container, observed, current)
+      )
         continue;
       if (
         observed.state === allocation.state &&
