@@ -20,7 +20,7 @@ import {
   unshare,
 } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { enableControllers, joinGroup } from "./cgroups.ts";
+import { enableControllers, isPureV2, joinGroup } from "./cgroups.ts";
 import { type HostOrder, type LaunchOrder, OWN_GROUP } from "./launch.ts";
 import { readRecord } from "./record.ts";
 
@@ -49,9 +49,10 @@ function becomeHost(order: LaunchOrder, host: HostOrder): void {
   // criu.kdat is kept only on a tmpfs, and what a host keeps in /run is its own.
   mount("tmpfs", "/run", "tmpfs", MountFlag.noSuid | MountFlag.noDev, "mode=0755");
   renewSys(host);
-  if (host.ownGroup !== undefined) {
-    mkdirSync(join(host.ownGroup, OWN_GROUP), { recursive: true });
-    joinGroup(join("/sys/fs/cgroup", OWN_GROUP));
+  if (isPureV2(host.hierarchies)) {
+    const own = join("/sys/fs/cgroup", OWN_GROUP);
+    mkdirSync(own);
+    joinGroup(own);
     enableControllers("/sys/fs/cgroup");
   }
 }

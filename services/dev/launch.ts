@@ -21,8 +21,6 @@ export interface LaunchOrder {
 export interface HostOrder {
   readonly name: string;
   readonly hierarchies: readonly CgroupHierarchy[];
-  /** The host's group on a machine with v2 only; its processes then go one below. */
-  readonly ownGroup?: string;
 }
 
 /** On v2, the group of a host's own processes: the host's root group may hold none beside its children. */

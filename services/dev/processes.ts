@@ -2,8 +2,6 @@ import { writeFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 
-import { GodwitError } from "../../proto/contract/error.ts";
-import { isPureV2 } from "./cgroups.ts";
 import { daemonEnvironment, launch, type Launched, type LaunchOrder } from "./launch.ts";
 import { agentUser, NATS_READY, passwordFile, SCHEDULER_USER } from "./nats.ts";
 import { type ClusterPlan, NATS_URL, type NodePlan } from "./plan.ts";
@@ -76,8 +74,6 @@ export function launchHost(
 ): Launched {
   const { hierarchies } = record;
   const groups = clusterGroups(record).map((group) => join(group, node.name));
-  const [first] = groups;
-  if (first === undefined) throw new GodwitError("internal", "there is no cgroup hierarchy");
   const shim = join(repository, "agent/shim/main.ts");
   const agent = settings.agentMain === undefined ? [] : ["--agent", settings.agentMain];
   return launch(node.name, join(plan.logsDir, `${node.name}.log`), {
@@ -88,7 +84,6 @@ export function launchHost(
     host: {
       name: node.name,
       hierarchies,
-      ...(isPureV2(hierarchies) ? { ownGroup: first } : {}),
     },
     argv: [process.execPath, ...SHIM_FLAGS, shim, "--config", node.configPath, ...agent],
     environment: daemonEnvironment(),

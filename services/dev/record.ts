@@ -81,6 +81,7 @@ export function createRecord(record: DevRecord): void {
   try {
     linkSync(draft, path);
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw GodwitError.from(cause);
     throw new GodwitError("exists", `${record.dataDir} has just been taken by another 'godwit dev up'`, {
       cause,
     });

@@ -118,13 +118,18 @@ async function makeRoom(plan: ClusterPlan, onProgress: (step: string) => void): 
   if (!existsSync(dataDir)) return;
   for (const name of readdirSync(dataDir)) {
     const path = join(dataDir, name);
-    // A draft of the marker, from a start that was killed in its first moment.
-    if (path.startsWith(`${markerPath}.`)) rmSync(path);
-    else
-      throw new GodwitError(
-        "refused",
-        `${dataDir} is not empty and no cluster of 'godwit dev'; choose another --data`,
-      );
+    const draftOf = path.startsWith(`${markerPath}.`) ? Number(path.slice(markerPath.length + 1)) : undefined;
+    if (draftOf !== undefined) {
+      // A draft of the marker: of another that starts at this moment, or of one that was killed in its first.
+      if (processStat(draftOf) === undefined) rmSync(path);
+      continue;
+    }
+    const other = readRecord(dataDir);
+    if (other !== undefined) refuseLiving(other);
+    throw new GodwitError(
+      "refused",
+      `${dataDir} is not empty and no cluster of 'godwit dev'; choose another --data`,
+    );
   }
 }
 
