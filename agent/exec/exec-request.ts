@@ -50,6 +50,7 @@ export async function processOf(
   for (const [key, value] of Object.entries(open.env)) env.set(key, value);
   return {
     terminal: open.tty,
+    ...(open.tty ? { consoleSize: { height: open.rows || 24, width: open.columns || 80 } } : {}),
     user:
       user === ""
         ? { uid: 0, gid: 0, additionalGids: [] }

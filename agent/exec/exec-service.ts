@@ -175,7 +175,7 @@ class Service implements ExecService {
   async #start(open: ExecOpen, inputSubject: string): Promise<RuncExec> {
     const { host, scratchDir, logger } = this.#options;
     const { runcPath, runcArguments } = host;
-    const { containerId, stdin, rows, columns } = open;
+    const { containerId, stdin } = open;
     const process = await processOf(open, host.defaults(containerId), () =>
       initPidOf(runcPath, runcArguments, containerId, this.#stopping.signal),
     );
@@ -183,8 +183,6 @@ class Service implements ExecService {
       containerId,
       process,
       stdin,
-      rows: rows || 24,
-      columns: columns || 80,
       folder: join(scratchDir, inputSubject.slice(inputSubject.lastIndexOf(".") + 1)),
       runcPath,
       runcArguments,

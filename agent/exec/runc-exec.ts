@@ -22,6 +22,8 @@ export const LOG_FILE = "runc.log";
 /** The part of an OCI process that exec sets; capabilities and rlimits that are absent are the container's. */
 export interface OciProcess {
   readonly terminal: boolean;
+  /** The size that the terminal has from the start: runc copies that of ours a little after it. */
+  readonly consoleSize?: { readonly height: number; readonly width: number };
   readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
   readonly args: readonly string[];
   readonly env: readonly string[];
@@ -33,8 +35,6 @@ export interface ExecCommand {
   readonly containerId: string;
   readonly process: OciProcess;
   readonly stdin: boolean;
-  readonly rows: number;
-  readonly columns: number;
   /** Made by `start`, removed by `dispose`. */
   readonly folder: string;
   readonly runcPath: string;
@@ -82,7 +82,7 @@ export class RuncExec implements AsyncDisposable {
 
   private constructor(command: ExecCommand) {
     this.#command = command;
-    const pair = command.process.terminal ? openTerminal(command.rows, command.columns) : undefined;
+    const pair = command.process.terminal ? terminalOf(command.process) : undefined;
     try {
       this.#child = spawnRunc(command, pair);
     } catch (error) {
@@ -207,6 +207,10 @@ export class RuncExec implements AsyncDisposable {
     if (this.#killed) return { code: EXIT_KILLED, error: "" };
     return describeFailure(await readText(join(this.#command.folder, LOG_FILE)), code);
   }
+}
+
+function terminalOf({ consoleSize }: OciProcess): TerminalPair {
+  return openTerminal(consoleSize?.height ?? 24, consoleSize?.width ?? 80);
 }
 
 function spawnRunc(command: ExecCommand, pair: TerminalPair | undefined): ChildProcess {

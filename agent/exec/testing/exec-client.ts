@@ -74,7 +74,7 @@ export class ExecClient implements Disposable {
       if (condition()) resolve();
     };
     const timer = setTimeout(
-      () => reject(new Error(`waited for ${what}; there is: ${this.stdout.slice(-500)}`)),
+      () => reject(new Error(`waited for ${what}; there is: ${JSON.stringify(this.stdout.slice(-500))}`)),
       withinMs,
     );
     this.#watchers.add(look);
