@@ -27,7 +27,10 @@ export const hasLease = (node: NodeSummary): boolean => node.state === "ready" &
 /** Makes this API the one that the CLI finds by itself, unless another that lives is it already. */
 export async function announce(address: string): Promise<boolean> {
   const other = announced();
-  if (other !== undefined && other !== address && (await listens(other))) return false;
+  if (other !== undefined && other !== address) {
+    // An address on the network is none of ours: whoever wrote it knows why.
+    if (!other.startsWith("unix:") || (await listens(other.slice("unix:".length)))) return false;
+  }
   mkdirSync(dirname(ADDRESS_FILE), { recursive: true, mode: 0o755 });
   const draft = `${ADDRESS_FILE}.${process.pid}`;
   writeFileSync(draft, `${address}\n`, { mode: 0o644 });
@@ -42,7 +45,8 @@ export function withdraw(address: string): boolean {
   return true;
 }
 
-function announced(): string | undefined {
+/** The API that the CLI finds by itself. */
+export function announced(): string | undefined {
   try {
     return readFileSync(ADDRESS_FILE, "utf8").trim();
   } catch {
@@ -50,9 +54,8 @@ function announced(): string | undefined {
   }
 }
 
-function listens(address: string): Promise<boolean> {
-  const path = address.replace(/^unix:/, "");
-  if (path === address) return Promise.resolve(true); // not one of ours: leave it alone
+/** Whether somebody answers on this unix socket. */
+export function listens(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(path);
     probe.once("connect", () => {

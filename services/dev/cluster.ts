@@ -1,14 +1,14 @@
 import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { isAlive, signalExactly } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { listNodes } from "./api.ts";
+import { listens, listNodes } from "./api.ts";
 import { devDown } from "./down.ts";
 import { lastWords } from "./launch.ts";
 import { type ClusterPlan, planCluster } from "./plan.ts";
-import { launchApi, launchNats } from "./processes.ts";
+import { recordedAgent } from "./namespaces.ts";
+import { launchApi, launchNats, relaunchShim } from "./processes.ts";
 import { canonicalDataDir, clusterGroups, type DevRecord, processLives, readRecord } from "./record.ts";
 import { waitFor } from "./wait.ts";
 
@@ -22,7 +22,8 @@ export interface DevNode {
   readonly netns: string;
   /** Its address on the hosts' own network. */
   readonly underlayAddress: string;
-  readonly shimPid: number;
+  /** Changes with startShim. */
+  shimPid(): number;
   /** The host's folder in each cgroup hierarchy, as seen from outside. */
   readonly cgroupDirs: readonly string[];
   readonly stateDir: string;
@@ -57,7 +58,7 @@ export class DevCluster implements AsyncDisposable {
       underlayAddress,
       stateDir,
       dataDir,
-      shimPid: record.processes[name]?.pid ?? 0,
+      shimPid: () => this.#record().processes[name]?.pid ?? 0,
       cgroupDirs: groups.map((group) => join(group, name)),
       logPath: join(plan.logsDir, `${name}.log`),
       agentPid: () => agentPid(name, stateDir),
@@ -170,6 +171,30 @@ export class DevCluster implements AsyncDisposable {
     );
   }
 
+  /** SIGKILL. The host's agent goes on, and keeps the host's namespaces. */
+  async killShim(node: string): Promise<void> {
+    await this.#kill(this.node(node).name);
+  }
+
+  /** Answers its agent's client when it returns. */
+  async startShim(node: string, signal?: AbortSignal): Promise<void> {
+    const { name, stateDir } = this.node(node);
+    this.#mustBeDead(name);
+    const plan = this.#plan.nodes.find((candidate) => candidate.name === name);
+    if (plan === undefined) throw new GodwitError("internal", `${name} is not planned`);
+    const launched = relaunchShim(this.#plan, this.#record(), plan);
+    await waitFor(
+      async () => {
+        if (!launched.lives())
+          throw new GodwitError("unavailable", `the shim has ended; ${lastWords(launched.log())}`);
+        return (await listens(join(stateDir, "shim.sock"))) ? true : undefined;
+      },
+      AGENT_TIMEOUT_MS,
+      () => `the shim of ${name} does not answer; ${lastWords(launched.log())}`,
+      signal,
+    );
+  }
+
   /** @returns what was removed */
   down(): Promise<string[]> {
     return devDown(this.dataDir);
@@ -208,15 +233,7 @@ export class DevCluster implements AsyncDisposable {
 /** The shim writes down which agent it has started. */
 async function agentPid(name: string, stateDir: string): Promise<number> {
   return waitFor(
-    () => {
-      try {
-        const text = readFileSync(join(stateDir, "agent.json"), "utf8");
-        const { pid, startTicks } = JSON.parse(text) as { pid: number; startTicks: number };
-        return isAlive(pid, startTicks) ? pid : undefined;
-      } catch {
-        return undefined; // not yet
-      }
-    },
+    () => recordedAgent(stateDir)?.pid,
     AGENT_TIMEOUT_MS,
     () => `no agent runs on ${name}; see the end of its log`,
   );

@@ -59,7 +59,7 @@ describe("a cluster on one machine", () => {
         const pids = execFileSync("find", [dir, "-name", "cgroup.procs", "-exec", "cat", "{}", "+"], {
           encoding: "utf8",
         });
-        expect(pids.split("\n")).toContain(String(shimPid));
+        expect(pids.split("\n")).toContain(String(shimPid()));
       }
       const { stdout } = await cluster.run(name, [
         "sh",
@@ -168,7 +168,27 @@ describe("a cluster on one machine", () => {
       10_000,
       () => "no other agent",
     );
-    expect(processStat(next)?.parentPid).toBe(node?.shimPid);
+    expect(processStat(next)?.parentPid).toBe(node?.shimPid());
+  });
+
+  test("a killed shim leaves the host and its agent; another one takes over", async () => {
+    const node = cluster.node("n2");
+    const agent = await node.agentPid();
+    const before = node.shimPid();
+    await cluster.killShim("n2");
+    expect(await cluster.run("n2", ["hostname"])).toMatchObject({ code: 0, stdout: "n2\n" });
+    await cluster.startShim("n2");
+    expect(await node.agentPid()).toBe(agent);
+    expect(node.shimPid()).not.toBe(before);
+    const { stdout } = await cluster.run("n2", ["sh", "-c", "hostname; cat /proc/self/cgroup"]);
+    expect(
+      stdout
+        .trim()
+        .split("\n")
+        .slice(1)
+        .every((line) => /:\/(host)?$/.test(line)),
+    ).toBe(true);
+    await expect(cluster.startShim("n2")).rejects.toThrow(/running already/);
   });
 
   test("the API and nats-server can be killed and started again", async () => {

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 import { isAlive, processStat, signalExactly } from "../../agent/native/process.ts";
@@ -26,19 +27,25 @@ afterEach(async () => {
 const up = (options: Partial<Parameters<typeof devUp>[0]> = {}): Promise<DevCluster> =>
   devUp({ dataDir, nodes: 1, announce: false, agentMain, ...options });
 
-/** Starts `up` in a process of its own and answers at the step whose name begins like this. */
-async function startUpTo(step: string): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, "fixture/up.ts"), dataDir, "2"], {
+/** Starts `up` in a process of its own. */
+function startUp(...stopAt: string[]): ChildProcess {
+  return spawn(process.execPath, [join(import.meta.dirname, "fixture/up.ts"), dataDir, "2", ...stopAt], {
     stdio: ["ignore", "pipe", "inherit"],
   });
-  let text = "";
-  child.stdout.on("data", (piece: Buffer) => (text += piece.toString()));
-  await waitFor(
-    () => (text.includes(step) ? true : undefined),
-    60_000,
-    () => `no '${step}' in: ${text}`,
-  );
+}
+
+/** It stands still at this step when the answer comes. */
+async function startUpTo(step: string): Promise<ChildProcess> {
+  const child = startUp(step);
+  const stopped = (): true | undefined => (processStat(child.pid ?? 0)?.state === "T" ? true : undefined);
+  await waitFor(stopped, 60_000, () => `it did not get to '${step}'`);
   return child;
+}
+
+async function kill(child: ChildProcess): Promise<void> {
+  const ended = once(child, "exit");
+  child.kill("SIGKILL");
+  await ended;
 }
 
 describe("down", () => {
@@ -141,10 +148,20 @@ describe("an up that does not get to its end", () => {
     expect(leftovers(dataDir)).toEqual([]);
   });
 
+  test("killed at any moment: down removes what there is", async () => {
+    for (const delayMs of [150, 400, 600, 800, 1_000, 1_300]) {
+      const child = startUp();
+      await sleep(delayMs);
+      if (child.exitCode === null) await kill(child);
+      await devDown(dataDir);
+      // Killed before it had a marker, it has made a folder at most.
+      expect([delayMs, leftovers(dataDir).filter((path) => path !== dataDir)]).toEqual([delayMs, []]);
+    }
+  });
+
   test("killed: the next up cleans up first", async () => {
     const child = await startUpTo("starting the scheduler");
-    child.kill("SIGKILL");
-    await once(child, "exit");
+    await kill(child);
     const steps: string[] = [];
     const cluster = await up({ onProgress: (step) => steps.push(step) });
     expect(steps[0]).toBe("removing what is left of a cluster that was never finished");

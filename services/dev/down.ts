@@ -6,6 +6,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { withdraw } from "./api.ts";
 import { clusterGroup, killGroups, readHierarchies, removeGroups } from "./cgroups.ts";
 import { deleteNetns, listNetns, processesInNetns } from "./ip.ts";
+import { LAUNCHER } from "./launch.ts";
 import { clusterKey, markerPath } from "./plan.ts";
 import {
   bootId,
@@ -40,7 +41,7 @@ export async function devDown(path: string): Promise<string[]> {
   for (const hierarchy of readHierarchies()) roots.add(clusterGroup(hierarchy, key));
   const groups = [...roots].filter((group) => existsSync(group));
   const names = await listNetns(key);
-  let killed = killRecorded(record);
+  let killed = killRecorded(record) + killLaunching(record);
   killed += await killGroups(groups);
   for (const name of names) killed += await killInNetns(name);
   say(killed, "process");
@@ -84,6 +85,26 @@ function killRecorded(record: DevRecord | undefined): number {
   return Object.values(record.processes).filter(({ pid, startTicks }) =>
     signalExactly(pid, startTicks, "SIGKILL"),
   ).length;
+}
+
+/** Those that were started a moment ago, by an up that was killed: neither recorded nor in their groups yet. */
+function killLaunching(record: DevRecord | undefined): number {
+  if (record === undefined) return 0;
+  const order = `"clusterId":"${record.clusterId}"`;
+  return readdirSync("/proc").filter((name) => {
+    const pid = Number(name);
+    const stat = Number.isInteger(pid) ? processStat(pid) : undefined;
+    return stat !== undefined && isLaunching(pid, order) && signalExactly(pid, stat.startTicks, "SIGKILL");
+  }).length;
+}
+
+function isLaunching(pid: number, order: string): boolean {
+  try {
+    const [, program, argument] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    return program === LAUNCHER && argument !== undefined && argument.includes(order);
+  } catch {
+    return false; // ended meanwhile
+  }
 }
 
 async function killInNetns(name: string): Promise<number> {

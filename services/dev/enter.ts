@@ -2,15 +2,12 @@
  * Becomes a command inside a host: `node services/dev/enter.ts DATA NODE CMD…`. The pid, the terminal and the exit
  * code are the command's, since this process is replaced by it. Synchronous: namespaces are a thread's.
  */
-import { openSync } from "node:fs";
-import { join } from "node:path";
-
-import { enterNamespace, Namespace, replaceProcess, unshare } from "../../agent/native/process.ts";
+import { replaceProcess } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { isPureV2, joinGroup } from "./cgroups.ts";
+import { joinGroup } from "./cgroups.ts";
+import { enterNamespacesOf, namespaceHolder, ownGroups } from "./namespaces.ts";
 import { lookUp } from "./programs.ts";
-import { canonicalDataDir, clusterGroups, processLives, readRecord } from "./record.ts";
-import { OWN_GROUP } from "./launch.ts";
+import { canonicalDataDir, readRecord } from "./record.ts";
 
 /** As a shell tells it. */
 const NOT_FOUND_EXIT = 127;
@@ -25,25 +22,13 @@ export function enterHost(path: string, node: string, argv: readonly string[]): 
       `no cluster is in ${dataDir}; start one with 'godwit dev up --data ${dataDir}'`,
     );
   }
-  const shim = record.processes[node];
-  if (!/^n\d+$/.test(node) || shim === undefined) {
-    throw new GodwitError("not-found", `no host is called '${node}'; there are n1 to n${record.nodeCount}`);
-  }
-  if (!processLives(record, shim)) throw new GodwitError("unavailable", `host ${node} is not running`);
+  const holder = namespaceHolder(record, node);
   const [program, ...args] = argv;
   if (program === undefined) throw new GodwitError("invalid", "there is no command to run");
 
   const workingDir = process.cwd();
-  const namespaces = (["net", "uts", "cgroup", "mnt"] as const).map((name) =>
-    openSync(`/proc/${shim.pid}/ns/${name}`, "r"),
-  );
-  for (const group of clusterGroups(record)) {
-    joinGroup(isPureV2(record.hierarchies) ? join(group, node, OWN_GROUP) : join(group, node));
-  }
-  unshare(Namespace.fileSystemState); // a thread that shares them may not change its mount namespace
-  for (const [i, kind] of [Namespace.network, Namespace.uts, Namespace.cgroup, Namespace.mount].entries()) {
-    enterNamespace(namespaces[i] ?? -1, kind);
-  }
+  for (const group of ownGroups(record, node)) joinGroup(group);
+  enterNamespacesOf(holder);
   try {
     process.chdir(workingDir);
   } catch {

@@ -21,7 +21,8 @@ import {
 } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { enableControllers, isPureV2, joinGroup } from "./cgroups.ts";
-import { type HostOrder, type LaunchOrder, OWN_GROUP } from "./launch.ts";
+import type { HostOrder, LaunchOrder } from "./launch.ts";
+import { enterNamespacesOf, OWN_GROUP } from "./namespaces.ts";
 import { readRecord } from "./record.ts";
 
 function become(order: LaunchOrder): never {
@@ -31,10 +32,14 @@ function become(order: LaunchOrder): never {
   if (record?.clusterId !== order.clusterId || record.state === "stopping") {
     throw new GodwitError("cancelled", `the cluster in ${order.dataDir} is being taken down`);
   }
-  const netns = openSync(order.netnsPath, "r");
-  enterNamespace(netns, Namespace.network);
-  closeSync(netns);
-  if (order.host !== undefined) becomeHost(order, order.host);
+  const { place } = order;
+  if (place.kind === "inside") enterNamespacesOf(place.pid);
+  else {
+    const netns = openSync(place.netnsPath, "r");
+    enterNamespace(netns, Namespace.network);
+    closeSync(netns);
+    if (place.kind === "host") becomeHost(order, place);
+  }
   process.chdir("/");
   const [program, ...args] = order.argv;
   if (program === undefined) throw new GodwitError("invalid", "there is no program to become");

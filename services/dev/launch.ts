@@ -12,19 +12,22 @@ export interface LaunchOrder {
   readonly dataDir: string;
   readonly clusterId: string;
   readonly groups: readonly string[];
-  readonly netnsPath: string;
-  /** Present for hosts: they get mount, UTS and cgroup namespaces of their own. */
-  readonly host?: HostOrder;
+  readonly place: Place;
   readonly argv: readonly string[];
   readonly environment: { readonly [name: string]: string };
 }
+/** Where a process of the cluster runs. */
+export type Place =
+  /** Beside the hosts: nothing but the network is its own. */
+  | { readonly kind: "control"; readonly netnsPath: string }
+  /** A host that begins: it gets mount, UTS and cgroup namespaces of its own. */
+  | ({ readonly kind: "host"; readonly netnsPath: string } & HostOrder)
+  /** A host that is there: in the namespaces of one of its processes. */
+  | { readonly kind: "inside"; readonly pid: number };
 export interface HostOrder {
   readonly name: string;
   readonly hierarchies: readonly CgroupHierarchy[];
 }
-
-/** On v2, the group of a host's own processes: the host's root group may hold none beside its children. */
-export const OWN_GROUP = "host";
 
 export interface Launched {
   readonly process: ProcessRecord;
@@ -32,6 +35,9 @@ export interface Launched {
   log(): string;
   lives(): boolean;
 }
+
+/** The program that becomes all others of a cluster; its one argument is a LaunchOrder. */
+export const LAUNCHER = join(import.meta.dirname, "host.ts");
 
 const toolsDir = join(process.env["GODWIT_PREFIX"] ?? "/opt/godwit", "tools/bin");
 /** Programs that setup.sh has installed come first; daemons get nothing else of the caller's environment. */
@@ -51,7 +57,7 @@ export function launch(name: string, logPath: string, order: LaunchOrder): Launc
   let child;
   try {
     // A session of its own: Ctrl-C at the terminal of `dev up` is not meant for it.
-    child = spawn(process.execPath, [join(import.meta.dirname, "host.ts"), JSON.stringify(order)], {
+    child = spawn(process.execPath, [LAUNCHER, JSON.stringify(order)], {
       stdio: ["ignore", log, log],
       detached: true,
       cwd: "/",

@@ -9,7 +9,7 @@
 import { parseArgs } from "node:util";
 
 import { type ErrorCode, GodwitError } from "../../proto/contract/error.ts";
-import { listNodes } from "./api.ts";
+import { announced, listNodes } from "./api.ts";
 import { DevCluster } from "./cluster.ts";
 import { devDown } from "./down.ts";
 import { enterHostOrExit } from "./enter.ts";
@@ -66,7 +66,7 @@ async function up(args: string[]): Promise<void> {
       `  API    ${cluster.api}`,
       `  logs   ${cluster.dataDir}/logs`,
       "Go on with:",
-      "  godwit status",
+      `  godwit ${announced() === cluster.api ? "" : `--api ${cluster.api} `}status`,
       `  godwit dev exec${where} ${first?.name ?? "n1"} -- ip address`,
       `  godwit dev down${where}`,
       "",

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { daemonEnvironment, launch, type Launched, type LaunchOrder } from "./launch.ts";
 import { agentUser, NATS_READY, passwordFile, SCHEDULER_USER } from "./nats.ts";
 import { type ClusterPlan, NATS_URL, type NodePlan } from "./plan.ts";
+import { namespaceHolder, ownGroups } from "./namespaces.ts";
 import { findProgram } from "./programs.ts";
 import { clusterGroups, type DevRecord } from "./record.ts";
 
@@ -13,8 +14,6 @@ export interface ProcessSettings {
   readonly leaseMs?: number;
   readonly snapshotEvery?: number;
   readonly logLevel?: string;
-  /** Another program in place of agent/main.ts; for tests. */
-  readonly agentMain?: string;
 }
 
 const repository = join(import.meta.dirname, "../..");
@@ -37,7 +36,9 @@ export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void
     ...(leaseMs === undefined ? {} : { leaseMs }),
     ...(snapshotEvery === undefined ? {} : { snapshotEvery }),
   });
-  const memoryBytes = Math.floor(totalmem() / plan.nodes.length);
+  // What this process may use, where a cgroup limits it (0 where none does).
+  const limitBytes = process.constrainedMemory() || totalmem();
+  const memoryBytes = Math.floor(Math.min(totalmem(), limitBytes) / plan.nodes.length);
   for (const { name, underlayAddress, stateDir, dataDir, configPath } of plan.nodes) {
     writeJson(configPath, {
       node: name,
@@ -66,27 +67,42 @@ export function launchApi(plan: ClusterPlan, record: DevRecord): Launched {
   return launch("api", join(plan.logsDir, "api.log"), { ...control(plan, record), argv });
 }
 
-export function launchHost(
+/** A host's shim, in namespaces that are made for it. */
+export function launchHost(plan: ClusterPlan, record: DevRecord, node: NodePlan): Launched {
+  return launchShim(plan, record, node, {
+    // Its own root group: on v2 it makes itself a place below.
+    groups: clusterGroups(record).map((group) => join(group, node.name)),
+    place: {
+      kind: "host",
+      netnsPath: `/run/netns/${node.netns}`,
+      name: node.name,
+      hierarchies: record.hierarchies,
+    },
+  });
+}
+
+/** Another shim for a host whose own has died, while its agent keeps the namespaces. */
+export function relaunchShim(plan: ClusterPlan, record: DevRecord, node: NodePlan): Launched {
+  return launchShim(plan, record, node, {
+    groups: ownGroups(record, node.name),
+    place: { kind: "inside", pid: namespaceHolder(record, node.name) },
+  });
+}
+
+function launchShim(
   plan: ClusterPlan,
   record: DevRecord,
   node: NodePlan,
-  settings: ProcessSettings,
+  where: Pick<LaunchOrder, "groups" | "place">,
 ): Launched {
-  const { hierarchies } = record;
-  const groups = clusterGroups(record).map((group) => join(group, node.name));
   const shim = join(repository, "agent/shim/main.ts");
-  const agent = settings.agentMain === undefined ? [] : ["--agent", settings.agentMain];
+  const agent = record.agentMain === undefined ? [] : ["--agent", record.agentMain];
   return launch(node.name, join(plan.logsDir, `${node.name}.log`), {
     dataDir: plan.dataDir,
     clusterId: record.clusterId,
-    groups,
-    netnsPath: `/run/netns/${node.netns}`,
-    host: {
-      name: node.name,
-      hierarchies,
-    },
     argv: [process.execPath, ...SHIM_FLAGS, shim, "--config", node.configPath, ...agent],
     environment: daemonEnvironment(),
+    ...where,
   });
 }
 
@@ -95,7 +111,7 @@ function control(plan: ClusterPlan, record: DevRecord): Omit<LaunchOrder, "argv"
     dataDir: plan.dataDir,
     clusterId: record.clusterId,
     groups: clusterGroups(record).map((group) => join(group, CONTROL_GROUP)),
-    netnsPath: `/run/netns/${plan.controlNetns}`,
+    place: { kind: "control", netnsPath: `/run/netns/${plan.controlNetns}` },
     environment: daemonEnvironment(),
   };
 }

@@ -31,8 +31,9 @@ export interface DevRecord {
   readonly hierarchies: readonly CgroupHierarchy[];
   /** Hosts by name (the process is the host's shim), "nats" and "api". */
   readonly processes: { readonly [name: string]: ProcessRecord };
-  /** Another program in place of services/api/main.ts; for tests. */
+  /** Other programs in place of services/api/main.ts and agent/main.ts; for tests. */
   readonly apiMain?: string;
+  readonly agentMain?: string;
 }
 
 export const bootId = (): string => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();

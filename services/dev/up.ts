@@ -44,8 +44,9 @@ export interface DevUpOptions extends ProcessSettings {
   readonly nodes?: number;
   /** Make it the cluster that the CLI finds by itself, unless there is one that lives. Default true. */
   readonly announce?: boolean;
-  /** Another program in place of services/api/main.ts; for tests. */
+  /** Other programs in place of services/api/main.ts and agent/main.ts; for tests. */
   readonly apiMain?: string;
+  readonly agentMain?: string;
   readonly signal?: AbortSignal;
   /** Told of each step, in words for a person. */
   readonly onProgress?: (step: string) => void;
@@ -75,6 +76,7 @@ export async function devUp(options: DevUpOptions = {}): Promise<DevCluster> {
     hierarchies,
     processes: {},
     ...(options.apiMain === undefined ? {} : { apiMain: options.apiMain }),
+    ...(options.agentMain === undefined ? {} : { agentMain: options.agentMain }),
   });
   // One way back for whatever has been made by then.
   const undo = new AsyncDisposableStack();
@@ -192,7 +194,7 @@ async function start(
   const api = launchApi(plan, record);
   const hosts = plan.nodes.map((node) => ({
     name: node.name,
-    launched: launchHost(plan, record, node, options),
+    launched: launchHost(plan, record, node),
   }));
   const address = `unix:${plan.apiSocketPath}`;
   await waitFor(
