@@ -10,11 +10,11 @@ import { EXIT_KILLED, type ExecOutcome } from "./outcome.ts";
 import { RuncExec } from "./runc-exec.ts";
 
 /** Output that the client takes on trust, before its first credit frame. */
-export const INITIAL_CREDIT_BYTES = 256 * 1024;
+const INITIAL_CREDIT_BYTES = 256 * 1024;
 /** Credit beyond this counts for nothing. */
 const MAXIMUM_CREDIT_BYTES = 4 * 1024 * 1024;
 /** Input that the client may send before it is told, by credit frames, that some was taken. */
-export const INPUT_WINDOW_BYTES = 512 * 1024;
+const INPUT_WINDOW_BYTES = 512 * 1024;
 /** More input than this that the process has not taken: the client does not keep to its window. */
 const INPUT_LIMIT_BYTES = 1024 * 1024;
 const FRAME_BYTES = 64 * 1024;

@@ -168,7 +168,8 @@ test("a terminal: size from the start, echo, resize, Control-D and Control-C", a
       columns: 100,
     },
   );
-  await client.until("the size", () => client.stdout.startsWith("30 100\r\n/dev/pts/"));
+  // runc takes the carriage return's making from the container's terminal to ours: at first there may be two.
+  await client.until("the size", () => /^30 100\r+\n\/dev\/pts\//.test(client.stdout));
   client.send({ $case: "resize", value: { rows: 50, columns: 132 } });
   // runc passes the size on in its own time.
   await expect
@@ -207,7 +208,7 @@ test("a terminal's exit code and the end of its output, sent slowly", async () =
   client.send({ $case: "credit", value: 64 * 1024 });
   expect(await client.exit).toEqual({ code: 3, error: "" });
   expect(client.stdout.endsWith("99999\r\n100000\r\n")).toBe(true);
-  expect(client.stdoutBytes).toBe(688_895);
+  expect(client.stdout.replaceAll("\r", "").length).toBe(588_895);
 });
 
 test("a command that a terminal cannot start", async () => {

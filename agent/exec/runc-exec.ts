@@ -15,9 +15,9 @@ import { describeLeader, killUnixSession, type SessionLeader } from "./unix-sess
 
 /** The files of one exec, in a folder of its own. */
 export const PROCESS_FILE = "process.json";
-export const PID_FILE = "pid";
+const PID_FILE = "pid";
 export const LEADER_FILE = "leader.json";
-export const LOG_FILE = "runc.log";
+const LOG_FILE = "runc.log";
 
 /** The part of an OCI process that exec sets; capabilities and rlimits that are absent are the container's. */
 export interface OciProcess {

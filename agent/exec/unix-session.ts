@@ -34,7 +34,7 @@ export async function describeLeader(pid: number): Promise<SessionLeader | undef
   return { pid, startTicks, pidNamespace, bootId };
 }
 
-export async function readBootId(): Promise<string> {
+async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
 }
 

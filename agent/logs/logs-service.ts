@@ -30,7 +30,7 @@ export interface LogsService extends AsyncDisposable {
 }
 
 /** Sessions hold a folder watch and an open subscription each. */
-export const SESSIONS_PER_NODE = 256;
+const SESSIONS_PER_NODE = 256;
 const PRESENCE_INTERVAL_MS = 10_000;
 /** One look may fall into the moment in which a client is connecting again. */
 const ABSENCES_UNTIL_GONE = 2;

@@ -12,12 +12,14 @@ export class ExecClient implements Disposable {
   onOutput: (kind: "stdout" | "stderr", bytes: Buffer) => number = (_, bytes) => bytes.length;
   stdoutBytes = 0;
   inputCreditBytes = 0;
-  inputSubject = "";
   readonly #connection: NatsConnection;
   readonly #output: Subscription;
   readonly #pieces: { stdout: Buffer[]; stderr: Buffer[] } = { stdout: [], stderr: [] };
   readonly #resolveExit: (exit: { code: number; error: string }) => void;
   readonly #watchers = new Set<() => void>();
+  #inputSubject = "";
+  /** Credit for output that came before the answer that names the input's subject was read. */
+  readonly #early: Frame[] = [];
   #sequence = 0;
   #received = 0;
 
@@ -42,7 +44,8 @@ export class ExecClient implements Disposable {
       client[Symbol.dispose]();
       throw new Error(opened.error);
     }
-    client.inputSubject = opened.inputSubject;
+    client.#inputSubject = opened.inputSubject;
+    for (const frame of client.#early.splice(0)) client.send(frame);
     return client;
   }
 
@@ -55,9 +58,13 @@ export class ExecClient implements Disposable {
   }
 
   send(frame: Frame, skipped = 0): void {
+    if (this.#inputSubject === "") {
+      this.#early.push(frame);
+      return;
+    }
     this.#sequence += 1 + skipped;
     this.#connection.publish(
-      this.inputSubject,
+      this.#inputSubject,
       ExecFrame.encode({ sequence: this.#sequence, frame }).finish(),
     );
   }
