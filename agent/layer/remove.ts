@@ -1,8 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { rmdirSync, unlinkSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { statEntry, listFolder } from "./scan.ts";
+
+const BATCH = 256;
 
 /**
  * Deleting recursively as root is how a bind mount left below costs a host its root file system. Here it
@@ -48,16 +51,18 @@ export async function removeTree(path: Buffer): Promise<void> {
       `'${path.toString()}' is not removed: '${what}' is mounted there; unmount it first`,
     );
   }
-  removeFolder(path, stats.dev);
+  await removeFolder(path, stats.dev, { removed: 0 });
 }
 
-function removeFolder(path: Buffer, device: bigint): void {
+async function removeFolder(path: Buffer, device: bigint, progress: { removed: number }): Promise<void> {
   for (const name of listFolder(path)) {
+    // Synchronous calls are much faster; in between, others get their turn.
+    if (++progress.removed % BATCH === 0) await setImmediate();
     const child = Buffer.concat([path, Buffer.from(`/${name}`, "latin1")]);
     const stats = statEntry(child);
     if (stats === undefined) continue;
     if (!stats.isDirectory()) unlinkSync(child);
-    else if (stats.dev === device) removeFolder(child, device);
+    else if (stats.dev === device) await removeFolder(child, device, progress);
     else
       throw new GodwitError("refused", `'${child.toString()}' is on another file system and is not removed`);
   }

@@ -1,0 +1,1 @@
+export { openImageStore, type ImageRoot, type ImageStore } from "./store.ts";
