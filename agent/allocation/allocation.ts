@@ -133,17 +133,19 @@ export class Allocation {
   }
 
   migrationReport(): MigrationReport | undefined {
-    if (this.#migration !== undefined) return this.#migration.report();
     const order = this.#desired?.migration;
     if (this.#desired?.role === Role.RELEASED && order !== undefined && this.#record === undefined) {
-      return new MigrationProgress(
+      const released = new MigrationProgress(
         order.id,
         this.id,
         Role.RELEASED,
         MigrationPhase.RELEASED,
         () => undefined,
       ).report();
+      // What it measured as the source belongs to the account of the whole.
+      return { ...released, figures: this.#migration?.report().figures };
     }
+    if (this.#migration !== undefined) return this.#migration.report();
     // After a crash between the switch and this report, the record alone tells that the container runs here.
     if (
       this.#desired?.role === Role.OWNER &&
@@ -197,6 +199,8 @@ export class Allocation {
         await this.#take(step);
       } catch (error) {
         this.#logger.warn({ err: error, step: this.#step.kind }, "a step failed and is tried again");
+        // Only news from now on cut the pause short.
+        this.#wake = Promise.withResolvers();
         await Promise.race([this.#wake.promise, delay(RETRY_MS, undefined, { ref: false })]);
       } finally {
         this.#step = { kind: "none" };

@@ -114,7 +114,7 @@ export class ContainerRuntime {
   /** Ends CRIU and the tasks of a restore that was cut off before they ran; the image stays. */
   async discardHalfRestored(): Promise<void> {
     await this.cgroup.killAll();
-    await this.#host.shim.detach(this.id);
+    await this.#detachOutput();
     await unmountBelow(this.paths.rootfs);
     await this.removePlaceholder();
     await this.#host.runc.forget(this.id);
@@ -239,7 +239,7 @@ export class ContainerRuntime {
   /** Ends every process of it and takes away its mounts, network and cgroup. Its files stay. Idempotent. */
   async tearDown(): Promise<void> {
     await this.cgroup.killAll();
-    await this.#host.shim.detach(this.id);
+    await this.#detachOutput();
     this.#dropSpareReaders();
     await removeAttachment(this.attachment);
     await unmountBelow(this.paths.dir);
@@ -254,6 +254,14 @@ export class ContainerRuntime {
     await this.tearDown();
     await removeTree(this.paths.data);
     await removeTree(this.paths.dir);
+  }
+
+  async #detachOutput(): Promise<void> {
+    try {
+      await this.#host.shim.detach(this.id);
+    } catch (error) {
+      if (GodwitError.from(error).code !== "not-found") throw error;
+    }
   }
 
   #dropSpareReaders(): void {
