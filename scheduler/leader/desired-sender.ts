@@ -15,14 +15,19 @@ interface Sent {
 /** Room for changes of a Desired that come from reports alone, without a log entry between them. */
 const REVISIONS_PER_ENTRY = 65_536;
 
+/** A Desired must also fit the answer to a report. */
+const ENVELOPE_BYTES = 1_024;
+
 /** Keeps the latest Desired of every node that has reported. */
 export class DesiredSender {
-  readonly #connection: Pick<NatsConnection, "publish">;
+  /** Sizes of those that do not fit a NATS message, by node. */
+  readonly oversized = new Map<string, number>();
+  readonly #connection: Pick<NatsConnection, "publish" | "info">;
   readonly #epoch: number;
   readonly #sent = new Map<string, Sent>();
   #revision = 0;
 
-  constructor(connection: Pick<NatsConnection, "publish">, epoch: number) {
+  constructor(connection: Pick<NatsConnection, "publish" | "info">, epoch: number) {
     this.#connection = connection;
     this.#epoch = epoch;
   }
@@ -45,12 +50,17 @@ export class DesiredSender {
     // Rises within an epoch, and no later leader gives the same number to another content, since its log is longer.
     this.#revision = Math.max(this.#revision + 1, cluster.state.lastSequence * REVISIONS_PER_ENTRY);
     const desired: Desired = { ...plain, revision: this.#revision };
-    this.#sent.set(node, { desired, content: encoded, bytes: Desired.encode(desired).finish() });
+    const bytes = Desired.encode(desired).finish();
+    this.#sent.set(node, { desired, content: encoded, bytes });
+    if (bytes.length + ENVELOPE_BYTES > (this.#connection.info?.max_payload ?? Infinity))
+      this.oversized.set(node, bytes.length);
+    else this.oversized.delete(node);
     return true;
   }
 
   publish(node: string): void {
     const sent = this.#sent.get(node);
-    if (sent !== undefined) this.#connection.publish(desiredSubject(node), sent.bytes);
+    if (sent !== undefined && !this.oversized.has(node))
+      this.#connection.publish(desiredSubject(node), sent.bytes);
   }
 }

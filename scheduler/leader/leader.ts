@@ -81,7 +81,12 @@ export class Leader implements AsyncDisposable {
     if (this.#stopped) return;
     this.#scheduled ??= setImmediate(() => {
       this.#scheduled = undefined;
-      this.#look();
+      try {
+        this.#look();
+      } catch (error) {
+        // One that comes back at every look must not take the whole scheduler down with it.
+        this.#options.logger.error({ err: error }, "the leader's look at the cluster failed");
+      }
     });
   }
 
@@ -119,6 +124,11 @@ export class Leader implements AsyncDisposable {
     });
   }
 
+  /** Nodes whose Desired is larger than NATS takes in one message, with its size. */
+  get oversized(): ReadonlyMap<string, number> {
+    return this.#sender.oversized;
+  }
+
   /** Nodes that have not reported get theirs with the answer to their first report, when what they do is known. */
   #sendDesired(): void {
     for (const node of this.#cluster.touched) {
@@ -133,6 +143,7 @@ export class Leader implements AsyncDisposable {
     const { committer, leaseMs, logger, nowMs, onChange } = this.#options;
     try {
       const commands = reconcile(this.#cluster, this.reports, { leaseMs, nowMs: nowMs(), newId });
+      this.reports.fresh.clear();
       if (commands.length === 0) return;
       const outcomes = await Promise.all(commands.map((command) => committer.propose(command)));
       for (const [at, outcome] of outcomes.entries())

@@ -80,8 +80,9 @@ export class ReportService implements Disposable {
     // While a Desired may be about to change, the report is not one of a node that knows it.
     const settled = !cluster.touched.has(name) && sender.revisionOf(name) === report.desiredRevision;
     reports.accept(cluster, name, report, settled, nowMs());
-    if (sender.refresh(cluster, reports, name)) reports.outdate(name);
-    const desired = sender.desiredOf(name);
+    if (cluster.touched.has(name) || sender.revisionOf(name) === undefined)
+      if (sender.refresh(cluster, reports, name)) reports.outdate(name);
+    const desired = sender.oversized.has(name) ? undefined : sender.desiredOf(name);
     this.#reply(message, {
       accepted: true,
       leaseMs,

@@ -7,6 +7,7 @@ import type { Cluster } from "../state/cluster.ts";
 export class Reports implements Volatile {
   readonly nodes = new Map<string, NodeSeen>();
   readonly migrations = new Map<string, MigrationSeen>();
+  readonly fresh = new Set<string>();
   readonly leaderSinceMs: number;
   readonly #leaseMs: number;
   readonly #lastReportMs = new Map<string, number>();
@@ -32,6 +33,7 @@ export class Reports implements Volatile {
 
   accept(cluster: Cluster, node: string, report: Report, current: boolean, nowMs: number): void {
     this.#lastReportMs.set(node, nowMs);
+    this.fresh.add(node);
     this.nodes.set(node, {
       report,
       allocations: new Map(report.allocations.map((allocation) => [allocation.containerId, allocation])),

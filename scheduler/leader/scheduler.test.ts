@@ -1,73 +1,17 @@
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { NatsConnection } from "@nats-io/transport-node";
+import { expect, test } from "vitest";
 import { MigrationPhase, Role } from "../../proto/gen/godwit/v1/agent.ts";
 import type { Event } from "../../proto/gen/godwit/v1/api.ts";
-import { AllocationState, MigrationState, NodeState, type Migration } from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { AllocationState, MigrationState } from "../../proto/gen/godwit/v1/log.ts";
 import { JetStreamLog } from "../log/jetstream-log.ts";
 import { Replica } from "../log/replica.ts";
-import { startScheduler, type Scheduler, type SchedulerOptions } from "../mod.ts";
+import { ended, move, ready, running, runOn, stateOf, TestCluster } from "../testing/cluster.ts";
 import { eventually } from "../testing/eventually.ts";
-import { NatsServer } from "../testing/nats-server.ts";
-import { MIB, sampleImage, sampleSpec, silent } from "../testing/sample.ts";
-import { SimulatedAgent, type AgentScript } from "../testing/simulated-agent.ts";
-
-let stack: AsyncDisposableStack;
-let server: NatsServer;
-
-beforeEach(async () => {
-  stack = new AsyncDisposableStack();
-  server = stack.use(await NatsServer.start());
-});
-afterEach(async () => {
-  await stack.disposeAsync();
-});
-
-const connected = async (): Promise<NatsConnection> => {
-  const connection = await server.connect();
-  stack.defer(() => connection.close());
-  return connection;
-};
-const scheduler = async (id = "s1", options: Partial<SchedulerOptions> = {}): Promise<Scheduler> =>
-  stack.use(await startScheduler({ connection: await connected(), id, logger: silent, ...options }));
-const agent = async (
-  name: string,
-  options: { script?: AgentScript; incarnation?: string; info?: object } = {},
-): Promise<SimulatedAgent> => stack.use(await SimulatedAgent.start(server.url, name, options));
-
-const ready = (s: Scheduler, ...names: string[]): Promise<void> =>
-  eventually(`nodes ${names.join()} to be ready`, () =>
-    names.every((name) => s.state().nodes[name]?.state === NodeState.READY),
-  );
-const stateOf = (s: Scheduler, id: string): AllocationState | undefined =>
-  s.state().containers[id]?.allocation?.state;
-const running = (s: Scheduler, id: string): Promise<void> =>
-  eventually(`container ${id} to run`, () => stateOf(s, id) === AllocationState.RUNNING);
-const ended = async (s: Scheduler, id: string): Promise<Migration> => {
-  await eventually(`migration ${id} to end`, () => (s.state().migrations[id]?.endedAtMs ?? 0) > 0);
-  return s.state().migrations[id] as Migration;
-};
-const move = (s: Scheduler, containerId: string, to?: string): Promise<Migration> =>
-  s.startMigration({
-    containerId,
-    mode: MigrationMode.AUTO,
-    blackoutBudgetMs: 0,
-    reason: "operator",
-    ...(to === undefined ? {} : { to }),
-  });
-
-const runOn = async (s: Scheduler, name: string, node: string): Promise<string> => {
-  const { id } = await s.createContainer(sampleSpec(name, { node }));
-  await running(s, id);
-  return id;
-};
+import type { SimulatedAgent } from "../testing/simulated-agent.ts";
 
 test("a cluster's life: join, run, move, abort, drain, remove, restart from the log", async () => {
-  const s = await scheduler();
-  const n1 = await agent("n1");
-  const n2 = await agent("n2");
-  await ready(s, "n1", "n2");
-  await s.addImage(sampleImage());
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await cluster.up(2);
+  const [n1, n2] = agents as [SimulatedAgent, SimulatedAgent];
 
   const id = await runOn(s, "web", "n1");
   expect(s.state().containers[id]).toMatchObject({
@@ -155,11 +99,11 @@ test("a cluster's life: join, run, move, abort, drain, remove, restart from the 
 
   const before = s.status();
   await s[Symbol.asyncDispose]();
-  const again = await scheduler("s2");
+  const again = await cluster.scheduler("s2");
   await ready(again, "n1", "n2");
   expect(again.status()).toMatchObject({ leaderId: "s2", leading: true, epoch: before.epoch + 1 });
   // A replica that stops where the first scheduler did has the same state.
-  const log = await JetStreamLog.open(await connected(), { replicas: 1, writer: "test" });
+  const log = await JetStreamLog.open(await cluster.connect(), { replicas: 1, writer: "test" });
   const replica = new Replica();
   for await (const entry of log.read(1, before.logSequence)) replica.apply(entry);
   expect(replica.hash()).toBe(before.stateHash);

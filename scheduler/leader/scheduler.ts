@@ -10,7 +10,7 @@ import { ConnectionWatch } from "../log/connection.ts";
 import type { Applied } from "../log/replica.ts";
 import type { OpenedLog } from "../log/open.ts";
 import { Snapshotter } from "../log/snapshotter.ts";
-import { formatSeconds } from "../model/quantity.ts";
+import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { happeningsOf, type Happening } from "../plan/events.ts";
 import type {
   DeepReadonlyState,
@@ -163,6 +163,10 @@ export class RunningScheduler implements Scheduler {
     if (sinceMs !== undefined) warnings.push(`not connected to NATS for ${formatSeconds(nowMs() - sinceMs)}`);
     if (this.#snapshotter.failure !== undefined)
       warnings.push(`the last snapshot could not be taken: ${this.#snapshotter.failure.message}`);
+    for (const [name, bytes] of this.#leader?.oversized ?? [])
+      warnings.push(
+        `node ${name} gets no new orders: they take ${formatBytes(bytes)}, more than NATS takes in one message; raise max_payload of nats-server or move containers away`,
+      );
     for (const [name, node] of Object.entries(state.nodes))
       if (node.state === NodeState.LOST)
         warnings.push(`node ${name} is lost: ${node.stateReason || "it does not report"}`);

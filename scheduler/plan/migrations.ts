@@ -18,7 +18,7 @@ import { observedOn, type MigrationSeen, type Volatile } from "./volatile.ts";
 export const READY_LIMIT_MS = 60_000;
 /** Neither a new phase nor a byte more for this long. */
 export const PROGRESS_LIMIT_MS = 120_000;
-/** After this, a source whose up-to-date report does not mention the container any more counts as released. */
+/** After this, what a node says of the container itself counts, whatever became of its account of the migration. */
 export const RELEASE_SILENCE_MS = 10_000;
 
 const failureOf = (
@@ -97,14 +97,23 @@ export const mergeFigures = (
   return merged;
 };
 
-const targetDone = (volatile: Volatile, migration: Migration, seen: MigrationSeen | undefined): boolean => {
+const hasFailed = ({ phase }: MigrationReport): boolean =>
+  phase === MigrationPhase.FAILED || phase === MigrationPhase.ABORTED;
+
+const targetDone = (
+  volatile: Volatile,
+  migration: Migration,
+  seen: MigrationSeen | undefined,
+  sinceSwitchMs: number,
+): boolean => {
   if (seen?.target?.phase === MigrationPhase.RUNNING) return true;
   const observed = observedOn(volatile.nodes.get(migration.to), migration.containerId);
   const after = observed?.epoch === migration.epoch ? observed.state : undefined;
   // It ran and is over, or will never run: the allocation says so, and the migration has nothing left to do.
   if (after === AllocationState.EXITED || after === AllocationState.FAILED) return true;
   // An agent that was restarted after the switch may run the container and know nothing of the migration any more.
-  return after === AllocationState.RUNNING && seen?.target === undefined;
+  if (after !== AllocationState.RUNNING) return false;
+  return seen?.target === undefined || hasFailed(seen.target) || sinceSwitchMs > RELEASE_SILENCE_MS;
 };
 
 const sourceDone = (
@@ -112,7 +121,7 @@ const sourceDone = (
   volatile: Volatile,
   migration: Migration,
   seen: MigrationSeen | undefined,
-  nowMs: number,
+  sinceSwitchMs: number,
 ): boolean => {
   if (seen?.source?.phase === MigrationPhase.RELEASED) return true;
   // It is told again when it is back: what its Desired does not name is removed.
@@ -120,9 +129,9 @@ const sourceDone = (
   const node = volatile.nodes.get(migration.from);
   return (
     node?.current === true &&
-    seen?.source === undefined &&
+    (seen?.source === undefined || hasFailed(seen.source)) &&
     observedOn(node, migration.containerId) === undefined &&
-    nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs) > RELEASE_SILENCE_MS
+    sinceSwitchMs > RELEASE_SILENCE_MS
   );
 };
 
@@ -140,8 +149,9 @@ export const planMigration = (
     return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;
   }
   if (migration.state !== MigrationState.SWITCHED) return undefined;
-  if (!targetDone(volatile, migration, seen) || !sourceDone(cluster, volatile, migration, seen, nowMs))
-    return undefined;
+  const sinceSwitchMs = nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs);
+  if (!targetDone(volatile, migration, seen, sinceSwitchMs)) return undefined;
+  if (!sourceDone(cluster, volatile, migration, seen, sinceSwitchMs)) return undefined;
   return command("migrationFinished", { id, figures: mergeFigures(migration, seen, nowMs) });
 };
 

@@ -44,8 +44,9 @@ const isMigrationFreeze = (
 
 export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] => {
   const commands: Command[] = [];
-  for (const [node, { current, report }] of volatile.nodes)
-    for (const observed of report.allocations) {
+  for (const node of volatile.fresh) {
+    const { current = false, report } = volatile.nodes.get(node) ?? {};
+    for (const observed of report?.allocations ?? []) {
       const container = cluster.state.containers[observed.containerId];
       const allocation = container?.allocation;
       if (container === undefined || allocation?.node !== node || allocation.epoch !== observed.epoch)
@@ -73,5 +74,6 @@ export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] =>
         }),
       );
     }
+  }
   return commands;
 };

@@ -26,6 +26,8 @@ export interface MigrationSeen {
 export interface Volatile {
   /** By node; absent: not heard of since this leader began. */
   readonly nodes: ReadonlyMap<string, NodeSeen>;
+  /** Nodes that have reported since the last round. */
+  readonly fresh: ReadonlySet<string>;
   /** By migration. */
   readonly migrations: ReadonlyMap<string, MigrationSeen>;
   /** End of a node's lease. */
