@@ -57,7 +57,7 @@ export class SimulatedAgent implements AsyncDisposable {
     this.script = script;
     connection.subscribe(desiredSubject(info.name), {
       callback: (error, message) => {
-        if (error === null) this.#take(Desired.decode(message.data));
+        if (error === null && !this.#muted) this.#take(Desired.decode(message.data));
       },
     });
     this.#timer = setInterval(() => this.act(), 50);
@@ -84,7 +84,7 @@ export class SimulatedAgent implements AsyncDisposable {
   roleOf(containerId: string): Role | undefined {
     return this.#desired?.allocations.find((allocation) => allocation.containerId === containerId)?.role;
   }
-  /** Stops reporting, as if the host were cut off. */
+  /** Neither reports nor hears anything, as if the host were cut off. */
   mute(muted: boolean): void {
     this.#muted = muted;
     if (!muted) this.act();
