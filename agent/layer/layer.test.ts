@@ -74,7 +74,7 @@ function makeNastyTree(root: string): void {
   makeNode(Buffer.from(at("device")), 0o020666, deviceNumber(1, 3));
   makeNode(Buffer.from(at("disk")), 0o060660, deviceNumber(259, 70_000));
   mkdirSync(at(`${"long/".repeat(60)}end`), { recursive: true });
-  writeFileSync(at(`${"n".repeat(255)}`), "long name");
+  writeFileSync(at("n".repeat(255)), "long name");
   writeFileSync(at("sp ace\nand \u00fcml\u00e4ut \u{1f426}"), "utf-8");
   writeFileSync(Buffer.concat([Buffer.from(`${root}/`), Buffer.from([0xff, 0xfe, 0x80, 0x41])]), "not utf-8");
   const sparse = openSync(at("sparse"), "w");

@@ -19,7 +19,7 @@ import { promisify } from "node:util";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { deviceNumber, makeNode, setModified } from "../native/files.ts";
 import { writeAttributes, type Attributes } from "./attributes.ts";
-import { ROOT_PATH, atPath, joinPath, parentPath, splitPath } from "./paths.ts";
+import { ROOT_PATH, atPath, joinPath, splitPath } from "./paths.ts";
 import { removeTree } from "./remove.ts";
 import { statEntry } from "./scan.ts";
 import type { Segment } from "./sparse.ts";

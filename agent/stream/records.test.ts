@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 
 import { RecordHeader, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
