@@ -76,10 +76,11 @@ function start(presenceIntervalMs = 10_000): Promise<ExecService> {
   });
 }
 
-const open = (command: string[], more: Partial<ExecOpen> = {}): Promise<ExecClient> =>
-  ExecClient.open(apiSide, NODE, { containerId: container.id, command, ...more });
-const shell = (script: string, more: Partial<ExecOpen> = {}): Promise<ExecClient> =>
-  open(["sh", "-c", script], more);
+type TakeOutput = ExecClient["onOutput"];
+const open = (command: string[], more: Partial<ExecOpen> = {}, take?: TakeOutput): Promise<ExecClient> =>
+  ExecClient.open(apiSide, NODE, { containerId: container.id, command, ...more }, take);
+const shell = (script: string, more: Partial<ExecOpen> = {}, take?: TakeOutput): Promise<ExecClient> =>
+  open(["sh", "-c", script], more, take);
 
 test("output, environment, folder and exit code", async () => {
   using client = await shell("echo out $FROM $ADDED $PWD; echo err >&2; echo dev >/dev/stdout; exit 7", {
@@ -199,12 +200,11 @@ test("much is pasted into a terminal that reads late", async () => {
 });
 
 test("a terminal's exit code and the end of its output, sent slowly", async () => {
-  using client = await shell("seq 1 100000; exit 3", { tty: true });
-  client.onOutput = () => 0;
+  using client = await shell("seq 1 100000; exit 3", { tty: true }, () => 0);
   await client.until("the first credit to be used up", () => client.stdoutBytes === 256 * 1024);
   await delay(300);
   expect(client.stdoutBytes).toBe(256 * 1024);
-  client.onOutput = (_, bytes) => bytes.length;
+  client.onOutput = (bytes) => bytes.length;
   client.send({ $case: "credit", value: 64 * 1024 });
   expect(await client.exit).toEqual({ code: 3, error: "" });
   expect(client.stdout.endsWith("99999\r\n100000\r\n")).toBe(true);
@@ -218,21 +218,20 @@ test("a command that a terminal cannot start", async () => {
 
 test("50 MB of output in bounded memory, without credit none", async () => {
   const bytes = 50 * 1024 * 1024;
-  using client = await open(["head", "-c", String(bytes), "/dev/zero"]);
   let held = 0;
-  let free = false;
-  client.onOutput = (_, piece) => {
-    client.forget();
-    if (free) return piece.length;
+  using client = await open(["head", "-c", String(bytes), "/dev/zero"], {}, (piece) => {
     held += piece.length;
     return 0;
-  };
+  });
   await client.until("the first credit to be used up", () => held === 256 * 1024);
   await delay(300);
   expect(held).toBe(256 * 1024);
   const before = process.memoryUsage().rss;
   let most = 0;
-  free = true;
+  client.onOutput = (piece) => {
+    client.forget();
+    return piece.length;
+  };
   const watch = setInterval(() => (most = Math.max(most, process.memoryUsage().rss)), 20);
   client.send({ $case: "credit", value: held });
   expect(await client.exit).toEqual({ code: 0, error: "" });

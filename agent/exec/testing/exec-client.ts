@@ -3,13 +3,14 @@ import { createInbox, type NatsConnection, type Subscription } from "@nats-io/tr
 import { execSubject } from "../../../proto/contract/subjects.ts";
 import { ExecFrame, ExecOpen, ExecOpened } from "../../../proto/gen/godwit/v1/agent.ts";
 
+type TakeOutput = (bytes: Buffer) => number;
 type Frame = NonNullable<ExecFrame["frame"]>;
 
 /** The API's side of a session, as a test needs it. */
 export class ExecClient implements Disposable {
   readonly exit: Promise<{ code: number; error: string }>;
   /** Called with each piece of output; what it answers is granted as credit. */
-  onOutput: (kind: "stdout" | "stderr", bytes: Buffer) => number = (_, bytes) => bytes.length;
+  onOutput: TakeOutput;
   stdoutBytes = 0;
   inputCreditBytes = 0;
   readonly #connection: NatsConnection;
@@ -23,7 +24,8 @@ export class ExecClient implements Disposable {
   #sequence = 0;
   #received = 0;
 
-  private constructor(connection: NatsConnection, subject: string) {
+  private constructor(connection: NatsConnection, subject: string, onOutput: TakeOutput) {
+    this.onOutput = onOutput;
     this.#connection = connection;
     const exit = Promise.withResolvers<{ code: number; error: string }>();
     this.exit = exit.promise;
@@ -34,9 +36,14 @@ export class ExecClient implements Disposable {
   }
 
   /** Throws the agent's refusal. */
-  static async open(connection: NatsConnection, node: string, open: Partial<ExecOpen>): Promise<ExecClient> {
+  static async open(
+    connection: NatsConnection,
+    node: string,
+    open: Partial<ExecOpen>,
+    onOutput: TakeOutput = (bytes) => bytes.length,
+  ): Promise<ExecClient> {
     const outputSubject = createInbox();
-    const client = new ExecClient(connection, outputSubject);
+    const client = new ExecClient(connection, outputSubject, onOutput);
     const request = ExecOpen.encode(ExecOpen.fromPartial({ outputSubject, ...open })).finish();
     const reply = await connection.request(execSubject(node), request, { timeout: 20_000 });
     const opened = ExecOpened.decode(reply.data);
@@ -102,7 +109,7 @@ export class ExecClient implements Disposable {
     if (frame?.$case === "stdout" || frame?.$case === "stderr") {
       if (frame.$case === "stdout") this.stdoutBytes += frame.value.length;
       this.#pieces[frame.$case].push(frame.value);
-      const credit = this.onOutput(frame.$case, frame.value);
+      const credit = this.onOutput(frame.value);
       if (credit > 0) this.send({ $case: "credit", value: credit });
     } else if (frame?.$case === "exit") this.#resolveExit(frame.value);
     else if (frame?.$case === "credit") this.inputCreditBytes += frame.value;
