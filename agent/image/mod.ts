@@ -1,1 +1,1 @@
-export { openImageStore, type ImageRoot, type ImageStore } from "./store.ts";
+export { openImageStore, type ImageStore } from "./store.ts";

@@ -14,7 +14,7 @@ import { SingleFlight } from "./single-flight.ts";
 import { unpackLayer } from "./unpack.ts";
 
 /** An image on this host, ready to be a container's root. */
-export interface ImageRoot {
+interface ImageRoot {
   /** Top first, as overlayfs's `lowerdir=` wants them. */
   readonly lowerDirs: string[];
 }

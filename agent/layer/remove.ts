@@ -14,7 +14,7 @@ const BATCH = 256;
  */
 
 /** Mount points of this mount namespace, as byte strings. */
-export async function listMountPoints(): Promise<string[]> {
+async function listMountPoints(): Promise<string[]> {
   const text = await readFile("/proc/self/mountinfo", "latin1");
   return text
     .split("\n")
@@ -27,7 +27,7 @@ export async function listMountPoints(): Promise<string[]> {
     });
 }
 
-export function mountPointsBelow(path: string, mountPoints: readonly string[]): string[] {
+function mountPointsBelow(path: string, mountPoints: readonly string[]): string[] {
   return mountPoints.filter((point) => point === path || point.startsWith(`${path}/`));
 }
 

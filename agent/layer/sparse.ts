@@ -7,7 +7,7 @@ export interface Segment {
 }
 
 /** Keeps the map within a PAX header: a file in more pieces loses its smallest holes. */
-export const MAX_SEGMENTS = 16_384;
+const MAX_SEGMENTS = 16_384;
 
 /** Joins runs over the smallest holes until there are at most `maximum`. Runs are in order. */
 export function boundSegments(segments: readonly Segment[], maximum = MAX_SEGMENTS): Segment[] {

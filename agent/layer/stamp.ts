@@ -28,7 +28,7 @@ export type LayerManifest = ReadonlyMap<string, EntryStamp>;
 
 const SETTLED_AFTER_NS = 50_000_000n;
 
-export function kindOf(stats: BigIntStats): EntryKind {
+function kindOf(stats: BigIntStats): EntryKind {
   if (stats.isFile()) return "file";
   if (stats.isDirectory()) return "directory";
   if (stats.isSymbolicLink()) return "symlink";

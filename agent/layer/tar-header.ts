@@ -26,7 +26,7 @@ const TYPE_FLAGS = {
   fifo: "6",
 };
 
-export const TAR_BLOCK_BYTES = 512;
+const TAR_BLOCK_BYTES = 512;
 export const TAR_END = Buffer.alloc(2 * TAR_BLOCK_BYTES);
 export const paddingOf = (bytes: number): number =>
   (TAR_BLOCK_BYTES - (bytes % TAR_BLOCK_BYTES)) % TAR_BLOCK_BYTES;
