@@ -209,8 +209,10 @@ class LogSession {
     if (signal.aborted || error.code !== "unavailable") throw error;
     const nowMs = performance.now();
     this.#absentSinceMs ??= nowMs;
-    const moved = placeOf(this.#scheduler, this.#id)?.node !== place.node || isMigrating(this.#scheduler, this.#id);
-    if (nowMs - this.#absentSinceMs > (this.#request.follow || moved ? AGENT_ABSENCE_MS : AGENT_PAUSE_MS)) throw error;
+    const moved =
+      placeOf(this.#scheduler, this.#id)?.node !== place.node || isMigrating(this.#scheduler, this.#id);
+    if (nowMs - this.#absentSinceMs > (this.#request.follow || moved ? AGENT_ABSENCE_MS : AGENT_PAUSE_MS))
+      throw error;
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, RETRY_MS);
     signal.addEventListener("abort", () => resolve(), { once: true });

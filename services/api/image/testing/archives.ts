@@ -13,7 +13,13 @@ export interface TarEntry {
 export async function tarOf(entries: readonly TarEntry[]): Promise<Buffer> {
   const tar = pack();
   for (const { name, type = "file", linkname, content = "", pax } of entries) {
-    const header = { name, type, ...(linkname === undefined ? {} : { linkname }), ...(pax === undefined ? {} : { pax }), mtime: new Date(0) };
+    const header = {
+      name,
+      type,
+      ...(linkname === undefined ? {} : { linkname }),
+      ...(pax === undefined ? {} : { pax }),
+      mtime: new Date(0),
+    };
     if (type === "file") tar.entry(header, content);
     else tar.entry(header);
   }
@@ -32,7 +38,13 @@ export interface StoredLayer {
   readonly mediaType?: string;
 }
 
-const CONFIG = { Entrypoint: ["/bin/app"], Cmd: ["--serve"], Env: ["PATH=/bin"], WorkingDir: "/srv", User: "app" };
+const CONFIG = {
+  Entrypoint: ["/bin/app"],
+  Cmd: ["--serve"],
+  Env: ["PATH=/bin"],
+  WorkingDir: "/srv",
+  User: "app",
+};
 
 const configOf = (layers: readonly StoredLayer[], changes: object): string =>
   JSON.stringify({
@@ -53,7 +65,9 @@ export interface LayoutOptions {
 
 /** An OCI layout whose index leads over a second index to the manifest, as BuildKit writes it. */
 export function ociLayout(layers: readonly StoredLayer[], options: LayoutOptions = {}): Promise<Buffer> {
-  const files = new Map<string, string | Buffer>([["oci-layout", JSON.stringify({ imageLayoutVersion: "1.0.0" })]]);
+  const files = new Map<string, string | Buffer>([
+    ["oci-layout", JSON.stringify({ imageLayoutVersion: "1.0.0" })],
+  ]);
   const blob = (data: string | Buffer): { digest: string; size: number } => {
     const hex = sha256(data);
     files.set(`blobs/sha256/${hex}`, data);
@@ -65,27 +79,46 @@ export function ociLayout(layers: readonly StoredLayer[], options: LayoutOptions
       schemaVersion: 2,
       mediaType: "application/vnd.oci.image.manifest.v1+json",
       config: { mediaType: "application/vnd.oci.image.config.v1+json", ...config },
-      layers: layers.map((layer) => ({ mediaType: layer.mediaType ?? "application/vnd.oci.image.layer.v1.tar+gzip", ...blob(layer.blob) })),
+      layers: layers.map((layer) => ({
+        mediaType: layer.mediaType ?? "application/vnd.oci.image.layer.v1.tar+gzip",
+        ...blob(layer.blob),
+      })),
     }),
   );
-  const attestation = { mediaType: "application/vnd.oci.image.manifest.v1+json", ...manifest, platform: { os: "unknown", architecture: "unknown" } };
+  const attestation = {
+    mediaType: "application/vnd.oci.image.manifest.v1+json",
+    ...manifest,
+    platform: { os: "unknown", architecture: "unknown" },
+  };
   const index = blob(
     JSON.stringify({
       schemaVersion: 2,
       manifests: [
-        { mediaType: "application/vnd.oci.image.manifest.v1+json", ...manifest, platform: options.platform ?? { os: "linux", architecture: "amd64" } },
+        {
+          mediaType: "application/vnd.oci.image.manifest.v1+json",
+          ...manifest,
+          platform: options.platform ?? { os: "linux", architecture: "amd64" },
+        },
         attestation,
         ...(options.extraManifests ?? []),
       ],
     }),
   );
-  files.set("index.json", JSON.stringify({ schemaVersion: 2, manifests: [{ mediaType: "application/vnd.oci.image.index.v1+json", ...index }] }));
+  files.set(
+    "index.json",
+    JSON.stringify({
+      schemaVersion: 2,
+      manifests: [{ mediaType: "application/vnd.oci.image.index.v1+json", ...index }],
+    }),
+  );
   options.change?.(files);
   return tarOf([...files].map(([name, content]) => ({ name, content })));
 }
 
 /** What older `docker save` writes, with a layer that is a link to an earlier one. */
-export function dockerArchive(images: readonly { readonly tags: readonly string[]; readonly layers: readonly StoredLayer[] }[]): Promise<Buffer> {
+export function dockerArchive(
+  images: readonly { readonly tags: readonly string[]; readonly layers: readonly StoredLayer[] }[],
+): Promise<Buffer> {
   const entries: TarEntry[] = [];
   const places = new Map<string, string>();
   const manifest = images.map(({ tags, layers }, i) => {
