@@ -22,8 +22,11 @@ export async function startNatsServer(): Promise<TestNatsServer> {
   const binary = existsSync(PRIVATE_BINARY) ? PRIVATE_BINARY : "nats-server";
   let stop = async (): Promise<void> => {};
   let port = -1;
+  let disposed = false;
 
   const start = async (): Promise<void> => {
+    // A test that ran out of time may go on behind the back of its clean-up.
+    if (disposed) throw new Error("this nats-server has been disposed of");
     const child = spawn(
       binary,
       ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", join(folder, "data"), "--ports_file_dir", folder],
@@ -65,6 +68,7 @@ export async function startNatsServer(): Promise<TestNatsServer> {
       await start();
     },
     async [Symbol.asyncDispose]() {
+      disposed = true;
       await stop();
       await rm(folder, { recursive: true, force: true });
     },
