@@ -15,10 +15,10 @@ import { join } from "node:path";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { CURRENT, INDEX, type LogIndex, NEXT, PREVIOUS, readIndexSync } from "./log-index.ts";
 
-export { followLog, logRange, type LogPiece, type LogRange, readLog, tailOffset } from "./log-reader.ts";
+export { followLog, logRange, type LogPiece, readLog, tailOffset } from "./log-reader.ts";
 
 /** A file is rotated before it would grow beyond this. */
-export const LOG_FILE_BYTES = 8 * 1024 * 1024;
+const LOG_FILE_BYTES = 8 * 1024 * 1024;
 const NEWLINE = 10;
 
 /**

@@ -44,11 +44,11 @@ export interface SetInitRequest {
   readonly initPid: number;
   readonly startTicks?: number;
 }
-export interface DetachRequest {
+interface DetachRequest {
   readonly op: "detach";
   readonly container: string;
 }
-export interface StatusRequest {
+interface StatusRequest {
   readonly op: "status";
 }
 export type ShimRequest = AttachRequest | SetInitRequest | DetachRequest | StatusRequest;
@@ -66,7 +66,7 @@ export interface ContainerStatus {
   readonly initPid: number;
   readonly exit?: RecordedExit;
 }
-export interface StatusAnswer {
+interface StatusAnswer {
   readonly containers: readonly ContainerStatus[];
 }
 

@@ -140,7 +140,7 @@ function tree(root: string): string[] {
   return groups;
 }
 
-export function processesIn(roots: readonly string[]): Set<number> {
+function processesIn(roots: readonly string[]): Set<number> {
   const pids = new Set<number>();
   for (const group of roots.flatMap(tree)) {
     for (const pid of readOr(join(group, "cgroup.procs"), "").split("\n"))

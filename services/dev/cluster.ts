@@ -17,23 +17,23 @@ const NATS_TIMEOUT_MS = 20_000;
 const AGENT_TIMEOUT_MS = 20_000;
 const DEATH_TIMEOUT_MS = 10_000;
 
-export interface DevNode {
+interface DevNode {
   readonly name: string;
   readonly netns: string;
   /** Its address on the hosts' own network. */
   readonly underlayAddress: string;
   /** Changes with startShim. */
-  shimPid(): number;
+  readonly shimPid: () => number;
   /** The host's folder in each cgroup hierarchy, as seen from outside. */
   readonly cgroupDirs: readonly string[];
   readonly stateDir: string;
   readonly dataDir: string;
   readonly logPath: string;
   /** Waits for one when the shim is just starting another. */
-  agentPid(): Promise<number>;
+  readonly agentPid: () => Promise<number>;
 }
 
-export interface CommandResult {
+interface CommandResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;

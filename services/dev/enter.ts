@@ -13,7 +13,7 @@ import { canonicalDataDir, readRecord } from "./record.ts";
 const NOT_FOUND_EXIT = 127;
 class CommandNotFound extends GodwitError {}
 
-export function enterHost(path: string, node: string, argv: readonly string[]): never {
+function enterHost(path: string, node: string, argv: readonly string[]): never {
   const dataDir = canonicalDataDir(path);
   const record = readRecord(dataDir);
   if (record === undefined) {

@@ -17,7 +17,7 @@ interface Permissions {
   readonly allow_responses: true;
 }
 
-export function schedulerPermissions(): Permissions {
+function schedulerPermissions(): Permissions {
   return {
     // $JS.API: streams and consumers; $O: object stores; ACK and FC: flow control of consumers.
     publish: ["godwit.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$O.>"],
@@ -27,7 +27,7 @@ export function schedulerPermissions(): Permissions {
 }
 
 /** An agent reads images and speaks for its own node; the log, other nodes' orders and the snapshots it cannot reach. */
-export function agentPermissions(node: string): Permissions {
+function agentPermissions(node: string): Permissions {
   const images = `OBJ_${IMAGE_STORE}`;
   return {
     publish: [

@@ -35,7 +35,7 @@ export const UNDERLAY_PREFIX_LENGTH = 24;
 export const UNDERLAY_MTU = 9000;
 export const NATS_PORT = 4222;
 export const NATS_URL = `nats://${CONTROL_ADDRESS}:${NATS_PORT}`;
-export const MOST_NODES = 64;
+const MOST_NODES = 64;
 /** Host n1 has 10.77.0.11. */
 const FIRST_HOST = 11;
 /** Sockets and CRIU's working folders live below: their paths have 107 bytes. */
