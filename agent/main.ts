@@ -66,7 +66,8 @@ async function main(): Promise<void> {
   }
   await using stack = new AsyncDisposableStack();
   const connection = await connectToNats(config, logger);
-  stack.defer(() => connection.close());
+  // What the services say at their end still goes out.
+  stack.defer(() => connection.drain());
   const shim = stack.use(await ShimClient.connect(`${config.stateDir}/shim.sock`, stop.signal));
   const criuPath = config.criuPath ?? findProgram("criu");
   const runc = new Runc(config.runcPath ?? findProgram("runc"), `${config.stateDir}/runc`);
@@ -111,6 +112,7 @@ async function main(): Promise<void> {
           return {
             env: environmentOf(record.spec, record.image.config),
             cwd: record.spec.workingDir || record.image.config.workingDir || "/",
+            user: record.spec.user || record.image.config.user,
           };
         },
       },
@@ -126,7 +128,7 @@ async function main(): Promise<void> {
         node.container(id)?.record === undefined ? undefined : node.container(id)?.runtime.paths.log,
     }),
   );
-  node.onGone = (id, reason) => logs.end(id, reason);
+  node.onLeave = (id, reason) => logs.end(id, reason);
   node.start();
   stack.use(node);
   reporter.start(node);

@@ -36,7 +36,7 @@ export class Allocation {
   readonly #logger: Logger;
   /** Something to report has changed. */
   readonly #changed: () => void;
-  readonly #gone: (reason: "moved" | "removed") => void;
+  readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
   #desired: DesiredAllocation | undefined;
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
   #ordered = false;
@@ -53,12 +53,15 @@ export class Allocation {
   constructor(
     host: Host,
     id: string,
-    listeners: { readonly changed: () => void; readonly gone: (reason: "moved" | "removed") => void },
+    listeners: {
+      readonly changed: () => void;
+      readonly leaves: (reason: "moved" | "removed") => Promise<void>;
+    },
   ) {
     this.#host = host;
     this.id = id;
     this.#changed = listeners.changed;
-    this.#gone = listeners.gone;
+    this.#leaves = listeners.leaves;
     this.#logger = host.logger.child({ container: id });
     this.runtime = new ContainerRuntime(host, id);
     this.#record = readRecord(host.config, id);
@@ -362,10 +365,11 @@ export class Allocation {
   }
 
   async #remove(): Promise<void> {
+    // Whoever follows its log gets the rest of it before it goes.
+    await this.#leaves(this.#desired?.role === Role.RELEASED ? "moved" : "removed");
     await this.runtime.remove();
     this.#record = undefined;
     this.#exits.clear();
-    this.#gone(this.#desired?.role === Role.RELEASED ? "moved" : "removed");
   }
 
   async #copy(migrationId: string): Promise<void> {

@@ -11,6 +11,9 @@ import { MASKED_PATHS } from "../container/bundle.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { compareLayers } from "../layer/compare.ts";
+import { findSharedWritableFiles } from "../layer/mappings.ts";
+import { encodePaths } from "../layer/paths.ts";
+import type { EntryStamp } from "../layer/stamp.ts";
 import { packLayer } from "../layer/pack.ts";
 import { scanLayer } from "../layer/scan.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
@@ -65,10 +68,10 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   const session = await CriuSession.start({ criuPath: host.criuPath });
   undo.use(session);
 
-  const before = await scanLayer(runtime.paths.upper, signal);
+  const sent = new Map<string, EntryStamp>();
   let filesystemBytes = await writer.writePieces(
     RecordKind.LAYER,
-    packLayer(runtime.paths.upper, "all", { signal, tolerateVanished: true }),
+    packLayer(runtime.paths.upper, "all", { signal, tolerateVanished: true, sent }),
   );
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
@@ -105,11 +108,14 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   const { partial } = await host.shim.detach(runtime.id);
 
   const after = await scanLayer(runtime.paths.upper, signal);
-  const change = compareLayers(before, after);
-  await writer.write(RecordKind.LAYER_DELETIONS, Buffer.from(change.deleted.join("\0"), "latin1"));
+  const change = compareLayers(sent, after);
+  // A page of a shared mapping that is dirty already changes no time stamp when it is written again.
+  const mapped = await findSharedWritableFiles(runtime.cgroup.processes());
+  const changed = new Set([...change.changed, ...mapped.filter((path) => after.has(path))]);
+  await writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted));
   filesystemBytes += await writer.writePieces(
     RecordKind.LAYER,
-    packLayer(runtime.paths.upper, change.changed, { signal, tolerateVanished: false }),
+    packLayer(runtime.paths.upper, changed, { signal, tolerateVanished: false }),
   );
   const logStart = await sendLog(writer, runtime.paths.log);
   const files = await listImageFiles(runtime.paths.images);

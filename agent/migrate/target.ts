@@ -9,6 +9,7 @@ import { CriuSession } from "../checkpoint/criu-session.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { applyDeletions, applyLayer } from "../layer/apply.ts";
+import { decodePaths } from "../layer/paths.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { plugIn } from "../network/attachment.ts";
@@ -205,8 +206,7 @@ async function takeIn(
           await applyLayer(runtime.paths.upper, layerBytes(body, header.length, iterator), { signal });
           break;
         case RecordKind.LAYER_DELETIONS: {
-          const paths = (await collect(body)).toString("latin1").split("\0").filter(Boolean);
-          await applyDeletions(runtime.paths.upper, paths);
+          await applyDeletions(runtime.paths.upper, decodePaths(await collect(body)));
           break;
         }
         case RecordKind.LOG:

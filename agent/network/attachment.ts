@@ -37,7 +37,9 @@ export async function prepareAttachment(attachment: Attachment, address: Attachm
   await mustRun("ip", ["-batch", "-"], {
     input: [
       `link add ${attachment.hostInterface} mtu ${address.mtu} type veth peer name eth0 netns ${attachment.namespace}`,
-      `link set ${attachment.hostInterface} addrgenmode none`,
+      // The host itself has nothing to say on this wire: unplugged from the bridge, what the container sends
+      // (a reset by a copy that is being removed, for example) must end here and not in the host's own sockets.
+      `link set ${attachment.hostInterface} addrgenmode none arp off`,
       `link set ${attachment.hostInterface} up`,
     ].join("\n"),
   });

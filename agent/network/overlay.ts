@@ -69,7 +69,9 @@ export class OverlayNetwork {
     ]);
     await mustRun("ip", ["-batch", "-"], {
       input: [
-        `link set ${BRIDGE} mtu ${this.#mtu} addrgenmode none up`,
+        // A bridge takes the lowest address among its ports unless it is given one: it would change with every
+        // container that comes or goes, and neighbours would send to a container's port.
+        `link set ${BRIDGE} address ${macOf(settings.nodeAddress)} mtu ${this.#mtu} addrgenmode none up`,
         `link set ${TUNNEL} mtu ${this.#mtu} addrgenmode none master ${BRIDGE} up`,
         `addr replace ${settings.nodeAddress} dev ${BRIDGE}`,
       ].join("\n"),
@@ -92,6 +94,12 @@ export class OverlayNetwork {
     await runCommand("ip", ["link", "del", TUNNEL]);
     await runCommand("ip", ["link", "del", BRIDGE]);
   }
+}
+
+/** The node's own hardware address on the container network, made from its IPv4 address there. */
+function macOf(addressWithPrefix: string): string {
+  const bytes = (addressWithPrefix.split("/")[0] ?? "").split(".").map(Number);
+  return ["02", "57", ...bytes.map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
 }
 
 async function existingPeers(): Promise<Set<string>> {

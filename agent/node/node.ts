@@ -16,8 +16,8 @@ export class Node implements AsyncDisposable {
   readonly #logger: Logger;
   readonly #allocations = new Map<string, Allocation>();
   readonly #changed: () => void;
-  /** A container has left this host with everything that it had here. */
-  onGone: (containerId: string, reason: "moved" | "removed") => void = () => undefined;
+  /** A container is about to leave this host with everything that it has here. */
+  onLeave: (containerId: string, reason: "moved" | "removed") => Promise<void> = () => Promise.resolve();
   #leaderEpoch = 0;
   #revision = 0;
   readonly #abort = new AbortController();
@@ -116,7 +116,7 @@ export class Node implements AsyncDisposable {
     if (allocation === undefined) {
       allocation = new Allocation(this.#host, id, {
         changed: this.#changed,
-        gone: (reason) => this.onGone(id, reason),
+        leaves: (reason) => this.onLeave(id, reason),
       });
       this.#allocations.set(id, allocation);
     }

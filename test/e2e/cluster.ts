@@ -58,7 +58,7 @@ export class TestCluster implements AsyncDisposable {
   /** Up, with the image "redis" (redis and busybox) imported. */
   static async start(nodes = 3, options: { readonly leaseMs?: number } = {}): Promise<TestCluster> {
     const dataDir = `/var/lib/godwit-test-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
-    const dev = await devUp({ nodes, dataDir, ...options });
+    const dev = await devUp({ nodes, dataDir, announce: false, ...options });
     const cluster = new TestCluster(dev);
     try {
       await cluster.must("image", "import", "redis", REDIS_IMAGE);

@@ -71,6 +71,7 @@ describe("an agent that is killed during a move", () => {
       async () => (await cluster.container("cache")).state === "running",
     );
     expect(await client.mark()).toMatchObject({ connections: 1, wrong: 0, lost: 0, error: "" });
-    expect(await cluster.sh("cache", "echo still here")).toBe("still here\n");
+    const answer = await until("exec to work", () => cluster.sh("cache", "echo still here"));
+    expect(answer).toBe("still here\n");
   });
 });
