@@ -6,14 +6,8 @@ import { AllocationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { ended, move, ready, running, runOn, stateOf, TestCluster } from "../testing/cluster.ts";
 import { eventually } from "../testing/eventually.ts";
-import { MIB, sampleImage, sampleNode, sampleSpec } from "../testing/sample.ts";
+import { memoryLimit, MIB, sampleImage, sampleNode, sampleSpec } from "../testing/sample.ts";
 import type { SimulatedAgent } from "../testing/simulated-agent.ts";
-
-const memory = (
-  mib: number,
-): { limits: { memoryBytes: number; cpuMillis: number; pids: number; diskBytes: number } } => ({
-  limits: { memoryBytes: mib * MIB, cpuMillis: 0, pids: 0, diskBytes: 0 },
-});
 
 test("a silent node is lost, and back when it reports", async () => {
   await using cluster = await TestCluster.start();
@@ -126,8 +120,8 @@ test("what cannot be created is said at once, what may fit later waits for room"
     message: /no image nginx/,
   });
   await expect(create({ node: "n9" })).rejects.toMatchObject({ code: "not-found", message: /no node n9/ });
-  await expect(create(memory(1))).rejects.toMatchObject({ code: "invalid", message: /at least 6 MiB/ });
-  await expect(create(memory(2048))).rejects.toMatchObject({
+  await expect(create(memoryLimit(1))).rejects.toMatchObject({ code: "invalid", message: /at least 6 MiB/ });
+  await expect(create(memoryLimit(2048))).rejects.toMatchObject({
     code: "exhausted",
     message: "2 GiB of memory is more than any node has (1 GiB)",
   });
@@ -137,10 +131,10 @@ test("what cannot be created is said at once, what may fit later waits for room"
     message: /256 KiB/,
   });
 
-  const first = await runOn(s, "first", "n1", memory(600));
+  const first = await runOn(s, "first", "n1", memoryLimit(600));
   await expect(s.createContainer(sampleSpec("first"))).rejects.toMatchObject({ code: "exists" });
-  await runOn(s, "second", "n2", memory(700));
-  const { id } = await s.createContainer(sampleSpec("third", memory(500)));
+  await runOn(s, "second", "n2", memoryLimit(700));
+  const { id } = await s.createContainer(sampleSpec("third", memoryLimit(500)));
   await eventually("the reason", () => s.state().containers[id]?.placementFailure !== "");
   expect(s.state().containers[id]?.placementFailure).toBe(
     "no node fits: 2 of 2 lack 500 MiB of memory (n1 has most free: 424 MiB)",
@@ -161,7 +155,7 @@ test("containers go to the least loaded node", async () => {
   const { s } = await cluster.up(3);
   const nodes: string[] = [];
   for (let at = 0; at < 6; at += 1) {
-    const { id } = await s.createContainer(sampleSpec(`c${at}`, memory(100)));
+    const { id } = await s.createContainer(sampleSpec(`c${at}`, memoryLimit(100)));
     await running(s, id);
     nodes.push(s.state().containers[id]?.allocation?.node ?? "");
   }
@@ -179,6 +173,7 @@ test("a container on a lost node is removed by force, and its copy goes when the
   await eventually("it to be forgotten", () => s.state().containers[id] === undefined);
   n1.mute(false);
   await eventually("its copy to go", () => n1.held.size === 0);
+  expect(s.state().nodes["n1"]?.state).toBe(NodeState.READY);
 });
 
 test("moves that may not be made say why", async () => {
@@ -214,8 +209,8 @@ test("a drain moves what it can and says why the rest stays", async () => {
   const [, n2] = agents as [SimulatedAgent, SimulatedAgent];
   const stopped = await runOn(s, "asleep", "n1");
   await s.setDesired(stopped, "stop");
-  await runOn(s, "big", "n1", memory(600));
-  await runOn(s, "blocker", "n2", memory(600));
+  await runOn(s, "big", "n1", memoryLimit(600));
+  await runOn(s, "blocker", "n2", memoryLimit(600));
   const moody = await runOn(s, "moody", "n1");
   await runOn(s, "mover", "n1");
   await runOn(s, "pinned", "n1", { migration: MigrationPolicy.NEVER });

@@ -73,26 +73,31 @@ const willRestart = (container: Container): boolean => {
 
 const STAYS = "stays on its node until started or removed";
 
-const notRunning = (
-  container: Container,
-): { readonly waits: boolean; readonly reason: string } | undefined => {
+interface Idle {
+  readonly as: "waiting" | "staying" | "failed";
+  readonly reason: string;
+}
+
+/** Why a container cannot be moved at this moment, and whether that will pass. */
+const idleness = (container: Container): Idle | undefined => {
   const allocation = container.allocation;
-  if (container.removing) return { waits: true, reason: "is being removed" };
+  const stopping = container.desired === DesiredState.STOPPED;
+  if (container.removing) return { as: "waiting", reason: "is being removed" };
   switch (allocation?.state) {
     case AllocationState.RUNNING:
-      return container.desired === DesiredState.STOPPED
-        ? { waits: true, reason: "is being stopped" }
-        : undefined;
+      return stopping ? { as: "waiting", reason: "is being stopped" } : undefined;
     case AllocationState.EXITED:
-      if (container.desired === DesiredState.STOPPED) return { waits: false, reason: `stopped: ${STAYS}` };
-      if (willRestart(container)) return { waits: true, reason: "is being restarted" };
-      return { waits: false, reason: `exited with code ${allocation.exitCode}: ${STAYS}` };
-    case AllocationState.FAILED:
-      return { waits: false, reason: `failed (${allocation.message || "no reason given"}): ${STAYS}` };
+      if (stopping) return { as: "staying", reason: `stopped: ${STAYS}` };
+      if (willRestart(container)) return { as: "waiting", reason: "is being restarted" };
+      return { as: "staying", reason: `exited with code ${allocation.exitCode}: ${STAYS}` };
+    case AllocationState.FAILED: {
+      const why = allocation.message || "no reason given";
+      if (stopping) return { as: "staying", reason: `stopped, after it failed (${why}): ${STAYS}` };
+      // Its agent goes on trying, so the node is not free of it; but that may go on for ever.
+      return { as: "failed", reason: `does not run (${why})` };
+    }
     default:
-      return container.desired === DesiredState.STOPPED
-        ? { waits: true, reason: "is being stopped" }
-        : { waits: true, reason: "is starting" };
+      return { as: "waiting", reason: stopping ? "is being stopped" : "is starting" };
   }
 };
 
@@ -135,9 +140,9 @@ export const viewDrain = (cluster: Cluster, node: string, drain?: Drain): DrainV
       view.moving.push(item(name, { to: switched ? "" : migration.to, reason, migrationId: migration.id }));
       continue;
     }
-    const idle = notRunning(container);
+    const idle = idleness(container);
     if (idle !== undefined) {
-      view[idle.waits ? "waiting" : "staying"].push(item(name, { reason: idle.reason }));
+      view[idle.as].push(item(name, { reason: idle.reason }));
       continue;
     }
     if (nodeLost) {

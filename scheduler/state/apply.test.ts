@@ -1,23 +1,11 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  AllocationState,
-  DesiredState,
-  MigrationState,
-  NodeState,
-  State,
-  type Command,
-} from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationMode, MigrationPolicy, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
-import { stateHash } from "../log/replica.ts";
+import { AllocationState, DesiredState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { Drive, idOf } from "../testing/drive.ts";
-import { digestOf, MIB, sampleImage, sampleNode, sampleSpec } from "../testing/sample.ts";
+import { digestOf, memoryLimit, sampleImage, sampleSpec } from "../testing/sample.ts";
 import { apply } from "./apply.ts";
-import { clusterOf, emptyCluster, type Cluster } from "./cluster.ts";
-import { canonicalPieces } from "./hash.ts";
-
-const limits = (memoryBytes: number): Resources => ({ memoryBytes, cpuMillis: 0, pids: 0, diskBytes: 0 });
+import { emptyCluster } from "./cluster.ts";
 
 describe("leadership", () => {
   test("commands of any epoch but the present one change nothing", () => {
@@ -62,12 +50,12 @@ describe("containers", () => {
         "not-found",
       ],
       [
-        { id: idOf(2), spec: sampleSpec("other", { imageDigest: digestOf("a"), limits: limits(MIB) }) },
+        { id: idOf(2), spec: sampleSpec("other", { imageDigest: digestOf("a"), ...memoryLimit(1) }) },
         "invalid",
       ],
     ] as const;
-    for (const [value, code] of cases)
-      expect(drive.try(command("containerCreated", value))?.code, JSON.stringify(value)).toBe(code);
+    const codes = cases.map(([value]) => drive.try(command("containerCreated", value))?.code);
+    expect(codes).toEqual(cases.map(([, code]) => code));
   });
 
   test("addresses: each its own, none ending in 0 or 255, freed ones last and in order", () => {
@@ -156,9 +144,9 @@ describe("migrations", () => {
       (drive: Drive) => void,
       { container?: number; to?: string },
       string | undefined,
-      RegExp | undefined,
+      RegExp,
     ][] = [
-      ["plain", () => undefined, {}, undefined, undefined],
+      ["plain", () => undefined, {}, undefined, /^$/],
       [
         "stopped",
         (d) => d.observe(1, AllocationState.EXITED, 1),
@@ -192,7 +180,7 @@ describe("migrations", () => {
       ],
       [
         "no room",
-        (d) => void d.run(2, "b", "n2", { limits: limits(900 * MIB) }),
+        (d) => void d.run(2, "b", "n2", { ...memoryLimit(900) }),
         {},
         "exhausted",
         /n2 lacks 512 MiB of memory \(has 124 MiB free\)/,
@@ -208,11 +196,14 @@ describe("migrations", () => {
     ];
     for (const [name, prepare, { container = 1, to = "n2" }, code, message] of cases) {
       const drive = new Drive("n1", "n2");
-      drive.run(1, "web", "n1", { limits: limits(512 * MIB) });
+      drive.run(1, "web", "n1", { ...memoryLimit(512) });
       prepare(drive);
       const outcome = drive.startMove(7, container, to);
-      expect(outcome?.code, name).toBe(code);
-      if (message !== undefined) expect(outcome?.message, name).toMatch(message);
+      expect({ name, code: outcome?.code, said: message.test(outcome?.message ?? "") }).toEqual({
+        name,
+        code,
+        said: true,
+      });
     }
   });
 
@@ -340,213 +331,5 @@ describe("nodes", () => {
     drive.place(1, "n2");
     expect(drive.container(1).allocation).toMatchObject({ node: "n2", epoch: 2 });
     expect(drive.cluster.index.unplaced.size).toBe(0);
-  });
-});
-
-/** Everything that a change could show in. */
-const plainIndex = ({ index }: Cluster): unknown => {
-  const sets = (map: ReadonlyMap<string, ReadonlySet<string>>): unknown =>
-    [...map].map(([key, set]) => [key, [...set].toSorted()]).toSorted();
-  return {
-    idByName: [...index.idByName].toSorted(),
-    onNode: sets(index.onNode),
-    arriving: sets(index.arriving),
-    leaving: sets(index.leaving),
-    imageUsers: sets(index.imageUsers),
-    use: [...index.use].toSorted(([a], [b]) => (a < b ? -1 : 1)),
-    unplaced: [...index.unplaced].toSorted(),
-    removing: [...index.removing].toSorted(),
-    moving: [...index.moving].toSorted(),
-    draining: [...index.draining].toSorted(),
-    ended: index.ended,
-  };
-};
-const encoded = (cluster: Cluster): Buffer => Buffer.concat([...canonicalPieces(cluster)]);
-
-describe("properties", () => {
-  const node = fc.constantFrom("n1", "n2", "n3");
-  const id = fc.integer({ min: 1, max: 4 }).map(idOf);
-  const migration = fc.integer({ min: 101, max: 106 }).map(idOf);
-  const epoch = fc.integer({ min: 1, max: 4 });
-  const make =
-    <C extends Parameters<typeof command>[0]>($case: C) =>
-    (value: Parameters<typeof command<C>>[1]): Command =>
-      command($case, value);
-  const anyCommand = fc.oneof(
-    {
-      weight: 2,
-      arbitrary: fc
-        .record({ info: node.map((name) => sampleNode(name)), incarnation: fc.constantFrom("a", "b") })
-        .map(make("nodeJoined")),
-    },
-    fc
-      .record({ node, state: fc.constantFrom(NodeState.READY, NodeState.LOST), reason: fc.constant("") })
-      .map(make("nodeStateChanged")),
-    fc.record({ node, schedulable: fc.boolean() }).map(make("nodeSchedulableSet")),
-    fc.record({ node }).map(make("nodeRemoved")),
-    fc
-      .record({
-        node,
-        drainId: fc.constantFrom("d1", "d2"),
-        deadlineMs: fc.constant(0),
-        parallel: fc.constant(1),
-        force: fc.boolean(),
-      })
-      .map(make("drainStarted")),
-    fc
-      .record({ node, drainId: fc.constantFrom("d1", "d2"), outcome: fc.constantFrom("drained", "") })
-      .map(make("drainEnded")),
-    fc
-      .record({
-        image: fc.constantFrom(sampleImage("redis", "a"), sampleImage("redis", "b"), sampleImage("web", "a")),
-      })
-      .map(make("imageAdded")),
-    fc.record({ name: fc.constantFrom("redis", "web", digestOf("a")) }).map(make("imageRemoved")),
-    {
-      weight: 3,
-      arbitrary: fc
-        .record({
-          id,
-          spec: fc
-            .record({
-              name: fc.constantFrom("a", "b", "c"),
-              memoryMib: fc.constantFrom(0, 400),
-              digest: fc.constantFrom("a", "b"),
-            })
-            .map(({ name, memoryMib, digest }) =>
-              sampleSpec(name, { imageDigest: digestOf(digest), limits: limits(memoryMib * MIB) }),
-            ),
-        })
-        .map(make("containerCreated")),
-    },
-    fc
-      .record({
-        id,
-        desired: fc.constantFrom(DesiredState.RUNNING, DesiredState.STOPPED),
-        restartGeneration: fc.integer({ min: 0, max: 2 }),
-      })
-      .map(make("containerDesiredSet")),
-    fc.record({ id, force: fc.boolean() }).map(make("containerRemoveRequested")),
-    fc.record({ id }).map(make("containerRemoved")),
-    { weight: 3, arbitrary: fc.record({ containerId: id, node, epoch }).map(make("allocationPlaced")) },
-    {
-      weight: 4,
-      arbitrary: fc
-        .record({
-          containerId: id,
-          node,
-          epoch,
-          state: fc.constantFrom(AllocationState.RUNNING, AllocationState.EXITED),
-          exitCode: fc.constant(0),
-          restarts: fc.constant(0),
-          message: fc.constant(""),
-        })
-        .map(make("allocationObserved")),
-    },
-    {
-      weight: 5,
-      arbitrary: fc
-        .record({
-          id: migration,
-          containerId: id,
-          from: node,
-          to: node,
-          epoch,
-          mode: fc.constant(MigrationMode.AUTO),
-          blackoutBudgetMs: fc.constant(0),
-          drainId: fc.constantFrom("", "d1"),
-          reason: fc.constant("operator"),
-        })
-        .map(make("migrationStarted")),
-    },
-    { weight: 3, arbitrary: fc.record({ id: migration }).map(make("migrationSwitched")) },
-    fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationAborted")),
-    fc.record({ id: migration, figures: fc.constant(undefined) }).map(make("migrationFinished")),
-    fc.record({ id: migration }).map(make("migrationCancelRequested")),
-  );
-
-  /** With what only a well informed sender knows put right, or hardly any command would apply. */
-  const fitting = (drive: Drive, { command: raw }: Command): Command => {
-    if (raw === undefined) return { command: raw };
-    const [moving] = drive.cluster.index.moving;
-    if (/^migration(?!Started)/.test(raw.$case) && moving !== undefined)
-      return { command: { ...raw, value: { ...raw.value, id: moving } } as typeof raw };
-    if (!("containerId" in raw.value)) return { command: raw };
-    const { node = "", epoch: now = 0 } =
-      drive.cluster.state.containers[raw.value.containerId]?.allocation ?? {};
-    if (raw.$case === "allocationPlaced") return command(raw.$case, { ...raw.value, epoch: now + 1 });
-    if (raw.$case === "migrationStarted")
-      return command(raw.$case, { ...raw.value, from: node, epoch: now + 1 });
-    return raw.$case === "allocationObserved"
-      ? command(raw.$case, { ...raw.value, node, epoch: now })
-      : { command: raw };
-  };
-
-  test("a rejection changes nothing, the index follows, a snapshot continues alike, and ownership only moves forward", () => {
-    let applied = 0;
-    let switched = 0;
-    fc.assert(
-      fc.property(
-        fc.array(anyCommand, { minLength: 60, maxLength: 160, size: "max" }),
-        fc.nat(159),
-        (commands, snapshotAt) => {
-          const drive = new Drive("n1", "n2", "n3");
-          for (const [position, name] of ["a", "b", "c"].entries())
-            drive.run(position + 1, name, `n${position + 1}`, { limits: limits(300 * MIB) });
-          let twin: Cluster | undefined;
-          const epochs = new Map<string, number>();
-          for (const [at, raw] of commands.entries()) {
-            const one = at % 4 === 0 ? raw : fitting(drive, raw);
-            if (at === snapshotAt) twin = clusterOf(State.decode(encoded(drive.cluster)));
-            drive.atMs += at % 3;
-            const before = encoded(drive.cluster);
-            const outcome = drive.try(one);
-            if (outcome === undefined) {
-              applied += 1;
-              if (one.command?.$case === "migrationSwitched") switched += 1;
-            } else expect(encoded(drive.cluster).equals(before)).toBe(true);
-            expect(plainIndex(drive.cluster)).toEqual(
-              plainIndex(clusterOf(State.decode(encoded(drive.cluster)))),
-            );
-            if (twin !== undefined) {
-              apply(twin, one, { atMs: drive.atMs, epoch: drive.cluster.state.epoch });
-              expect(stateHash(twin)).toBe(stateHash(drive.cluster));
-            }
-            const { containers, migrations } = drive.cluster.state;
-            const all = Object.values(containers);
-            expect(new Set(all.map((container) => container.address)).size).toBe(all.length);
-            for (const container of all) {
-              const epochNow = container.allocation?.epoch ?? 0;
-              expect(epochNow).toBeGreaterThanOrEqual(epochs.get(container.id + container.createdAtMs) ?? 0);
-              epochs.set(container.id + container.createdAtMs, epochNow);
-              if (container.migrationId !== "")
-                expect([MigrationState.RUNNING, MigrationState.SWITCHED]).toContain(
-                  migrations[container.migrationId]?.state,
-                );
-            }
-            for (const [name, use] of drive.cluster.index.use)
-              if (drive.cluster.state.nodes[name] !== undefined)
-                expect(use.memoryBytes).toBeLessThanOrEqual(1024 * MIB);
-          }
-        },
-      ),
-      { numRuns: 100 },
-    );
-    // The generator must reach the interesting states for this to mean anything.
-    expect(applied).toBeGreaterThan(1_000);
-    expect(switched).toBeGreaterThan(5);
-  });
-
-  test("the hash depends on what is in the maps, not on the order of arrival", () => {
-    const forward = emptyCluster();
-    const backward = emptyCluster();
-    const images = ["a", "b", "c"].map((letter) =>
-      command("imageAdded", { image: sampleImage(`i${letter}`, letter) }),
-    );
-    for (const one of images) apply(forward, one, { atMs: 0, epoch: 0 });
-    for (const one of images.toReversed()) apply(backward, one, { atMs: 0, epoch: 0 });
-    expect(stateHash(forward)).toBe(stateHash(backward));
-    apply(forward, command("imageRemoved", { name: "ia" }), { atMs: 0, epoch: 0 });
-    expect(stateHash(forward)).not.toBe(stateHash(backward));
   });
 });

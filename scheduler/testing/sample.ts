@@ -1,6 +1,6 @@
 import { pino, type Logger } from "pino";
 import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
-import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
 
 export const MIB = 1024 * 1024;
 
@@ -29,3 +29,7 @@ export const sampleImage = (name = "redis", letter = "a"): Image =>
 
 export const sampleSpec = (name: string, rest: Partial<ContainerSpec> = {}): ContainerSpec =>
   ContainerSpec.fromPartial({ name, image: "redis", ...rest });
+
+export const memoryLimit = (mib: number): { limits: Resources } => ({
+  limits: { memoryBytes: mib * MIB, cpuMillis: 0, pids: 0, diskBytes: 0 },
+});
