@@ -88,3 +88,17 @@ function channelCredentials(address: ApiAddress): ChannelCredentials {
     );
   }
 }
+
+/** Resolves when a call takes more requests, or will never take any again. */
+export async function untilWritable(call: {
+  on(event: string, listener: () => void): unknown;
+  off(event: string, listener: () => void): unknown;
+}): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = (): void => resolve();
+  // A call that the API ended says so in one of these ways, and never drains.
+  const events = ["drain", "close", "error", "status"];
+  for (const event of events) call.on(event, done);
+  await promise;
+  for (const event of events) call.off(event, done);
+}

@@ -82,7 +82,20 @@ describe("images, containers, moves and nodes from the command line", () => {
     ]);
     expect(await godwit(["image", "rm", "folder", "piped"])).toMatchObject({ code: 0 });
 
-    const flags = ["--node", "n1", "--memory", "64m", "--cpus", "0.5", "-e", "A=1", "--label", "x=y"];
+    const flags = [
+      "--node",
+      "n1",
+      "--memory",
+      "64m",
+      "--cpus",
+      "0.5",
+      "-e",
+      "A=1",
+      "--label",
+      "x=y",
+      "--stop-grace",
+      "1s",
+    ];
     const web = await json<object>("run", ...flags, "web", "app", "--", "/bin/app", "--port", "80");
     expect(web).toMatchObject({
       name: "web",

@@ -57,6 +57,7 @@ export async function* runExec(
   void probe(input, place, over.signal, lose);
   void input.relay(parts, start.stdin, over.signal).catch((error: unknown) => lose(GodwitError.from(error)));
   let exited = false;
+  let complained = false;
   try {
     input.credit(WINDOW_BYTES);
     const waiting = AbortSignal.any([signal, over.signal]);
@@ -87,6 +88,7 @@ export async function* runExec(
       switch (frame?.$case) {
         case "stdout":
         case "stderr":
+          complained ||= frame.$case === "stderr";
           yield { part: { $case: frame.$case, value: frame.value } };
           taken += frame.value.length;
           if (taken >= TOP_UP_BYTES) {
@@ -100,7 +102,9 @@ export async function* runExec(
         case "exit":
           exited = true;
           if (NEVER_RAN.has(frame.value.code) && frame.value.error !== "") {
-            yield { part: { $case: "stderr", value: Buffer.from(`godwit: ${frame.value.error}\n`) } };
+            // The runtime may have said so on the command's own standard error already.
+            if (!complained)
+              yield { part: { $case: "stderr", value: Buffer.from(`godwit: ${frame.value.error}\n`) } };
             yield { part: { $case: "exitCode", value: frame.value.code } };
             return;
           }

@@ -95,7 +95,10 @@ export function containerFields(info: ContainerInfo, nowMs: number): (readonly [
   const rows: (readonly [string, string])[] = [
     ["Name", spec?.name ?? info.id],
     ["Id", info.id],
-    ["State", info.message === "" ? info.state : `${info.state}: ${info.message}`],
+    [
+      "State",
+      info.message === "" || info.message === info.state ? info.state : `${info.state}: ${info.message}`,
+    ],
     ["Desired", info.desired],
     ["Node", dash(info.node)],
     ["Epoch", String(info.epoch)],

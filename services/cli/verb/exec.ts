@@ -2,8 +2,9 @@
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { ExecRequest, ExecResponse } from "../../../proto/gen/godwit/v1/api.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
-import { messagesOf } from "../api-client.ts";
+import { messagesOf, untilWritable } from "../api-client.ts";
 import { EXIT, ExitWith } from "../failure.ts";
+import { RawTerminal } from "../raw-terminal.ts";
 import { connectApi } from "../session.ts";
 import { write } from "./stream.ts";
 
@@ -81,9 +82,7 @@ async function sendInput(call: ClientDuplexStream<ExecRequest, ExecResponse>): P
         const value = chunk.subarray(from, from + STDIN_CHUNK_BYTES);
         if (call.destroyed) return;
         if (call.write({ part: { $case: "stdin", value } })) continue;
-        const { promise, resolve } = Promise.withResolvers<void>();
-        for (const event of ["drain", "close", "error", "status"]) call.once(event, resolve);
-        await promise;
+        await untilWritable(call);
       }
     }
     call.write({ part: { $case: "stdinClosed", value: true } });
@@ -94,29 +93,5 @@ async function sendInput(call: ClientDuplexStream<ExecRequest, ExecResponse>): P
       `godwit: standard input: ${error instanceof Error ? error.message : String(error)}\n`,
     );
     call.cancel();
-  }
-}
-
-class RawTerminal implements Disposable {
-  readonly #raw: boolean;
-  #onResize: (() => void) | undefined;
-
-  constructor(raw: boolean) {
-    this.#raw = raw;
-    if (raw) process.stdin.setRawMode(true);
-  }
-
-  get size(): { rows: number; columns: number } {
-    return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
-  }
-
-  onResize(tell: (size: { rows: number; columns: number }) => void): void {
-    this.#onResize = () => tell(this.size);
-    process.stdout.on("resize", this.#onResize);
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#onResize !== undefined) process.stdout.off("resize", this.#onResize);
-    if (this.#raw) process.stdin.setRawMode(false);
   }
 }

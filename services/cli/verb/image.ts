@@ -6,6 +6,7 @@ import type { ClientWritableStream } from "@grpc/grpc-js";
 import type { ImageInfo, ImportImageRequest } from "../../../proto/gen/godwit/v1/api.ts";
 import type { ImageConfig } from "../../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
+import { untilWritable } from "../api-client.ts";
 import { printJson, type OutputFormat } from "../output.ts";
 import { startProgress, type Progress } from "../progress.ts";
 import { formatBytes } from "../quantity.ts";
@@ -70,11 +71,7 @@ async function send(
   answered: () => boolean,
 ): Promise<void> {
   const write = async (message: ImportImageRequest): Promise<void> => {
-    if (call.write(message)) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    // A call that the API ended takes nothing any more and says so by closing.
-    for (const event of ["drain", "close", "error", "status"]) call.once(event, resolve);
-    await promise;
+    if (!call.write(message)) await untilWritable(call);
   };
   await write({ part: { $case: "header", value: header } });
   let doneBytes = 0;

@@ -13,8 +13,9 @@ interface WaitOptions {
 }
 
 const ENDED: ReadonlySet<string> = new Set(["stopped", "exited", "failed"]);
-/** On top of the grace that a container gets to stop: how long a restart may go unseen. */
-const RESTART_SLACK_MS = 5_000;
+const RUNNING: ReadonlySet<string> = new Set(["running", "stopping"]);
+/** On top of the grace that a container gets to stop: how long what happens may go unseen. */
+const UNSEEN_MS = 3_000;
 const DEFAULT_GRACE_SECONDS = 10;
 
 export async function act(action: Action, names: readonly string[], options: WaitOptions): Promise<void> {
@@ -43,44 +44,44 @@ async function settled(
 ): Promise<ContainerInfo> {
   const name = before.spec?.name ?? before.id;
   const patience = new AbortController();
-  const graceMs = (before.spec?.stopGraceSeconds || DEFAULT_GRACE_SECONDS) * 1000;
-  const timer =
-    action === "restart" ? setTimeout(() => patience.abort(), graceMs + RESTART_SLACK_MS) : undefined;
+  // Until the node has acted, the container looks as it did before.
+  const stale = before.state === "running" ? RUNNING : ENDED;
+  const graceMs = stale === RUNNING ? (before.spec?.stopGraceSeconds || DEFAULT_GRACE_SECONDS) * 1000 : 0;
+  const timer = action === "stop" ? undefined : setTimeout(() => patience.abort(), graceMs + UNSEEN_MS);
   let last = before;
-  let interruption = before.state !== "running";
+  let acted = action === "start" && !ENDED.has(before.state);
   try {
-    for await (const info of followStream(
-      () => api.stub.watchContainer({ nameOrId: before.id }),
-      AbortSignal.any([interrupted, patience.signal]),
-    )) {
+    const signal = AbortSignal.any([interrupted, patience.signal]);
+    for await (const info of followStream(() => api.stub.watchContainer({ nameOrId: before.id }), signal)) {
       last = info;
-      if (info.state === "lost")
-        throw new ExitWith(
-          EXIT.failed,
-          `${name}: ${info.message}; the ${action} is recorded and happens when the node is back`,
-        );
-      if (action === "stop") {
-        if (ENDED.has(info.state)) return info;
-        continue;
+      if (info.state === "lost") {
+        const message = `${name}: ${info.message}; the ${action} is recorded and happens when the node is back`;
+        throw new ExitWith(EXIT.failed, message);
       }
-      if (info.state === "failed")
-        throw new ExitWith(
-          EXIT.failed,
-          `${name} did not start: ${info.message === "" ? `exit code ${info.exitCode}` : info.message}`,
-        );
-      // A restart is over when the container was seen down, or counted as started again, and runs.
-      interruption ||= info.state !== "running" || info.restarts !== before.restarts;
-      if (info.state === "running" && (action === "start" || interruption)) return info;
-      if (info.state === "exited" && info.exitCode === 0 && action === "start") return info;
+      acted ||= !stale.has(info.state) || info.restarts !== before.restarts;
+      if (action === "stop" && ENDED.has(info.state)) return info;
+      if (action === "start" && acted && isUpOrOver(info, name)) return info;
+      // Half-way through a restart the container has ended, in whatever way; that is no failure.
+      if (action === "restart" && acted && info.state === "running") return info;
     }
   } catch (error) {
-    // It may have gone down and up between two looks.
-    if (patience.signal.aborted && !interrupted.aborted && last.state === "running") return last;
-    throw error;
+    // It may have gone down and up, or up and down, between two looks.
+    if (!patience.signal.aborted || interrupted.aborted) throw error;
+    if (isUpOrOver(last, name)) return last;
+    return await settled(api, "start", last, interrupted);
   } finally {
     clearTimeout(timer);
   }
   throw new ExitWith(EXIT.failed, `${name} was removed meanwhile`);
+}
+
+/** True when it runs or has done its work, false when it is on its way; throws when it failed. */
+function isUpOrOver(info: ContainerInfo, name: string): boolean {
+  if (info.state === "running" || (info.state === "exited" && info.exitCode === 0)) return true;
+  if (info.state !== "failed" && info.state !== "exited") return false;
+  const why =
+    info.message === "" || info.message === info.state ? `exit code ${info.exitCode}` : info.message;
+  throw new ExitWith(EXIT.failed, `${name} did not start: ${why}; 'godwit logs ${name}' may say more`);
 }
 
 export async function remove(

@@ -39,18 +39,18 @@ export async function move(nameOrId: string, node: string, options: MoveOptions)
   );
 }
 
+const isOver = (info: MigrationInfo): boolean => info.state === "finished" || info.state === "aborted";
+
 async function ended(api: ApiClient, started: MigrationInfo, signal: AbortSignal): Promise<MigrationInfo> {
   using progress = await startProgress();
   let last = started;
   for await (const info of followStream(() => api.stub.watchMigration({ id: started.id }), signal)) {
     last = info;
-    progress.update(
-      info.bytesDone,
-      info.bytesTotal,
-      `${info.from} → ${info.to} ${info.phase === "" ? info.state : info.phase}`,
-    );
+    if (isOver(info)) break;
+    const label = `${info.from} → ${info.to} ${info.phase === "" ? info.state : info.phase}`;
+    progress.update(info.bytesDone, info.bytesTotal, label);
   }
-  if (last.state === "finished" || last.state === "aborted") return last;
+  if (isOver(last)) return last;
   throw new ExitWith(
     EXIT.failed,
     `the migration ${started.id} was lost sight of while it was ${last.state}; look with 'godwit migrations ${started.id}'`,
