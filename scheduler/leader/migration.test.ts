@@ -182,7 +182,9 @@ test("no abort after the switch, whatever is asked for", async () => {
     code: "refused",
     message: /already belongs to the target/,
   });
-  await eventually("the orders", () => all.n2.roleOf(all.id) === Role.OWNER && all.n1.held.size === 0);
+  await eventually("the orders", () => all.n2.roleOf(all.id) === Role.OWNER);
+  // Nobody knows yet that it runs over there, so the frozen copy stays.
+  expect(all.n1.held.get(all.id)?.state).toBe(AllocationState.FROZEN);
   expect(all.n2.desired?.allocations[0]).toMatchObject({
     epoch: 2,
     migration: { switched: true, peerNode: "n1" },

@@ -51,6 +51,8 @@ export class Reports implements Volatile {
     const seen = migrationSeen(before, node === migration.from ? "source" : "target", report, nowMs);
     this.migrations.set(report.id, seen);
     if (seen.copy && before?.copy !== true) cluster.touched.add(migration.from);
+    // That the container runs at its target is what its source waits for.
+    if (node === migration.to && report.phase !== before?.target?.phase) cluster.touched.add(migration.from);
   }
 
   /** The node has been sent a newer Desired than its last report knew of. */

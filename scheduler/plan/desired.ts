@@ -10,6 +10,7 @@ import { MigrationState, type Container, type Migration } from "../../proto/gen/
 import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
 import { imageOf } from "../state/apply-image.ts";
 import type { Cluster } from "../state/cluster.ts";
+import { hasArrived } from "./migrations.ts";
 import type { Volatile } from "./volatile.ts";
 
 /** A Desired before it is given its place in the order of messages. */
@@ -25,7 +26,7 @@ const orderOf = (migration: Migration, role: Role, copy: boolean): MigrationOrde
   mode: migration.mode,
   blackoutBudgetMs: migration.blackoutBudgetMs,
   copy: role === Role.SOURCE && copy,
-  switched: role === Role.OWNER,
+  switched: migration.state === MigrationState.SWITCHED,
 });
 
 const allocationFor = (
@@ -89,7 +90,9 @@ export const desiredFor = (
       if (migration === undefined) continue;
       // The copy that is released was made before the switch, under the epoch before.
       const epoch = role === Role.TARGET ? migration.epoch : migration.epoch - 1;
-      allocations.push(allocationFor(cluster, container, role, epoch, orderOf(migration, role, false)));
+      // Until the container runs at its target, the source keeps its frozen copy as it is.
+      const held = role === Role.RELEASED && !hasArrived(volatile, migration) ? Role.SOURCE : role;
+      allocations.push(allocationFor(cluster, container, held, epoch, orderOf(migration, held, false)));
     }
   allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));
   return {

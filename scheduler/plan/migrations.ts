@@ -85,7 +85,8 @@ export const mergeFigures = (
     transferMs: target.transferMs || source.transferMs,
     restoreMs: target.restoreMs || source.restoreMs,
     resumeMs: target.resumeMs || source.resumeMs,
-    blackoutMs: target.blackoutMs || source.blackoutMs,
+    // The source measures from the freeze until everything is over there, the target from then until it runs.
+    blackoutMs: target.blackoutMs > 0 ? source.blackoutMs + target.blackoutMs : 0,
     totalMs: target.totalMs || source.totalMs || nowMs - migration.startedAtMs,
     memoryBytes: source.memoryBytes || target.memoryBytes,
     sentBytes: source.sentBytes || target.sentBytes,
@@ -99,6 +100,21 @@ export const mergeFigures = (
 
 const hasFailed = ({ phase }: MigrationReport): boolean =>
   phase === MigrationPhase.FAILED || phase === MigrationPhase.ABORTED;
+
+/**
+ * Whether the target has the container in its own hands: it runs there, or has run and ended. Only then may the source
+ * let go of its frozen copy.
+ */
+export const hasArrived = (volatile: Volatile, migration: Migration): boolean => {
+  if (volatile.migrations.get(migration.id)?.target?.phase === MigrationPhase.RUNNING) return true;
+  const observed = observedOn(volatile.nodes.get(migration.to), migration.containerId);
+  return observed?.epoch === migration.epoch && ARRIVED.has(observed.state);
+};
+const ARRIVED: ReadonlySet<AllocationState> = new Set([
+  AllocationState.RUNNING,
+  AllocationState.EXITED,
+  AllocationState.FAILED,
+]);
 
 const targetDone = (
   volatile: Volatile,

@@ -135,6 +135,7 @@ export class SimulatedAgent implements AsyncDisposable {
   #step(allocation: DesiredAllocation): void {
     switch (allocation.role) {
       case Role.SOURCE:
+        if (allocation.migration?.switched === true) return; // holds its frozen copy
         this.#run(allocation);
         this.#stepSource(allocation);
         return;

@@ -1,0 +1,180 @@
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { NodeState } from "../../proto/gen/godwit/v1/log.ts";
+import { shortageOf, useOf } from "../state/capacity.ts";
+import { limitsOf } from "../state/cluster.ts";
+import { Drive } from "../testing/drive.ts";
+import { memoryLimit, MIB, sampleNode } from "../testing/sample.ts";
+import { command } from "./command.ts";
+import { choosePlacement, PlannedUse, type PlacementOptions } from "./placement.ts";
+
+const cordon = (drive: Drive, node: string): void =>
+  drive.must(command("nodeSchedulableSet", { node, schedulable: false }));
+const lose = (drive: Drive, node: string): void =>
+  drive.must(command("nodeStateChanged", { node, state: NodeState.LOST, reason: "silent" }));
+const limits = (memoryMib: number, cpuMillis = 0, pids = 0): ReturnType<typeof memoryLimit> => ({
+  limits: { memoryBytes: memoryMib * MIB, cpuMillis, pids, diskBytes: 0 },
+});
+
+test.each<[string, string[], (drive: Drive) => void, ReturnType<typeof limits>, PlacementOptions, string]>([
+  ["no node", [], () => undefined, limits(0), {}, "no node fits: no node has joined yet"],
+  ["no other", ["n1"], () => undefined, limits(0), { except: "n1" }, "no node fits: there is no other node"],
+  [
+    "a pin to nowhere",
+    ["n1"],
+    () => undefined,
+    limits(0),
+    { only: "n7" },
+    "no node fits: there is no node n7",
+  ],
+  [
+    "all cordoned",
+    ["n1", "n2"],
+    (d) => {
+      cordon(d, "n1");
+      cordon(d, "n2");
+    },
+    limits(0),
+    {},
+    "no node fits: 2 of 2 cordoned",
+  ],
+  [
+    "most frequent reason first",
+    ["n1", "n2", "n3"],
+    (d) => {
+      cordon(d, "n1");
+      cordon(d, "n2");
+      d.run(1, "a", "n3", limits(904));
+    },
+    limits(512),
+    {},
+    "no node fits: 2 of 3 cordoned, 1 of 3 lacks 512 MiB of memory (has 120 MiB free)",
+  ],
+  [
+    "the node with most room is named",
+    ["n1", "n2", "n3"],
+    (d) => {
+      d.run(1, "a", "n1", limits(900));
+      d.run(2, "b", "n2", limits(800));
+      lose(d, "n3");
+    },
+    limits(512),
+    {},
+    "no node fits: 2 of 3 lack 512 MiB of memory (n2 has most free: 224 MiB), 1 of 3 lost",
+  ],
+  [
+    "cpus and pids",
+    ["n1", "n2"],
+    (d) => {
+      d.run(1, "a", "n1", limits(0, 3_800));
+      d.run(2, "b", "n2", limits(0, 0, 32_700));
+    },
+    limits(0, 500, 100),
+    {},
+    "no node fits: 1 of 2 lacks 0.5 cpus (has 0.2 cpus free), 1 of 2 lacks 100 pids (has 68 pids free)",
+  ],
+  [
+    "a drained node",
+    ["n1", "n2"],
+    (d) => {
+      d.must(command("drainStarted", { node: "n1", drainId: "d", deadlineMs: 0, parallel: 1, force: false }));
+      cordon(d, "n2");
+    },
+    limits(0),
+    {},
+    "no node fits: 1 of 2 cordoned, 1 of 2 being drained",
+  ],
+  [
+    "a full pin",
+    ["n1", "n2"],
+    (d) => void d.run(1, "a", "n1", limits(1000)),
+    limits(100),
+    { only: "n1" },
+    "its node n1 does not fit: 1 of 1 lacks 100 MiB of memory (has 24 MiB free)",
+  ],
+])("why nothing fits: %s", (_, nodes, prepare, spec, options, failure) => {
+  const drive = new Drive(...nodes);
+  prepare(drive);
+  expect(choosePlacement(drive.cluster, drive.create(99, "new", spec), options)).toEqual({ failure });
+});
+
+test("the smallest promised share wins, then fewer containers, then the name", () => {
+  const drive = new Drive("n1", "n2", "n3");
+  const place = (options?: PlacementOptions): string | undefined =>
+    choosePlacement(drive.cluster, drive.container(99), options).node;
+  drive.create(99, "new", limits(100));
+  expect(place()).toBe("n1");
+  drive.run(1, "a", "n1");
+  expect(place()).toBe("n2");
+  drive.run(2, "b", "n2", limits(200));
+  drive.run(3, "c", "n3", limits(100));
+  expect(place()).toBe("n1");
+  expect(place({ except: "n1" })).toBe("n3");
+  expect(place({ avoid: new Set(["n1", "n3"]) })).toBe("n2");
+  expect(place({ avoid: new Set(["n1", "n2", "n3"]) })).toBe("n1");
+  drive.must(
+    command("nodeJoined", {
+      info: sampleNode("n4", { cpuMillis: 64_000, memoryBytes: 64 * 1024 * MIB }),
+      incarnation: "x",
+    }),
+  );
+  drive.run(4, "d", "n4", limits(1000));
+  drive.run(5, "e", "n1", limits(100));
+  expect(place()).toBe("n4");
+});
+
+test("room on the way to a node is taken, and so is what was planned in the same round", () => {
+  const drive = new Drive("n1", "n2");
+  drive.run(1, "a", "n1", limits(600));
+  expect(drive.startMove(7, 1, "n2")).toBeUndefined();
+  const b = drive.create(2, "b", limits(500));
+  expect(choosePlacement(drive.cluster, b).failure).toMatch(/2 of 2 lack 500 MiB/);
+  const c = drive.create(3, "c", limits(300));
+  const planned = new PlannedUse(drive.cluster);
+  expect(choosePlacement(drive.cluster, c, { planned }).node).toBe("n1");
+  planned.add("n1", c);
+  expect(choosePlacement(drive.cluster, c, { planned }).node).toBe("n2");
+  planned.add("n2", c);
+  expect(choosePlacement(drive.cluster, c, { planned }).failure).toMatch(
+    /2 of 2 lack 300 MiB of memory \(n1 has most free: 124 MiB\)/,
+  );
+});
+
+test("whatever is chosen fits, and nothing is refused that would fit", () => {
+  const load = fc.array(fc.tuple(fc.constantFrom("n1", "n2", "n3"), fc.integer({ min: 0, max: 900 })), {
+    maxLength: 12,
+  });
+  fc.assert(
+    fc.property(
+      load,
+      fc.integer({ min: 6, max: 1024 }),
+      fc.subarray(["n1", "n2", "n3"]),
+      (placed, mib, cordoned) => {
+        const drive = new Drive("n1", "n2", "n3");
+        for (const [at, [node, size]] of placed.entries()) {
+          const container = drive.create(at + 1, `c${at}`, limits(size < 6 ? 0 : size));
+          const there = drive.cluster.state.nodes[node];
+          if (
+            there !== undefined &&
+            shortageOf(there, useOf(drive.cluster, node), limitsOf(container)) === undefined
+          )
+            drive.place(at + 1, node);
+        }
+        for (const node of cordoned) cordon(drive, node);
+        const container = drive.create(99, "new", limits(mib));
+        const fitting = Object.entries(drive.cluster.state.nodes)
+          .filter(
+            ([name, node]) =>
+              node.schedulable &&
+              shortageOf(node, useOf(drive.cluster, name), limitsOf(container)) === undefined,
+          )
+          .map(([name]) => name);
+        const { node, failure } = choosePlacement(drive.cluster, container);
+        expect(node === undefined ? [] : fitting).toEqual(fitting);
+        expect(node === undefined || fitting.includes(node)).toBe(true);
+        expect(failure === undefined).toBe(node !== undefined);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
