@@ -1,6 +1,12 @@
 import type { Load, MigrationReport, Report } from "../../proto/gen/godwit/v1/agent.ts";
 import { Load as LoadMessage } from "../../proto/gen/godwit/v1/agent.ts";
-import { migrationSeen, type MigrationSeen, type NodeSeen, type Volatile } from "../plan/volatile.ts";
+import {
+  migrationSeen,
+  observedOn,
+  type MigrationSeen,
+  type NodeSeen,
+  type Volatile,
+} from "../plan/volatile.ts";
 import type { Cluster } from "../state/cluster.ts";
 
 /** The latest report of every node and what follows from it. Starts empty with every leader. */
@@ -34,6 +40,7 @@ export class Reports implements Volatile {
   accept(cluster: Cluster, node: string, report: Report, current: boolean, nowMs: number): void {
     this.#lastReportMs.set(node, nowMs);
     this.fresh.add(node);
+    this.#tellSources(cluster, node, this.nodes.get(node), report);
     this.nodes.set(node, {
       report,
       allocations: new Map(report.allocations.map((allocation) => [allocation.containerId, allocation])),
@@ -51,8 +58,18 @@ export class Reports implements Volatile {
     const seen = migrationSeen(before, node === migration.from ? "source" : "target", report, nowMs);
     this.migrations.set(report.id, seen);
     if (seen.copy && before?.copy !== true) cluster.touched.add(migration.from);
-    // That the container runs at its target is what its source waits for.
     if (node === migration.to && report.phase !== before?.target?.phase) cluster.touched.add(migration.from);
+  }
+
+  /** That the container runs at its target (or ended there) is what the source waits for with its frozen copy. */
+  #tellSources(cluster: Cluster, node: string, before: NodeSeen | undefined, report: Report): void {
+    for (const { containerId, state } of report.allocations) {
+      const migrationId = cluster.state.containers[containerId]?.migrationId;
+      if (migrationId === undefined || migrationId === "") continue;
+      const migration = cluster.state.migrations[migrationId];
+      if (migration?.to === node && observedOn(before, containerId)?.state !== state)
+        cluster.touched.add(migration.from);
+    }
   }
 
   /** The node has been sent a newer Desired than its last report knew of. */
