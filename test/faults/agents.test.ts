@@ -1,3 +1,6 @@
+import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 
 import { RedisClient } from "../demo/client-process.ts";
@@ -34,9 +37,14 @@ describe("an agent that is killed during a move", () => {
   async function killAt(node: string, phase: string): Promise<void> {
     const pid = await cluster.dev.node(node).agentPid();
     const { id: migration } = await cluster.startMove("cache", "n2");
-    const seen = await cluster.watchMigration(migration, (info) => info.phase === phase);
+    await cluster.watchMigration(migration, (info) => info.phase === phase);
     process.kill(pid, "SIGKILL");
-    const ended = await cluster.watchMigration(seen.id, () => false);
+    await goesOn(migration);
+  }
+
+  /** However the move ends, exactly one copy runs, with every key and with its connection. */
+  async function goesOn(migration: string): Promise<void> {
+    const ended = await cluster.watchMigration(migration, () => false);
     expect(["aborted", "finished"]).toContain(ended.state);
     const home = ended.state === "aborted" ? "n1" : "n2";
     await until(`exactly one running copy, on ${home}`, () => cluster.runningOn(id).join() === home);
@@ -61,6 +69,45 @@ describe("an agent that is killed during a move", () => {
       await killAt("n1", phase);
     },
   );
+
+  /** Stops the scheduler while the target restores, so that the restored container waits there for the switch. */
+  async function holdRestored(): Promise<{ migration: string; api: number }> {
+    const { id: migration } = await cluster.startMove("cache", "n2");
+    await cluster.watchMigration(migration, (info) => info.phase === "receiving");
+    const api = cluster.dev.processes().find((one) => one.name === "api")?.pid ?? 0;
+    process.kill(api, "SIGSTOP");
+    try {
+      await until("redis to be restored on n2", () =>
+        cluster
+          .processesOn("n2", id)
+          .some((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "redis-server"),
+      );
+      expect(cluster.runningOn(id)).not.toContain("n1");
+    } catch (error) {
+      process.kill(api, "SIGCONT");
+      throw error;
+    }
+    return { migration, api };
+  }
+
+  test("the scheduler stands still between the restore and the switch: both sides wait, and go on when it does", async () => {
+    const { migration, api } = await holdRestored();
+    await client.mark();
+    await delay(2_000);
+    expect((await client.mark()).requests).toBeLessThan(2);
+    process.kill(api, "SIGCONT");
+    await goesOn(migration);
+    expect(await cluster.container("cache")).toMatchObject({ node: "n2" });
+  });
+
+  test.each(["n1", "n2"])("%s's, between the restore and the switch", async (node) => {
+    const { migration, api } = await holdRestored();
+    const pid = await cluster.dev.node(node).agentPid();
+    process.kill(pid, "SIGKILL");
+    await until("another agent", async () => (await cluster.dev.node(node).agentPid()) !== pid);
+    process.kill(api, "SIGCONT");
+    await goesOn(migration);
+  });
 
   test("one that is killed and starts again while nothing moves: the container never notices", async () => {
     const pid = await cluster.dev.node("n1").agentPid();
