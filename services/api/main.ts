@@ -1,6 +1,5 @@
 /** `services/api/main.ts --config FILE`: scheduler and public API in one process. */
-import { readFile } from "node:fs/promises";
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { pino, type Logger } from "pino";
 import type { NatsConnection } from "@nats-io/transport-node";
@@ -16,12 +15,12 @@ const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 const RETRY_MS = 2_000;
 
-async function run(config: ApiConfig, logger: Logger, stop: AbortSignal): Promise<void> {
+async function run(config: ApiConfig, root: Logger, logger: Logger, stop: AbortSignal): Promise<void> {
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   const connection = await connectNats(config, logger, stop);
   try {
     await using scheduler = await untilAvailable("the scheduler", logger, stop, () =>
-      startingScheduler(config, connection, logger),
+      startingScheduler(config, connection, root.child({ part: "scheduler" })),
     );
     const layers = await untilAvailable("the image store", logger, stop, () =>
       LayerStore.open(connection, config.replicas),
@@ -58,7 +57,7 @@ function startingScheduler(
   return startScheduler({
     connection,
     id,
-    logger: logger.child({ part: "scheduler" }),
+    logger,
     replicas,
     leaseMs,
     snapshotEvery,
@@ -112,9 +111,10 @@ for (const name of ["SIGTERM", "SIGINT"] as const) {
 }
 try {
   const config = await readConfig(process.argv.slice(2));
-  const logger = pino({ level: config.logLevel, base: { part: "api" } });
+  const root = pino({ level: config.logLevel, base: null });
+  const logger = root.child({ part: "api" });
   try {
-    await run(config, logger, stop.signal);
+    await run(config, root, logger, stop.signal);
   } catch (error) {
     const failure = GodwitError.from(error);
     if (!stop.signal.aborted) {

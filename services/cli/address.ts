@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { GodwitError } from "../../proto/contract/error.ts";
 
 /** Written by `godwit dev up`, removed by `godwit dev down`. */
-export const ADDRESS_FILE = "/run/godwit/api";
+const ADDRESS_FILE = "/run/godwit/api";
 
-export interface TlsFiles {
+interface TlsFiles {
   readonly ca: string;
   readonly cert: string;
   readonly key: string;

@@ -4,7 +4,11 @@
  */
 import type { Logger } from "pino";
 import { GodwitError } from "../../../proto/contract/error.ts";
-import type { StoredLayer } from "./layer-store.ts";
+
+export interface StoredLayer {
+  readonly object: string;
+  readonly modifiedMs: number;
+}
 
 /** The part of the image store that the ledger needs. */
 export interface LayerObjects {
@@ -12,6 +16,8 @@ export interface LayerObjects {
   put(object: string, chunks: AsyncIterable<Buffer>, signal: AbortSignal): Promise<void>;
   delete(object: string): Promise<void>;
   list(): Promise<StoredLayer[]>;
+  /** Pieces of uploads that were never finished, none of them younger; returns of how many uploads. */
+  deleteFragments(unchangedSinceMs: number): Promise<number>;
 }
 
 export interface Pins extends Disposable {
@@ -73,6 +79,8 @@ export class LayerLedger {
 
   /** Takes away what a crash left behind: layers that nothing refers to and that have been there for long. */
   async sweep(referenced: () => ReadonlySet<string>, nowMs: number): Promise<string[]> {
+    const uploads = await this.#objects.deleteFragments(nowMs - ORPHAN_AGE_MS);
+    if (uploads > 0) this.#logger.info({ uploads }, "pieces of layers whose upload was cut off were deleted");
     const old = (await this.#objects.list()).filter((layer) => nowMs - layer.modifiedMs > ORPHAN_AGE_MS);
     return this.collect(
       old.map((layer) => layer.object),

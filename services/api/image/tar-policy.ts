@@ -12,7 +12,7 @@ export interface TarLimits {
   readonly maxBytes: number;
 }
 /** Paths are kept only for symbolic links, so these bound the memory that an archive can make us use. */
-export const DEFAULT_TAR_LIMITS: TarLimits = {
+const DEFAULT_TAR_LIMITS: TarLimits = {
   maxEntries: 2_000_000,
   maxSymlinks: 500_000,
   maxBytes: 64 * 2 ** 30,

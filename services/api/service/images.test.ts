@@ -7,18 +7,24 @@ import { status } from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ContainerInfo, ImageInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { ContainerSpec, ImageConfig } from "../../../proto/gen/godwit/v1/spec.ts";
+import { jetstream } from "@nats-io/jetstream";
+import { Objm } from "@nats-io/obj";
+import { IMAGE_STORE } from "../../../proto/contract/subjects.ts";
+import { LayerStore } from "../image/layer-store.ts";
 import { NatsServer } from "../../../scheduler/testing/nats-server.ts";
 import { SimulatedAgent } from "../../../scheduler/testing/simulated-agent.ts";
-import { ociLayout, tarOf } from "../image/testing/archives.ts";
+import { ociLayout, sha256, tarOf } from "../image/testing/archives.ts";
 import { ApiCluster, ask } from "../testing/api-cluster.ts";
 
 let cluster: ApiCluster;
+let base: Buffer;
 beforeAll(async () => {
   cluster = await ApiCluster.start(
     () => NatsServer.start(),
     (url, name) => SimulatedAgent.start(url, name),
   );
-  await cluster.importTar("base", await tarOf([{ name: "bin/app", content: "app" }]));
+  base = await tarOf([{ name: "bin/app", content: "app" }]);
+  await cluster.importTar("base", base);
 });
 afterAll(async () => {
   await cluster[Symbol.asyncDispose]();
@@ -89,5 +95,20 @@ describe("images", () => {
       code: status.DATA_LOSS,
       details: expect.stringContaining("cut short"),
     });
+  });
+
+  test("pieces of an upload that a crash cut off are found and deleted, whole layers are not", async () => {
+    const store = await LayerStore.open(cluster.connection, 1);
+    const before = await cluster.storedLayers();
+    await jetstream(cluster.connection).publish(`$O.${IMAGE_STORE}.C.HALFWAY`, Buffer.alloc(1000));
+    expect(await store.deleteFragments(Date.now() - 60_000)).toBe(0);
+    expect(await store.deleteFragments(Date.now() + 60_000)).toBe(1);
+    expect(await store.deleteFragments(Date.now() + 60_000)).toBe(0);
+    expect(await cluster.storedLayers()).toBe(before);
+    expect(
+      await new Objm(cluster.connection)
+        .open(IMAGE_STORE)
+        .then((objects) => objects.getBlob(`layer/${sha256(base)}`)),
+    ).not.toBeNull();
   });
 });

@@ -30,7 +30,7 @@ export function placeOf(scheduler: Scheduler, id: string): Place | undefined {
 export const isMigrating = (scheduler: Scheduler, id: string): boolean =>
   (recordOf(scheduler, id)?.migrationId ?? "") !== "";
 
-export const isNodeLost = (scheduler: Scheduler, node: string): boolean =>
+const isNodeLost = (scheduler: Scheduler, node: string): boolean =>
   scheduler.state().nodes[node]?.state === NodeState.LOST;
 
 /** Waits for a container on its way (moving, starting) to run; refuses one that will not by itself. */

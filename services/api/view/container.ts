@@ -6,20 +6,18 @@ import type { DeepReadonlyState } from "../../../scheduler/mod.ts";
 
 export type ContainerRecord = DeepReadonlyState["containers"][string];
 
-export const CONTAINER_STATES = [
-  "pending",
-  "starting",
-  "running",
-  "migrating",
-  "frozen",
-  "stopping",
-  "stopped",
-  "exited",
-  "failed",
-  "lost",
-  "removing",
-] as const;
-export type ContainerStateName = (typeof CONTAINER_STATES)[number];
+type ContainerStateName =
+  | "pending"
+  | "starting"
+  | "running"
+  | "migrating"
+  | "frozen"
+  | "stopping"
+  | "stopped"
+  | "exited"
+  | "failed"
+  | "lost"
+  | "removing";
 
 /** `nodeLost`: the node that owns it has not renewed its lease, so nobody knows how the container is. */
 export function containerState(container: ContainerRecord, nodeLost: boolean): ContainerStateName {

@@ -1,6 +1,5 @@
 /** An image store in memory, for tests. */
-import type { LayerObjects } from "../layer-ledger.ts";
-import type { StoredLayer } from "../layer-store.ts";
+import type { LayerObjects, StoredLayer } from "../layer-ledger.ts";
 
 export class MemoryLayers implements LayerObjects {
   readonly objects = new Map<string, Buffer>();
@@ -21,5 +20,8 @@ export class MemoryLayers implements LayerObjects {
   }
   async list(): Promise<StoredLayer[]> {
     return [...this.objects.keys()].map((object) => ({ object, modifiedMs: this.modifiedMs }));
+  }
+  async deleteFragments(): Promise<number> {
+    return 0;
   }
 }
