@@ -80,19 +80,16 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
 
 /** Cgroups, network and a waiting CRIU: all that a restore needs and that no image is needed for. */
 class RestorePlace implements AsyncDisposable {
-  readonly #runtime: ContainerRuntime;
   readonly #session: CriuSession;
   readonly #pipes: ReturnType<ContainerRuntime["openPipes"]>;
   readonly #placeholderPid: number;
   #closed = false;
 
   private constructor(
-    runtime: ContainerRuntime,
     session: CriuSession,
     pipes: ReturnType<ContainerRuntime["openPipes"]>,
     placeholderPid: number,
   ) {
-    this.#runtime = runtime;
     this.#session = session;
     this.#pipes = pipes;
     this.#placeholderPid = placeholderPid;
@@ -115,7 +112,7 @@ class RestorePlace implements AsyncDisposable {
         inherit: [netns, pipes.writeStdout, pipes.writeStderr],
         cgroupProcs: runtime.cgroup.procsFiles,
       });
-      return new RestorePlace(runtime, session, pipes, placeholderPid);
+      return new RestorePlace(session, pipes, placeholderPid);
     } finally {
       closeSync(netns);
     }

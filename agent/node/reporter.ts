@@ -21,7 +21,6 @@ export class Reporter implements AsyncDisposable {
   readonly #host: Host;
   readonly #info: NodeInfo;
   readonly #incarnation: string;
-  #node: Node | undefined;
   #wake: PromiseWithResolvers<void> = Promise.withResolvers();
   #loop: Promise<void> = Promise.resolve();
   #closed = false;
@@ -38,7 +37,6 @@ export class Reporter implements AsyncDisposable {
   }
 
   start(node: Node): void {
-    this.#node = node;
     this.#loop = this.#run(node);
   }
 
