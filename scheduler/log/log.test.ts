@@ -1,98 +1,60 @@
-/** The log on a real nats-server: two leaders, lost answers, kills, tampering, snapshots. */
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+/** The log on a real nats-server: two leaders, lost answers, kills, tampering. */
 import { jetstreamManager } from "@nats-io/jetstream";
-import { Objm } from "@nats-io/obj";
 import type { NatsConnection } from "@nats-io/transport-node";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { LOG_STREAM, LOG_SUBJECT, SNAPSHOT_STORE } from "../../proto/contract/subjects.ts";
+import { LOG_STREAM, LOG_SUBJECT } from "../../proto/contract/subjects.ts";
 import { LogEntry } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "../plan/command.ts";
 import { eventually } from "../testing/eventually.ts";
-import { NatsServer } from "../testing/nats-server.ts";
-import { sampleNode, silent } from "../testing/sample.ts";
-import { Committer } from "./committer.ts";
-import { ConnectionWatch } from "./connection.ts";
+import { join, LogMembers, nodesOf, type Member } from "../testing/log-members.ts";
+import { sampleImage } from "../testing/sample.ts";
 import { JetStreamLog, type AppendResult, type LogStore } from "./jetstream-log.ts";
-import { openLog } from "./open.ts";
-import { Replica } from "./replica.ts";
-import { SnapshotStore } from "./snapshots.ts";
-import { Snapshotter } from "./snapshotter.ts";
 
-let stack: AsyncDisposableStack;
-let server: NatsServer;
+let all: LogMembers;
 let connection: NatsConnection;
 
 beforeEach(async () => {
-  stack = new AsyncDisposableStack();
-  server = stack.use(await NatsServer.start());
-  connection = await connected();
+  all = await LogMembers.start();
+  connection = all.connection;
 });
 afterEach(async () => {
-  await stack.disposeAsync();
+  await all[Symbol.asyncDispose]();
 });
-
-const connected = async (): Promise<NatsConnection> => {
-  const made = await server.connect();
-  stack.defer(() => made.close());
-  return made;
-};
-
-interface Member {
-  readonly committer: Committer;
-  readonly replica: Replica;
-  readonly log: JetStreamLog;
-}
-const member = async (
-  schedulerId: string,
-  options: {
-    on?: NatsConnection;
-    deadlineMs?: number;
-    wrap?: (log: LogStore) => LogStore;
-    replica?: Replica;
-  } = {},
-): Promise<Member> => {
-  const on = options.on ?? connection;
-  const log = await JetStreamLog.open(on, { replicas: 1, writer: schedulerId });
-  const replica = options.replica ?? new Replica();
-  const committer = stack.use(
-    new Committer({
-      schedulerId,
-      log: options.wrap?.(log) ?? log,
-      replica,
-      watch: new ConnectionWatch(on, Date.now),
-      logger: silent,
-      nowMs: Date.now,
-      ...(options.deadlineMs === undefined ? {} : { deadlineMs: options.deadlineMs }),
-    }),
-  );
-  await committer.synchronize();
-  return { committer, replica, log };
-};
-const join = (name: string): ReturnType<typeof command> =>
-  command("nodeJoined", { info: sampleNode(name), incarnation: name });
-const nodesOf = ({ replica }: Member): string[] => Object.keys(replica.cluster.state.nodes).toSorted();
-
-const replayed = async (): Promise<Replica> => {
-  const log = await JetStreamLog.open(connection, { replicas: 1, writer: "replay" });
-  const replica = new Replica();
-  const { first, last } = await log.bounds();
-  for await (const entry of log.read(first, last)) replica.apply(entry);
-  return replica;
-};
 
 describe("appending", () => {
   test("what was proposed together shares an entry, and a replay reaches the same hash", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     const names = Array.from({ length: 50 }, (_, at) => `n${at}`);
     const outcomes = await Promise.all(names.map((name) => a.committer.propose(join(name))));
     expect(outcomes.every((outcome) => outcome === undefined)).toBe(true);
     expect(a.replica.sequence).toBeLessThan(10);
-    expect((await replayed()).hash()).toBe(a.replica.hash());
+    expect((await all.replayed()).hash()).toBe(a.replica.hash());
+  });
+
+  test("what does not fit one entry is spread over several, and what fits none is refused", async () => {
+    const a = await all.member("a");
+    await a.committer.lead();
+    const addImage = (name: string, kib: number): Promise<unknown> => {
+      const config = {
+        entrypoint: [],
+        cmd: [],
+        env: [`A=${"x".repeat(kib * 1024)}`],
+        workingDir: "",
+        user: "",
+      };
+      return a.committer.propose(command("imageAdded", { image: { ...sampleImage(name), config } }));
+    };
+    const names = Array.from({ length: 12 }, (_, at) => `image${at}`);
+    await Promise.all(names.map((name) => addImage(name, 200)));
+    expect(Object.keys(a.replica.cluster.state.images)).toHaveLength(12);
+    expect(a.replica.sequence).toBe(5);
+    await expect(addImage("huge", 600)).rejects.toMatchObject({ code: "invalid" });
   });
 
   test("a rejected command does not take its neighbours with it", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     const [first, second, third] = await Promise.all([
       a.committer.propose(join("n1")),
@@ -104,9 +66,9 @@ describe("appending", () => {
   });
 
   test("of two leaders the older one's entry does not get in, and it steps down", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
-    const b = await member("b", { on: await connected() });
+    const b = await all.member("b", { on: await all.connect() });
     await b.committer.lead();
     expect(b.replica.cluster.state.epoch).toBe(2);
     expect(a.committer.leading).toBe(true); // it has not heard of it yet
@@ -123,9 +85,9 @@ describe("appending", () => {
 
   test("two that begin at once both get their turn, one after the other", async () => {
     const members = await Promise.all([
-      member("a"),
-      member("b", { on: await connected() }),
-      member("c", { on: await connected() }),
+      all.member("a"),
+      all.member("b", { on: await all.connect() }),
+      all.member("c", { on: await all.connect() }),
     ]);
     await Promise.all(members.map((one) => one.committer.lead()));
     await Promise.all(members.map((one) => one.committer.synchronize()));
@@ -176,7 +138,7 @@ class FaultyLog implements LogStore {
 describe("an append without an answer", () => {
   const faulty = async (): Promise<{ a: Member; log: FaultyLog }> => {
     let log: FaultyLog | undefined;
-    const a = await member("a", { wrap: (real) => (log = new FaultyLog(real)) });
+    const a = await all.member("a", { wrap: (real) => (log = new FaultyLog(real)) });
     await a.committer.lead();
     if (log === undefined) throw new Error("not wrapped");
     return { a, log };
@@ -188,12 +150,12 @@ describe("an append without an answer", () => {
     expect(await a.committer.propose(join("n1"))).toBeUndefined();
     expect(log.lost).toBe(1);
     expect((await log.bounds()).last).toBe(2);
-    expect((await replayed()).hash()).toBe(a.replica.hash());
+    expect((await all.replayed()).hash()).toBe(a.replica.hash());
   });
 
   test("stored, and another leader has appended behind it: still found by its id", async () => {
     const { a, log } = await faulty();
-    const b = await member("b", { on: await connected() });
+    const b = await all.member("b", { on: await all.connect() });
     log.lose = "answer";
     log.afterStore = async () => {
       await b.committer.synchronize();
@@ -208,7 +170,7 @@ describe("an append without an answer", () => {
 
   test("not stored, and another leader took its place: not done", async () => {
     const { a, log } = await faulty();
-    const b = await member("b", { on: await connected() });
+    const b = await all.member("b", { on: await all.connect() });
     await b.committer.lead();
     log.lose = "request";
     await expect(a.committer.propose(join("n1"))).rejects.toMatchObject({ code: "unavailable" });
@@ -218,24 +180,24 @@ describe("an append without an answer", () => {
 
 describe("nats-server is killed", () => {
   test("proposals wait for it to come back, and nothing is lost or done twice", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     await a.committer.propose(join("n1"));
     for (let round = 0; round < 3; round += 1) {
-      await server.kill();
+      await all.server.kill();
       const waiting = Promise.all(
         [join(`a${round}`), join(`b${round}`)].map((one) => a.committer.propose(one)),
       );
-      await server.launch();
+      await all.server.launch();
       expect(await waiting).toEqual([undefined, undefined]);
       await a.committer.propose(join(`c${round}`));
     }
     expect(nodesOf(a)).toHaveLength(10);
-    expect((await replayed()).hash()).toBe(a.replica.hash());
+    expect((await all.replayed()).hash()).toBe(a.replica.hash());
   });
 
   test("in the middle of a stream of proposals, again and again", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     const state = { proposed: 0, stop: false };
     const stream = (async () => {
@@ -249,12 +211,12 @@ describe("nats-server is killed", () => {
     for (let round = 0; round < 3; round += 1) {
       const from = state.proposed;
       await eventually("some progress", () => state.proposed > from + 20);
-      await server.kill();
-      await server.launch();
+      await all.server.kill();
+      await all.server.launch();
     }
     state.stop = true;
     await stream;
-    const replica = await replayed();
+    const replica = await all.replayed();
     expect(replica.hash()).toBe(a.replica.hash());
     const log = await JetStreamLog.open(connection, { replicas: 1, writer: "count" });
     const ids = new Set<string>();
@@ -269,16 +231,16 @@ describe("nats-server is killed", () => {
   });
 
   test("for longer than the deadline: unavailable, and later proposals work", async () => {
-    const a = await member("a", { deadlineMs: 300 });
+    const a = await all.member("a", { deadlineMs: 300 });
     await a.committer.lead();
-    await server.kill();
+    await all.server.kill();
     const [first, second] = await Promise.allSettled([
       a.committer.propose(join("n1")),
       a.committer.propose(join("n2")),
     ]);
     for (const result of [first, second])
       expect(result).toMatchObject({ status: "rejected", reason: { code: "unavailable" } });
-    await server.launch();
+    await all.server.launch();
     await eventually("the log to take entries again", async () => {
       try {
         return (await a.committer.propose(join("n3"))) === undefined;
@@ -288,7 +250,7 @@ describe("nats-server is killed", () => {
       }
     });
     expect(a.committer.leading).toBe(true);
-    expect((await replayed()).hash()).toBe(a.replica.hash());
+    expect((await all.replayed()).hash()).toBe(a.replica.hash());
   });
 });
 
@@ -306,7 +268,7 @@ describe("damage is noticed", () => {
   };
 
   test("an entry that does not follow from the one before stops the replica", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     const hash = a.replica.hash();
     await forge(Buffer.alloc(32, 7), 1);
@@ -317,11 +279,11 @@ describe("damage is noticed", () => {
     await expect(a.committer.propose(join("n1"))).rejects.toMatchObject({ code: "corrupt" });
     expect(a.committer.leading).toBe(false);
     expect(a.replica.hash()).toBe(hash);
-    await expect(member("b")).rejects.toMatchObject({ code: "corrupt" });
+    await expect(all.member("b")).rejects.toMatchObject({ code: "corrupt" });
   });
 
   test("an entry that cannot be decoded stops it too", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     await (await jetstreamManager(connection)).jetstream().publish(LOG_SUBJECT, "garbage");
     await expect(a.committer.synchronize()).rejects.toMatchObject({
@@ -331,7 +293,7 @@ describe("damage is noticed", () => {
   });
 
   test("a chained entry of an old epoch is harmless", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     await forge(a.replica.chainHash, 0);
     await a.committer.synchronize();
@@ -340,7 +302,7 @@ describe("damage is noticed", () => {
   });
 
   test("a log that is shorter than what was applied is not followed", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     const manager = await jetstreamManager(connection);
     await manager.streams.delete(LOG_STREAM);
@@ -352,7 +314,7 @@ describe("damage is noticed", () => {
   });
 
   test("entries cannot be deleted one by one, and a foreign stream is refused", async () => {
-    const a = await member("a");
+    const a = await all.member("a");
     await a.committer.lead();
     const manager = await jetstreamManager(connection);
     await expect(manager.streams.deleteMessage(LOG_STREAM, 1)).rejects.toThrow(/delete/);
@@ -361,104 +323,5 @@ describe("damage is noticed", () => {
     await expect(JetStreamLog.open(connection, { replicas: 1, writer: "x" })).rejects.toMatchObject({
       code: "refused",
     });
-  });
-});
-
-describe("snapshots", () => {
-  const EVERY = 5;
-  const opened = async (): Promise<Awaited<ReturnType<typeof openLog>>> => {
-    const result = await openLog(connection, { replicas: 1, writer: "w", logger: silent });
-    stack.use(result.events);
-    return result;
-  };
-  const running = async (): Promise<Member & { snapshotter: Snapshotter }> => {
-    const { replica, log, snapshots } = await opened();
-    const a = await member("a", { replica });
-    await a.committer.lead();
-    const snapshotter = new Snapshotter({ store: snapshots, log, replica, every: EVERY, logger: silent });
-    return { ...a, snapshotter };
-  };
-  const grow = async (a: Member & { snapshotter: Snapshotter }, entries: number): Promise<void> => {
-    for (let at = 0; at < entries; at += 1) {
-      await a.committer.propose(join(`n${a.replica.sequence}`));
-      a.snapshotter.consider();
-      await a.snapshotter.settle();
-    }
-  };
-
-  test("bound the log, and a restart continues from the newest", async () => {
-    const a = await running();
-    await grow(a, 33);
-    expect(a.snapshotter.failure).toBeUndefined();
-    const { first, last } = await a.log.bounds();
-    expect(last - first).toBeLessThanOrEqual(3 * EVERY);
-    expect(first).toBeGreaterThan(1);
-    const objects = await (await new Objm(connection).open(SNAPSHOT_STORE)).list();
-    expect(objects.filter((object) => !object.deleted)).toHaveLength(2);
-    await server.kill();
-    await server.launch();
-    const again = await opened();
-    expect(again.replica.sequence).toBe(a.snapshotter.sequence);
-    const b = await member("b", { replica: again.replica });
-    expect(b.replica.hash()).toBe(a.replica.hash());
-    await b.committer.lead();
-    expect(nodesOf(b)).toHaveLength(33);
-  });
-
-  test("a damaged newest one is passed over for the one before", async () => {
-    const a = await running();
-    await grow(a, 20);
-    const store = await new Objm(connection).open(SNAPSHOT_STORE);
-    const newest = (await store.list()).toSorted((x, y) => (x.name < y.name ? 1 : -1))[0];
-    if (newest === undefined) throw new Error("no snapshot");
-    await store.putBlob(
-      { name: newest.name, ...(newest.metadata === undefined ? {} : { metadata: newest.metadata }) },
-      Buffer.from("oops"),
-    );
-    const again = await opened();
-    expect(again.replica.sequence).toBe(a.snapshotter.sequence - EVERY);
-    const b = await member("b", { replica: again.replica });
-    expect(b.replica.hash()).toBe(a.replica.hash());
-  });
-
-  test("without any whole one a trimmed log is not enough, and says so", async () => {
-    const a = await running();
-    await grow(a, 20);
-    const store = await new Objm(connection).open(SNAPSHOT_STORE);
-    const names = (await store.list()).map((object) => object.name);
-    for (const name of names) await store.putBlob({ name, metadata: { format: "1" } }, Buffer.from("oops"));
-    await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /none of the 2 snapshots/ });
-    for (const name of names) await store.delete(name);
-    await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /there is no snapshot/ });
-  });
-
-  test("one of another log is not taken", async () => {
-    const a = await running();
-    await grow(a, 6);
-    const manager = await jetstreamManager(connection);
-    await manager.streams.delete(LOG_STREAM);
-    await JetStreamLog.open(connection, { replicas: 1, writer: "x" });
-    await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /before the snapshot/ });
-    for (let at = 0; at < 10; at += 1) await manager.jetstream().publish(LOG_SUBJECT, `other ${at}`);
-    await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /was not made from this log/ });
-  });
-
-  test("one that cannot be stored is tried again, and the log is kept", async () => {
-    const a = await running();
-    const store = { save: () => Promise.reject(new Error("no space")) };
-    const snapshotter = new Snapshotter({
-      store,
-      log: a.log,
-      replica: a.replica,
-      every: EVERY,
-      logger: silent,
-    });
-    await grow({ ...a, snapshotter }, 8);
-    expect(snapshotter.failure?.message).toBe("no space");
-    expect((await a.log.bounds()).first).toBe(1);
-    const real = await SnapshotStore.open(connection, 1, silent);
-    const saved = new Snapshotter({ store: real, log: a.log, replica: a.replica, every: 1, logger: silent });
-    await grow({ ...a, snapshotter: saved }, 1);
-    expect(saved.failure).toBeUndefined();
   });
 });

@@ -40,10 +40,7 @@ const whenReady = async <T>(open: () => Promise<T>, logger: Logger): Promise<T> 
 };
 
 /** The replica as of the newest whole snapshot, once it is clear that the log goes on from there. */
-export const restoreReplica = async (
-  log: LogStore,
-  snapshots: Pick<SnapshotStore, "newest">,
-): Promise<Replica> => {
+const restoreReplica = async (log: LogStore, snapshots: Pick<SnapshotStore, "newest">): Promise<Replica> => {
   const start = await snapshots.newest();
   const { first, last } = await log.bounds();
   const sequence = start?.sequence ?? 0;

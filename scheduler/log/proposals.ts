@@ -1,10 +1,12 @@
 /** Commands that wait to be committed, each with a deadline of its own. */
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Command } from "../../proto/gen/godwit/v1/log.ts";
+import { formatBytes } from "../model/quantity.ts";
 import type { Outcome } from "../state/rejection.ts";
 
-/** A batch becomes one message, which NATS limits to 1 MiB. One command is below half of this (see MAX_SPEC_BYTES). */
+/** A batch becomes one message, which NATS limits to 1 MiB. Commands are checked to be much smaller. */
 const MAX_BATCH_BYTES = 768 * 1024;
+const MAX_COMMAND_BYTES = 512 * 1024;
 const MAX_BATCH_COMMANDS = 1_000;
 
 export class Proposal {
@@ -19,6 +21,11 @@ export class Proposal {
   constructor(command: Command, deadlineMs: number, onDeadline: (proposal: Proposal) => void) {
     this.command = command;
     this.bytes = Command.encode(command).finish().length;
+    if (this.bytes > MAX_COMMAND_BYTES)
+      throw new GodwitError(
+        "invalid",
+        `a change of ${formatBytes(this.bytes)} does not fit the log (${formatBytes(MAX_COMMAND_BYTES)})`,
+      );
     this.#timer = setTimeout(() => {
       this.reject(
         new GodwitError(

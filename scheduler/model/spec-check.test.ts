@@ -55,6 +55,7 @@ test("images", () => {
     { name: `sha256:${"a".repeat(64)}` },
     { digest: "sha256:xyz" },
     { layers: [] },
+    { config: { entrypoint: [], cmd: [], env: ["A=" + "x".repeat(300_000)], workingDir: "", user: "" } },
   ])
     expect(() => checkImage({ ...sampleImage(), ...rest })).toThrow(GodwitError);
 });

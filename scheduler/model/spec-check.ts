@@ -1,13 +1,13 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import { isName } from "../../proto/contract/ids.ts";
-import { ContainerSpec, type Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes } from "./quantity.ts";
 
 /** runc refuses less: it could not start its own init in it. */
-export const MIN_MEMORY_BYTES = 6 * 1024 * 1024;
-export const MIN_CPU_MILLIS = 10;
+const MIN_MEMORY_BYTES = 6 * 1024 * 1024;
+const MIN_CPU_MILLIS = 10;
 /** A spec is a part of a log entry, and an entry must fit a NATS message (1 MiB). */
-export const MAX_SPEC_BYTES = 256 * 1024;
+const MAX_SPEC_BYTES = 256 * 1024;
 const MAX_LIST = 4096;
 const MAX_STOP_GRACE_SECONDS = 3600;
 const MAX_IMAGE_LAYERS = 256;
@@ -19,8 +19,8 @@ const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
 const invalid = (message: string): GodwitError => new GodwitError("invalid", message);
 const quoted = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
 
-export const isImageName = (text: string): boolean => IMAGE_NAME.test(text);
-export const isDigest = (text: string): boolean => DIGEST.test(text);
+const isImageName = (text: string): boolean => IMAGE_NAME.test(text);
+const isDigest = (text: string): boolean => DIGEST.test(text);
 
 const noNul = (text: string, what: string): void => {
   if (text.includes("\0")) throw invalid(`${what} holds a NUL character`);
@@ -88,4 +88,9 @@ export const checkImage = (image: Image): void => {
   for (const layer of image.layers)
     if (!isDigest(layer.diffId) || layer.object === "")
       throw invalid(`the image ${image.name} has a layer without digest or object`);
+  const size = Image.encode(image).finish().length;
+  if (size >= MAX_SPEC_BYTES)
+    throw invalid(
+      `the description of the image ${image.name} takes ${formatBytes(size)}; its configuration and list of layers may take ${formatBytes(MAX_SPEC_BYTES)}`,
+    );
 };

@@ -18,9 +18,9 @@ import { command } from "./command.ts";
 import { choosePlacement, PlannedUse } from "./placement.ts";
 
 /** After this many aborted moves in one drain a container is left alone. */
-export const MOVE_ATTEMPTS = 3;
+const MOVE_ATTEMPTS = 3;
 
-export interface Departure {
+interface Departure {
   readonly container: Container;
   readonly to: string;
 }

@@ -246,6 +246,8 @@ describe("after the switch", () => {
     volatile.migration(ID, "source", MigrationPhase.RELEASED, { figures: { dumpMs: 50, blackoutMs: 60 } });
     volatile.migration(ID, "target", MigrationPhase.RUNNING, { figures: { blackoutMs: 17, totalMs: 800 } });
     expect(figuresAt(1_900)).toMatchObject({ blackoutMs: 77, totalMs: 800, dumpMs: 50 });
+    volatile.migration(ID, "target", MigrationPhase.RUNNING, { figures: { restoreMs: NaN, resumeMs: -1 } });
+    expect(figuresAt(1_900)).toMatchObject({ restoreMs: 0, resumeMs: 0, dumpMs: 50 });
     expect(drive.container(1).allocation?.node).toBe("n2");
   });
 });

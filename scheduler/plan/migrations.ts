@@ -21,6 +21,9 @@ export const PROGRESS_LIMIT_MS = 120_000;
 /** After this, what a node says of the container itself counts, whatever became of its account of the migration. */
 export const RELEASE_SILENCE_MS = 10_000;
 
+/** Reasons come from agents and go into the log. */
+const MAX_REASON = 1_024;
+
 const failureOf = (
   side: "source" | "target",
   node: string,
@@ -39,7 +42,7 @@ const lost = (cluster: Cluster, name: string): string | undefined => {
 };
 
 /** Why the migration cannot go on, while ownership has not moved. */
-export const abortReason = (
+const abortReason = (
   cluster: Cluster,
   volatile: Volatile,
   migration: Migration,
@@ -70,14 +73,22 @@ export const abortReason = (
   return idleMs > PROGRESS_LIMIT_MS ? `no progress for ${formatSeconds(idleMs)}` : undefined;
 };
 
+/** An agent's figures, without what is no measurement: they go into the log and from there into JSON. */
+const figuresOf = (report: MigrationReport | undefined): MigrationFigures => {
+  const figures = MigrationFigures.fromPartial(report?.figures ?? {});
+  for (const key of Object.keys(figures) as (keyof MigrationFigures)[])
+    if (!Number.isFinite(figures[key]) || figures[key] < 0) figures[key] = 0;
+  return figures;
+};
+
 /** What one side measured; where both did, the side that the figure belongs to is right. */
-export const mergeFigures = (
+const mergeFigures = (
   migration: Migration,
   seen: MigrationSeen | undefined,
   nowMs: number,
 ): MigrationFigures => {
-  const source = seen?.source?.figures ?? MigrationFigures.fromPartial({});
-  const target = seen?.target?.figures ?? MigrationFigures.fromPartial({});
+  const source = figuresOf(seen?.source);
+  const target = figuresOf(seen?.target);
   const merged: MigrationFigures = {
     rounds: source.rounds || target.rounds,
     freezeMs: source.freezeMs || target.freezeMs,
@@ -151,7 +162,7 @@ const sourceDone = (
   );
 };
 
-export const planMigration = (
+const planMigration = (
   cluster: Cluster,
   volatile: Volatile,
   migration: Migration,
@@ -161,7 +172,7 @@ export const planMigration = (
   const seen = volatile.migrations.get(id);
   if (migration.state === MigrationState.RUNNING) {
     const reason = abortReason(cluster, volatile, migration, nowMs);
-    if (reason !== undefined) return command("migrationAborted", { id, reason });
+    if (reason !== undefined) return command("migrationAborted", { id, reason: reason.slice(0, MAX_REASON) });
     return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;
   }
   if (migration.state !== MigrationState.SWITCHED) return undefined;

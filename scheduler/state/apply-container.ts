@@ -108,7 +108,7 @@ export const containerDesiredSet = (
 };
 
 /** Runs, or may run at any moment without anybody asking. */
-export const isRunning = (container: Container): boolean => {
+const isRunning = (container: Container): boolean => {
   switch (container.allocation?.state) {
     case AllocationState.RUNNING:
     case AllocationState.STARTING:

@@ -14,7 +14,7 @@ import { leaveCheck, resolveMode, targetCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
 /** Ended migrations beyond the newest this many are forgotten. */
-export const ENDED_MIGRATIONS_KEPT = 500;
+const ENDED_MIGRATIONS_KEPT = 500;
 
 /** A drain counts its moves and failures by these records, so those of a running drain stay. */
 const ofRunningDrain = (cluster: Cluster, migration: Migration): boolean => {

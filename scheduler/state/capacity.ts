@@ -5,7 +5,7 @@ import type { Cluster, NodeUse } from "./cluster.ts";
 /** No agent reports how many processes its host can take, so this is assumed of every node. */
 export const NODE_PIDS = 32_768;
 
-export const NO_USE: Readonly<NodeUse> = { memoryBytes: 0, cpuMillis: 0, pids: 0, containers: 0 };
+const NO_USE: Readonly<NodeUse> = { memoryBytes: 0, cpuMillis: 0, pids: 0, containers: 0 };
 export const useOf = (cluster: Cluster, node: string): Readonly<NodeUse> =>
   cluster.index.use.get(node) ?? NO_USE;
 

@@ -17,7 +17,7 @@ export interface NodeUse {
 }
 
 /** Derived from the state alone, kept up to date command by command; `clusterOf` builds it anew. */
-export interface ClusterIndex {
+interface ClusterIndex {
   readonly idByName: Map<string, string>;
   /** Ids of the containers that a node owns. */
   readonly onNode: Map<string, Set<string>>;
@@ -128,7 +128,7 @@ export const insertEnded = (cluster: Cluster, migration: Migration): void => {
   ended.splice(at, 0, migration.id);
 };
 
-export const isActive = (migration: Migration): boolean =>
+const isActive = (migration: Migration): boolean =>
   migration.state === MigrationState.RUNNING || migration.state === MigrationState.SWITCHED;
 
 /**

@@ -1,0 +1,120 @@
+/** Snapshots on a real nats-server: trimming, restarts, damage. */
+import { jetstreamManager } from "@nats-io/jetstream";
+import { Objm } from "@nats-io/obj";
+import type { NatsConnection } from "@nats-io/transport-node";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { LOG_STREAM, LOG_SUBJECT, SNAPSHOT_STORE } from "../../proto/contract/subjects.ts";
+import { join, LogMembers, nodesOf, type Member } from "../testing/log-members.ts";
+import { silent } from "../testing/sample.ts";
+import { JetStreamLog } from "./jetstream-log.ts";
+import { openLog } from "./open.ts";
+import { SnapshotStore } from "./snapshots.ts";
+import { Snapshotter } from "./snapshotter.ts";
+
+let all: LogMembers;
+let connection: NatsConnection;
+
+beforeEach(async () => {
+  all = await LogMembers.start();
+  connection = all.connection;
+});
+afterEach(async () => {
+  await all[Symbol.asyncDispose]();
+});
+
+const EVERY = 5;
+const opened = async (): Promise<Awaited<ReturnType<typeof openLog>>> => {
+  const result = await openLog(connection, { replicas: 1, writer: "w", logger: silent });
+  all.stack.use(result.events);
+  return result;
+};
+const running = async (): Promise<Member & { snapshotter: Snapshotter }> => {
+  const { replica, log, snapshots } = await opened();
+  const a = await all.member("a", { replica });
+  await a.committer.lead();
+  const snapshotter = new Snapshotter({ store: snapshots, log, replica, every: EVERY, logger: silent });
+  return { ...a, snapshotter };
+};
+const grow = async (a: Member & { snapshotter: Snapshotter }, entries: number): Promise<void> => {
+  for (let at = 0; at < entries; at += 1) {
+    await a.committer.propose(join(`n${a.replica.sequence}`));
+    a.snapshotter.consider();
+    await a.snapshotter.settle();
+  }
+};
+
+test("bound the log, and a restart continues from the newest", async () => {
+  const a = await running();
+  await grow(a, 33);
+  expect(a.snapshotter.failure).toBeUndefined();
+  const { first, last } = await a.log.bounds();
+  expect(last - first).toBeLessThanOrEqual(3 * EVERY);
+  expect(first).toBeGreaterThan(1);
+  const objects = await (await new Objm(connection).open(SNAPSHOT_STORE)).list();
+  expect(objects.filter((object) => !object.deleted)).toHaveLength(2);
+  await all.server.kill();
+  await all.server.launch();
+  const again = await opened();
+  expect(again.replica.sequence).toBe(a.snapshotter.sequence);
+  const b = await all.member("b", { replica: again.replica });
+  expect(b.replica.hash()).toBe(a.replica.hash());
+  await b.committer.lead();
+  expect(nodesOf(b)).toHaveLength(33);
+});
+
+test("a damaged newest one is passed over for the one before", async () => {
+  const a = await running();
+  await grow(a, 20);
+  const store = await new Objm(connection).open(SNAPSHOT_STORE);
+  const newest = (await store.list()).toSorted((x, y) => (x.name < y.name ? 1 : -1))[0];
+  if (newest === undefined) throw new Error("no snapshot");
+  await store.putBlob(
+    { name: newest.name, ...(newest.metadata === undefined ? {} : { metadata: newest.metadata }) },
+    Buffer.from("oops"),
+  );
+  const again = await opened();
+  expect(again.replica.sequence).toBe(a.snapshotter.sequence - EVERY);
+  const b = await all.member("b", { replica: again.replica });
+  expect(b.replica.hash()).toBe(a.replica.hash());
+});
+
+test("without any whole one a trimmed log is not enough, and says so", async () => {
+  const a = await running();
+  await grow(a, 20);
+  const store = await new Objm(connection).open(SNAPSHOT_STORE);
+  const names = (await store.list()).map((object) => object.name);
+  for (const name of names) await store.putBlob({ name, metadata: { format: "1" } }, Buffer.from("oops"));
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /none of the 2 snapshots/ });
+  for (const name of names) await store.delete(name);
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /there is no snapshot/ });
+});
+
+test("one of another log is not taken", async () => {
+  const a = await running();
+  await grow(a, 6);
+  const manager = await jetstreamManager(connection);
+  await manager.streams.delete(LOG_STREAM);
+  await JetStreamLog.open(connection, { replicas: 1, writer: "x" });
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /before the snapshot/ });
+  for (let at = 0; at < 10; at += 1) await manager.jetstream().publish(LOG_SUBJECT, `other ${at}`);
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /was not made from this log/ });
+});
+
+test("one that cannot be stored is tried again, and the log is kept", async () => {
+  const a = await running();
+  const store = { save: () => Promise.reject(new Error("no space")) };
+  const snapshotter = new Snapshotter({
+    store,
+    log: a.log,
+    replica: a.replica,
+    every: EVERY,
+    logger: silent,
+  });
+  await grow({ ...a, snapshotter }, 8);
+  expect(snapshotter.failure?.message).toBe("no space");
+  expect((await a.log.bounds()).first).toBe(1);
+  const real = await SnapshotStore.open(connection, 1, silent);
+  const saved = new Snapshotter({ store: real, log: a.log, replica: a.replica, every: 1, logger: silent });
+  await grow({ ...a, snapshotter: saved }, 1);
+  expect(saved.failure).toBeUndefined();
+});
