@@ -114,6 +114,11 @@ describe("nextStep", () => {
     ["source that may have sent everything", step(order(Role.SOURCE, copy), frozen("maybe")), "none"],
     ["source whose agent died while dumping", step(order(Role.SOURCE, copy), frozen("no")), "thaw"],
     ["source frozen for another migration", step(order(Role.SOURCE, copy), frozen("yes", "m0")), "thaw"],
+    [
+      "source after the switch, until the target runs",
+      step(order(Role.SOURCE, switched), frozen("no")),
+      "none",
+    ],
     ["source after an abort", step(order(Role.OWNER), frozen("yes")), "thaw"],
     ["source after the switch", step(order(Role.RELEASED, m1), frozen("yes")), "remove"],
     ["source with nothing left", step(order(Role.RELEASED, m1), undefined), "none"],

@@ -60,6 +60,8 @@ export function nextStep(desired: DesiredAllocation | undefined, observed: Obser
 
 function sourceStep(desired: DesiredAllocation, observed: Observation, migrationId: string): Step {
   const status = observed.record?.status;
+  // The target owns it already and has not said yet that it runs: whatever is here stays as it is.
+  if (desired.migration?.switched === true) return NONE;
   if (status?.kind === "frozen") {
     // A copy that was frozen for an earlier migration belongs to nobody's plan any more.
     if (status.migrationId !== migrationId) return { kind: "thaw" };
