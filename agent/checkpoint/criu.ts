@@ -26,6 +26,8 @@ export interface DumpInputs {
   readonly onNetworkLock: () => Promise<void>;
   /** A session that was started before the freeze. */
   readonly session: CriuSession;
+  /** Index among the session's inherited descriptors of the socket that memory pages go to, instead of files. */
+  readonly pageSocketIndex: number;
 }
 
 export interface RestoreInputs {
@@ -72,6 +74,7 @@ export async function dump(inputs: DumpInputs): Promise<void> {
       cgroups: { $case: "manageCgroupsMode", value: CgroupMode.IGNORE },
       networkLock: NetworkLock.SKIP,
       notifyScripts: true,
+      ps: { fd: CriuSession.inheritedAs(inputs.pageSocketIndex) },
       external: [
         `net[${inputs.netnsInode}]:${EXTERNAL_NETNS}`,
         ...inputs.externalMounts.map((path) => `mnt[${path}]:${path}`),

@@ -33,10 +33,3 @@ export async function listImageFiles(folder: string): Promise<ImageFile[]> {
     names.map(async (name) => ({ name, sizeBytes: (await stat(`${folder}/${name}`)).size })),
   );
 }
-
-/** Bytes of memory pages among the files. */
-export function memoryBytesOf(files: readonly ImageFile[]): number {
-  return files
-    .filter(({ name }) => name.startsWith("pages-"))
-    .reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-}

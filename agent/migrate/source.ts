@@ -1,4 +1,4 @@
-import { readFileSync, readlinkSync, statSync } from "node:fs";
+import { closeSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
@@ -6,6 +6,7 @@ import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
+import { pageServerHeader } from "../checkpoint/page-server.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
@@ -17,16 +18,22 @@ import type { EntryStamp } from "../layer/stamp.ts";
 import { packLayer } from "../layer/pack.ts";
 import { scanLayer } from "../layer/scan.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+import { type CopiedRound, isTimeToFreeze } from "../model/stop-rule.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
+import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { plugIn, unplug } from "../network/attachment.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
-import { listImageFiles, makeImageFolder, memoryBytesOf } from "./image-folder.ts";
+import { listImageFiles, makeImageFolder } from "./image-folder.ts";
+import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { RecordWriter } from "./record-writer.ts";
 
 /** Exec sessions get this long to end by themselves before the freeze. */
 const EXEC_GRACE_MS = 2_000;
+/** What CRIU may have written before it is read. */
+const PAGE_SOCKET_BYTES = 8 * 1024 * 1024;
 /** The leader aborts a migration that stands still earlier than this. */
 export const STREAM_IDLE_MS = 300_000;
 
@@ -65,8 +72,16 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   undo.use(sender);
   const writer = new RecordWriter(sender);
   // CRIU's start-up takes longer than freezing: it is over before the container stands still.
-  const session = await CriuSession.start({ criuPath: host.criuPath });
+  const [pageSocket, criuPageSocket] = openStreamPair(PAGE_SOCKET_BYTES);
+  undo.defer(() => closeSync(pageSocket));
+  let session: CriuSession;
+  try {
+    session = await CriuSession.start({ criuPath: host.criuPath, inherit: [criuPageSocket] });
+  } finally {
+    closeSync(criuPageSocket);
+  }
   undo.use(session);
+  const memory = new MemoryRounds(sender);
 
   const sent = new Map<string, EntryStamp>();
   let filesystemBytes = await writer.writePieces(
@@ -74,6 +89,15 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     packLayer(runtime.paths.upper, "all", { signal, tolerateVanished: true, sent }),
   );
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
+  const rounds: CopiedRound[] = [];
+  while (!isTimeToFreeze(rounds)) {
+    const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
+    rounds.push(round);
+    progress.figures({ rounds: rounds.length, sentBytes: sender.sentBytes });
+    progress.estimate(filesystemBytes + (rounds[0]?.pages ?? 0) * PAGE_BYTES);
+    progress.sent(sender.rawBytes);
+  }
+  await sender.flush();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
   undo.defer(() => host.exec().admit(runtime.id));
   signal.throwIfAborted();
@@ -92,7 +116,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   progress.enter(MigrationPhase.FROZEN);
   const freezeMs = performance.now() - frozenAt;
 
-  await dump({
+  const header = pageServerHeader(host.criuVersion);
+  const dumped = dump({
     initPid: init.pid,
     rootfs: runtime.paths.rootfs,
     imagesDir: runtime.paths.images,
@@ -100,9 +125,20 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     netnsInode: statSync(runtime.attachment.namespacePath).ino,
     externalMounts: maskedIn(init.pid),
     session,
+    pageSocketIndex: 0,
     // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
     onNetworkLock: () => unplug(runtime.attachment),
   });
+  const lastRound = memory.serveDump(pageSocket, header);
+  try {
+    await dumped;
+  } catch (error) {
+    // CRIU's end of the socket is closed by then, unless it never opened it.
+    shutdownSocket(pageSocket);
+    await lastRound.catch(() => undefined);
+    throw error;
+  }
+  const { pages } = await lastRound;
   const dumpMs = performance.now() - frozenAt - freezeMs;
   const sendingAt = performance.now();
   const { partial } = await host.shim.detach(runtime.id);
@@ -119,9 +155,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   );
   const logStart = await sendLog(writer, runtime.paths.log);
   const files = await listImageFiles(runtime.paths.images);
-  const memoryBytes = memoryBytesOf(files);
-  progress.figures({ memoryBytes, filesystemBytes, rounds: 1, freezeMs, dumpMs });
-  progress.estimate(files.reduce((sum, file) => sum + file.sizeBytes, filesystemBytes));
+  const memoryBytes = pages * PAGE_BYTES;
+  progress.figures({ memoryBytes, filesystemBytes, rounds: memory.rounds, freezeMs, dumpMs });
   for (const { name } of files) {
     await writer.writeFile(`${runtime.paths.images}/${name}`, name);
     progress.sent(sender.rawBytes);

@@ -17,6 +17,7 @@ import { LogImport } from "../shim/log-store.ts";
 import { openReceiver } from "../stream/receiver.ts";
 import { readRecords, type StreamRecord } from "../stream/records.ts";
 import { makeImageFolder } from "./image-folder.ts";
+import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { STREAM_IDLE_MS } from "./source.ts";
 
@@ -189,6 +190,7 @@ async function takeIn(
   let description: CheckpointDescription | undefined;
   let open: { name: string; handle: FileHandle } | undefined;
   using log = new LogImport(runtime.paths.log);
+  await using pages = new PageStore(runtime.paths.images);
   const iterator = records[Symbol.asyncIterator]();
   let first = true;
   try {
@@ -221,13 +223,21 @@ async function takeIn(
           }
           break;
         }
+        case RecordKind.PAGES:
+          await pages.add(header.name, body, header.length);
+          break;
+        case RecordKind.ROUND_END:
+          await pages.endRound();
+          break;
         case RecordKind.DESCRIPTION:
           description = CheckpointDescription.decode(await collect(body));
           log.finish(description.logOffset);
           break;
         case RecordKind.END:
-        case RecordKind.UNSPECIFIED:
+          await pages.finish(false);
           break;
+        case RecordKind.UNSPECIFIED:
+          throw new GodwitError("corrupt", "a record of no kind");
       }
     }
   } finally {

@@ -13,7 +13,15 @@ const sendSync = libc.func("intptr_t send(int fd, const void *buffer, size_t len
 const recv = libc.func("intptr_t recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)");
 const shutdown = libc.func("int shutdown(int fd, int how)");
 
+const recvInto = libc.func("intptr_t recv(int fd, uintptr_t buffer, size_t length, int flags)");
+const setsockopt = libc.func(
+  "int setsockopt(int fd, int level, int name, const void *value, uint32_t length)",
+);
+
 const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOL_SOCKET = 1;
+const SO_SNDBUFFORCE = 32;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const O_CLOEXEC = 0o2000000;
@@ -28,6 +36,16 @@ function failed(call: string): GodwitError {
 export function openPacketPair(): [number, number] {
   const pair = [0, 0];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) !== 0) throw failed("socketpair");
+  return [pair[0] as number, pair[1] as number];
+}
+
+/** Two connected stream descriptors, with room for `bufferBytes` on the way. */
+export function openStreamPair(bufferBytes: number): [number, number] {
+  const pair = [0, 0];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) !== 0) throw failed("socketpair");
+  const size = Buffer.alloc(4);
+  size.writeInt32LE(bufferBytes);
+  for (const descriptor of pair) setsockopt(descriptor, SOL_SOCKET, SO_SNDBUFFORCE, size, 4);
   return [pair[0] as number, pair[1] as number];
 }
 
@@ -51,6 +69,22 @@ export function receivePacket(descriptor: number, maximumBytes: number): Promise
       if (error !== null) reject(error);
       else if (Number(result) < 0) reject(failed("recv"));
       else resolve(buffer.subarray(0, Number(result)));
+    });
+  });
+}
+
+/** Where a buffer lies, for receiveInto. It must not be resized or transferred. */
+export function addressOf(buffer: Uint8Array): number {
+  return Number(koffi.address(buffer));
+}
+
+/** Waits on a thread of libuv's pool for at least one byte; 0 means that the other side is gone. */
+export function receiveInto(descriptor: number, address: number, maximumBytes: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    recvInto.async(descriptor, address, maximumBytes, 0, (error: Error | null, result: number | bigint) => {
+      if (error !== null) reject(error);
+      else if (Number(result) < 0) reject(failed("recv"));
+      else resolve(Number(result));
     });
   });
 }

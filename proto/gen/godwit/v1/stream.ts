@@ -90,6 +90,10 @@ export const RecordKind = {
   /** LOG - a piece of the container's log; `name` is the offset of its first byte, in decimal */
   LOG: "RECORD_KIND_LOG",
   END: "RECORD_KIND_END",
+  /** PAGES - a run of memory pages; `name` is their address space */
+  PAGES: "RECORD_KIND_PAGES",
+  /** ROUND_END - a round of memory copying is over */
+  ROUND_END: "RECORD_KIND_ROUND_END",
 } as const;
 
 export type RecordKind = typeof RecordKind[keyof typeof RecordKind];
@@ -102,6 +106,8 @@ export namespace RecordKind {
   export type IMAGE_FILE = typeof RecordKind.IMAGE_FILE;
   export type LOG = typeof RecordKind.LOG;
   export type END = typeof RecordKind.END;
+  export type PAGES = typeof RecordKind.PAGES;
+  export type ROUND_END = typeof RecordKind.ROUND_END;
 }
 
 export function recordKindFromJSON(object: any): RecordKind {
@@ -127,6 +133,12 @@ export function recordKindFromJSON(object: any): RecordKind {
     case 6:
     case "RECORD_KIND_END":
       return RecordKind.END;
+    case 7:
+    case "RECORD_KIND_PAGES":
+      return RecordKind.PAGES;
+    case 8:
+    case "RECORD_KIND_ROUND_END":
+      return RecordKind.ROUND_END;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -148,6 +160,10 @@ export function recordKindToJSON(object: RecordKind): string {
       return "RECORD_KIND_LOG";
     case RecordKind.END:
       return "RECORD_KIND_END";
+    case RecordKind.PAGES:
+      return "RECORD_KIND_PAGES";
+    case RecordKind.ROUND_END:
+      return "RECORD_KIND_ROUND_END";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -169,6 +185,10 @@ export function recordKindToNumber(object: RecordKind): number {
       return 5;
     case RecordKind.END:
       return 6;
+    case RecordKind.PAGES:
+      return 7;
+    case RecordKind.ROUND_END:
+      return 8;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -209,7 +229,7 @@ export interface Credit {
 export interface RecordHeader {
   kind: RecordKind;
   length: number;
-  /** for IMAGE_FILE: plain file name, no slashes; for LOG: an offset */
+  /** for IMAGE_FILE: plain file name, no slashes; for LOG: an offset; for PAGES: an address space */
   name: string;
 }
 

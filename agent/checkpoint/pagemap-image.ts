@@ -1,0 +1,90 @@
+import { BinaryReader } from "@bufbuild/protobuf/wire";
+
+import { MmEntry, PagemapEntry, PagemapHead } from "../../proto/gen/criu/images.ts";
+
+/** CRIU's pagemap and mm image files: two magic numbers, then messages with a 32-bit length before each. Pure. */
+const COMMON_MAGIC = 0x54564319;
+const PAGEMAP_MAGIC = 0x56084025;
+const MM_MAGIC = 0x57492820;
+
+export const PageFlag = { parent: 1, lazy: 2, present: 4 } as const;
+
+export interface PagemapRun {
+  readonly address: number;
+  readonly pages: number;
+  readonly flags: number;
+}
+
+/** A pagemap file whose content is pages-<pagesId>.img; runs by rising address. */
+export function encodePagemap(pagesId: number, runs: Iterable<PagemapRun>): Buffer {
+  const parts: Uint8Array[] = [words(COMMON_MAGIC, PAGEMAP_MAGIC)];
+  const add = (message: Uint8Array): void => void parts.push(words(message.byteLength), message);
+  add(PagemapHead.encode({ pagesId }).finish());
+  for (const { address, pages, flags } of runs) {
+    add(PagemapEntry.encode({ vaddr: address, compatNrPages: pages, flags, nrPages: pages }).finish());
+  }
+  return Buffer.concat(parts);
+}
+
+const MAP_PRIVATE = 0x02;
+const MAP_ANONYMOUS = 0x20;
+const MAP_LOCKED = 0x2000;
+const MAP_HUGETLB = 0x40000;
+/** Status bits of mappings that the kernel itself provides: vsyscall, vdso and vvar. */
+const KERNEL_AREAS = (1 << 2) | (1 << 3) | (1 << 12);
+
+export interface AddressRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** The mappings of an mm file that CRIU can fill on demand, by rising address (its own rule: vma_entry_can_be_lazy). */
+export function lazyRanges(mmImage: Uint8Array): AddressRange[] {
+  const view = new DataView(mmImage.buffer, mmImage.byteOffset, mmImage.byteLength);
+  if (view.getUint32(0, true) !== COMMON_MAGIC || view.getUint32(4, true) !== MM_MAGIC) return [];
+  const length = view.getUint32(8, true);
+  const { vmas } = MmEntry.decode(new BinaryReader(mmImage.subarray(12, 12 + length)));
+  return vmas
+    .filter(
+      ({ flags, status }) =>
+        (flags & MAP_ANONYMOUS) !== 0 &&
+        (flags & MAP_PRIVATE) !== 0 &&
+        (flags & (MAP_LOCKED | MAP_HUGETLB)) === 0 &&
+        (status & KERNEL_AREAS) === 0,
+    )
+    .map(({ start, end }) => ({ start, end }))
+    .toSorted((a, b) => a.start - b.start);
+}
+
+/** Splits runs at the ranges' borders and marks those inside as fillable on demand. Both by rising address. */
+export function markLazy(
+  runs: readonly PagemapRun[],
+  ranges: readonly AddressRange[],
+  pageBytes: number,
+): PagemapRun[] {
+  const marked: PagemapRun[] = [];
+  let at = 0;
+  for (const run of runs) {
+    let { address } = run;
+    const end = run.address + run.pages * pageBytes;
+    while (address < end) {
+      while (at < ranges.length && (ranges[at]?.end ?? 0) <= address) at += 1;
+      const range = ranges[at];
+      const inside = range !== undefined && range.start <= address;
+      const border = range === undefined ? end : Math.min(end, inside ? range.end : range.start);
+      marked.push({
+        address,
+        pages: (border - address) / pageBytes,
+        flags: inside ? run.flags | PageFlag.lazy : run.flags,
+      });
+      address = border;
+    }
+  }
+  return marked;
+}
+
+function words(...values: number[]): Uint8Array {
+  const bytes = Buffer.alloc(values.length * 4);
+  values.forEach((value, index) => bytes.writeUInt32LE(value, index * 4));
+  return bytes;
+}

@@ -1,0 +1,69 @@
+import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
+import { encodeRecordHeader } from "../stream/records.ts";
+import type { ImageSender } from "../stream/sender.ts";
+import { encodePageRun, MAX_RUN_PAGES } from "./page-run.ts";
+
+interface OpenRun {
+  readonly space: string;
+  readonly address: number;
+  pages: number;
+  readonly kind: "content" | "parent";
+  /** Of the first page, in the buffer. */
+  readonly offset: number;
+}
+
+/** Joins consecutive pages of one buffer into runs and writes them into the image stream. */
+export class PageWriter {
+  readonly #sender: ImageSender;
+  readonly #buffer: Uint8Array;
+  readonly #ready: OpenRun[] = [];
+  #open: OpenRun | undefined;
+  contentPages = 0;
+  parentPages = 0;
+
+  constructor(sender: ImageSender, buffer: Uint8Array) {
+    this.#sender = sender;
+    this.#buffer = buffer;
+  }
+
+  /** Takes note of one page that lies at `offset` of the buffer; `flush` before the buffer is used again. */
+  add(space: string, address: number, kind: "content" | "parent", offset: number): void {
+    if (kind === "content") this.contentPages += 1;
+    else this.parentPages += 1;
+    const run = this.#open;
+    if (
+      run !== undefined &&
+      run.kind === kind &&
+      run.space === space &&
+      run.address + run.pages * PAGE_BYTES === address &&
+      (kind === "parent" || (run.pages < MAX_RUN_PAGES && run.offset + run.pages * PAGE_BYTES === offset))
+    ) {
+      run.pages += 1;
+      return;
+    }
+    if (run !== undefined) this.#ready.push(run);
+    this.#open = { space, address, kind, offset, pages: 1 };
+  }
+
+  /** Says that an address space exists, even if no page of it will come. */
+  open(space: string): void {
+    if (this.#open !== undefined) this.#ready.push(this.#open);
+    this.#open = undefined;
+    this.#ready.push({ space, address: 0, kind: "parent", offset: 0, pages: 0 });
+  }
+
+  async flush(): Promise<void> {
+    if (this.#open !== undefined) this.#ready.push(this.#open);
+    this.#open = undefined;
+    for (const run of this.#ready) {
+      const content = run.kind === "content" ? run.pages * PAGE_BYTES : 0;
+      const head = encodePageRun(run);
+      const length = head.byteLength + content;
+      const header = encodeRecordHeader({ kind: RecordKind.PAGES, length, name: run.space });
+      await this.#sender.write(Buffer.concat([header, head]));
+      if (content > 0) await this.#sender.write(this.#buffer.subarray(run.offset, run.offset + content));
+    }
+    this.#ready.length = 0;
+  }
+}
