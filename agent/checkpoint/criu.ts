@@ -24,6 +24,11 @@ export interface DumpInputs {
   readonly externalMounts: readonly string[];
   /** CRIU has stopped the container's network code and is about to read its sockets. */
   readonly onNetworkLock: () => Promise<void>;
+  /**
+   * The image is complete. CRIU waits, with what it added to the file system for the image's sake (names for open
+   * files that have lost theirs) still there; rejecting fails the dump.
+   */
+  readonly onDumped: () => Promise<void>;
   /** A session that was started before the freeze. */
   readonly session: CriuSession;
   /** Index among the session's inherited descriptors of the socket that memory pages go to, instead of files. */
@@ -84,6 +89,7 @@ export async function dump(inputs: DumpInputs): Promise<void> {
     });
     const response = await inputs.session.run(RequestType.DUMP, options, async (script) => {
       if (script === "network-lock") await inputs.onNetworkLock();
+      if (script === "post-dump") await inputs.onDumped();
     });
     if (!response.success) {
       throw new GodwitError(

@@ -1,4 +1,5 @@
-import { mkdir, readdir, stat } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { mkdir, readdir } from "node:fs/promises";
 
 import { mustRun } from "../native/command.ts";
 import { removeTree } from "../native/remove-tree.ts";
@@ -28,8 +29,6 @@ export interface ImageFile {
 
 /** The image's files, CRIU's logs left out. */
 export async function listImageFiles(folder: string): Promise<ImageFile[]> {
-  const names = (await readdir(folder)).filter((name) => !name.endsWith(".log")).sort();
-  return Promise.all(
-    names.map(async (name) => ({ name, sizeBytes: (await stat(`${folder}/${name}`)).size })),
-  );
+  const names = (await readdir(folder)).filter((name) => !name.endsWith(".log"));
+  return names.sort().map((name) => ({ name, sizeBytes: statSync(`${folder}/${name}`).size }));
 }

@@ -1,8 +1,11 @@
-import { createReadStream } from "node:fs";
+import { createReadStream, readFileSync } from "node:fs";
 
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { encodeRecordHeader } from "../stream/records.ts";
 import type { ImageSender } from "../stream/sender.ts";
+import type { ImageFile } from "./image-folder.ts";
+
+const WHOLE_FILE_BYTES = 1024 * 1024;
 
 /** Writes the records of a migration into the image stream. */
 export class RecordWriter {
@@ -18,7 +21,11 @@ export class RecordWriter {
   }
 
   /** A body of unknown length in pieces; an empty record ends it. Answers its bytes. */
-  async writePieces(kind: RecordKind, pieces: AsyncIterable<Uint8Array>, name = ""): Promise<number> {
+  async writePieces(
+    kind: RecordKind,
+    pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    name = "",
+  ): Promise<number> {
     let bytes = 0;
     for await (const piece of pieces) {
       if (piece.byteLength === 0) continue;
@@ -29,12 +36,13 @@ export class RecordWriter {
     return bytes;
   }
 
-  async writeFile(path: string, name: string): Promise<void> {
-    await this.writePieces(
-      RecordKind.IMAGE_FILE,
-      createReadStream(path, { highWaterMark: 1024 * 1024 }),
-      name,
-    );
+  /** Small files, as most of an image are, without the cost of a stream each: they are on a tmpfs. */
+  async writeFile(path: string, file: ImageFile): Promise<void> {
+    const body =
+      file.sizeBytes <= WHOLE_FILE_BYTES
+        ? [readFileSync(path)]
+        : createReadStream(path, { highWaterMark: WHOLE_FILE_BYTES });
+    await this.writePieces(RecordKind.IMAGE_FILE, body, file.name);
   }
 
   async end(): Promise<void> {

@@ -14,7 +14,7 @@ import type { Host } from "../host.ts";
 import { compareLayers } from "../layer/compare.ts";
 import { findSharedWritableFiles } from "../layer/mappings.ts";
 import { encodePaths } from "../layer/paths.ts";
-import type { EntryStamp } from "../layer/stamp.ts";
+import type { EntryStamp, LayerManifest } from "../layer/stamp.ts";
 import { packLayer } from "../layer/pack.ts";
 import { scanLayer } from "../layer/scan.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
@@ -114,80 +114,74 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   await runtime.cgroup.freeze(signal);
   if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
   progress.enter(MigrationPhase.FROZEN);
-  const freezeMs = performance.now() - frozenAt;
+  const standingAt = performance.now();
 
-  const header = pageServerHeader(host.criuVersion);
-  const dumped = dump({
-    initPid: init.pid,
-    rootfs: runtime.paths.rootfs,
-    imagesDir: runtime.paths.images,
-    freezerPath: runtime.cgroup.freezerPath,
-    netnsInode: statSync(runtime.attachment.namespacePath).ino,
-    externalMounts: maskedIn(init.pid),
-    session,
-    pageSocketIndex: 0,
-    // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
-    onNetworkLock: () => unplug(runtime.attachment),
-  });
-  const lastRound = memory.serveDump(pageSocket, header);
+  const lastRound = memory.serveDump(pageSocket, pageServerHeader(host.criuVersion));
+  // Its failure is the dump's too, which is waited for first.
+  lastRound.catch(() => undefined);
+  const sendRest = async (): Promise<void> => {
+    const { pages } = await lastRound;
+    const dumpedAt = performance.now();
+    progress.figures({
+      memoryBytes: pages * PAGE_BYTES,
+      rounds: memory.rounds,
+      freezeMs: standingAt - frozenAt,
+      dumpMs: dumpedAt - standingAt,
+    });
+    const { partial } = await host.shim.detach(runtime.id);
+    filesystemBytes += await sendLayerChange(writer, runtime, sent, signal);
+    const log = await sendLog(writer, runtime.paths.log);
+    for (const file of await listImageFiles(runtime.paths.images)) {
+      await writer.writeFile(`${runtime.paths.images}/${file.name}`, file);
+    }
+    const description = CheckpointDescription.fromPartial({
+      containerId: runtime.id,
+      criuVersion: host.criuVersion,
+      stdoutPipe: pipeOf(init.pid, 1),
+      stderrPipe: pipeOf(init.pid, 2),
+      externalMounts: maskedIn(init.pid),
+      memoryBytes: pages * PAGE_BYTES,
+      restarts: record.restarts,
+      logStartOffset: log.startOffset,
+      logOffset: log.endOffset,
+      partialStdout: partial.o,
+      partialStderr: partial.e,
+      frozenAtMs: Date.now(),
+    });
+    await writer.write(RecordKind.DESCRIPTION, CheckpointDescription.encode(description).finish());
+    await writer.end();
+    signal.throwIfAborted();
+    // From here on the target may have the whole image, whatever this host learns of it.
+    inputs.setStatus(frozen("maybe"));
+    await sender.finish();
+    inputs.setStatus(frozen("yes"));
+    const nowMs = performance.now();
+    progress.figures({
+      filesystemBytes,
+      transferMs: nowMs - dumpedAt,
+      sentBytes: sender.sentBytes,
+      blackoutMs: nowMs - frozenAt,
+    });
+  };
   try {
-    await dumped;
-  } catch (error) {
-    // CRIU's end of the socket is closed by then, unless it never opened it.
+    await dump({
+      initPid: init.pid,
+      rootfs: runtime.paths.rootfs,
+      imagesDir: runtime.paths.images,
+      freezerPath: runtime.cgroup.freezerPath,
+      netnsInode: statSync(runtime.attachment.namespacePath).ino,
+      externalMounts: maskedIn(init.pid),
+      session,
+      pageSocketIndex: 0,
+      // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
+      onNetworkLock: () => unplug(runtime.attachment),
+      onDumped: sendRest,
+    });
+  } finally {
+    // A CRIU that failed before its first page leaves the other end waiting.
     shutdownSocket(pageSocket);
     await lastRound.catch(() => undefined);
-    throw error;
   }
-  const { pages } = await lastRound;
-  const dumpMs = performance.now() - frozenAt - freezeMs;
-  const sendingAt = performance.now();
-  const { partial } = await host.shim.detach(runtime.id);
-
-  const after = await scanLayer(runtime.paths.upper, signal);
-  const change = compareLayers(sent, after);
-  // A page of a shared mapping that is dirty already changes no time stamp when it is written again.
-  const mapped = await findSharedWritableFiles(runtime.cgroup.processes());
-  const changed = new Set([...change.changed, ...mapped.filter((path) => after.has(path))]);
-  await writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted));
-  filesystemBytes += await writer.writePieces(
-    RecordKind.LAYER,
-    packLayer(runtime.paths.upper, changed, { signal, tolerateVanished: false }),
-  );
-  const logStart = await sendLog(writer, runtime.paths.log);
-  const files = await listImageFiles(runtime.paths.images);
-  const memoryBytes = pages * PAGE_BYTES;
-  progress.figures({ memoryBytes, filesystemBytes, rounds: memory.rounds, freezeMs, dumpMs });
-  for (const { name } of files) {
-    await writer.writeFile(`${runtime.paths.images}/${name}`, name);
-    progress.sent(sender.rawBytes);
-  }
-  const description = CheckpointDescription.fromPartial({
-    containerId: runtime.id,
-    criuVersion: host.criuVersion,
-    stdoutPipe: pipeOf(init.pid, 1),
-    stderrPipe: pipeOf(init.pid, 2),
-    externalMounts: maskedIn(init.pid),
-    memoryBytes,
-    restarts: record.restarts,
-    logStartOffset: logStart.startOffset,
-    logOffset: logStart.endOffset,
-    partialStdout: partial.o,
-    partialStderr: partial.e,
-    frozenAtMs: Date.now(),
-  });
-  await writer.write(RecordKind.DESCRIPTION, CheckpointDescription.encode(description).finish());
-  await writer.end();
-  signal.throwIfAborted();
-  // From here on the target may have the whole image, whatever this host learns of it.
-  inputs.setStatus(frozen("maybe"));
-  await sender.finish();
-  inputs.setStatus(frozen("yes"));
-  const nowMs = performance.now();
-  progress.figures({
-    transferMs: nowMs - sendingAt,
-    sentBytes: sender.sentBytes,
-    blackoutMs: nowMs - frozenAt,
-  });
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
 }
@@ -229,6 +223,26 @@ function tracerOf(pid: number): number {
   } catch {
     return 0;
   }
+}
+
+/** What changed in the writable layer since it was sent first. Answers its bytes. */
+async function sendLayerChange(
+  writer: RecordWriter,
+  runtime: ContainerRuntime,
+  sent: LayerManifest,
+  signal: AbortSignal,
+): Promise<number> {
+  const after = await scanLayer(runtime.paths.upper, signal);
+  const change = compareLayers(sent, after);
+  // A page of a shared mapping that is dirty already changes no time stamp when it is written again.
+  const mapped = await findSharedWritableFiles(runtime.cgroup.processes());
+  const changed = new Set([...change.changed, ...mapped.filter((path) => after.has(path))]);
+  if (change.deleted.length > 0) await writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted));
+  if (changed.size === 0) return 0;
+  return await writer.writePieces(
+    RecordKind.LAYER,
+    packLayer(runtime.paths.upper, changed, { signal, tolerateVanished: false }),
+  );
 }
 
 async function sendLog(

@@ -1,5 +1,5 @@
-import { closeSync, openSync } from "node:fs";
-import { mkdir, open, readdir, rm, type FileHandle } from "node:fs/promises";
+import { closeSync, openSync, writeSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
@@ -188,7 +188,8 @@ async function takeIn(
   onFirst: () => void,
 ): Promise<CheckpointDescription> {
   let description: CheckpointDescription | undefined;
-  let open: { name: string; handle: FileHandle } | undefined;
+  let open: { name: string; descriptor: number } | undefined;
+  let files = 0;
   using log = new LogImport(runtime.paths.log);
   await using pages = new PageStore(runtime.paths.images);
   const iterator = records[Symbol.asyncIterator]();
@@ -212,13 +213,19 @@ async function takeIn(
           log.append(Number(header.name), await collect(body));
           break;
         case RecordKind.IMAGE_FILE: {
+          // Synchronous: tens of small files on a tmpfs, while the container stands still.
           if (open?.name !== header.name) {
-            await open?.handle.close();
-            open = { name: header.name, handle: await openImage(runtime.paths.images, header.name) };
+            if (open !== undefined) closeSync(open.descriptor);
+            files += 1;
+            if (files > MAX_IMAGE_FILES) throw new GodwitError("corrupt", "the image has too many files");
+            open = {
+              name: header.name,
+              descriptor: openSync(`${runtime.paths.images}/${header.name}`, "wx", 0o600),
+            };
           }
-          for await (const piece of body) await writeFully(open.handle, piece);
+          for await (const piece of body) writeFully(open.descriptor, piece);
           if (header.length === 0) {
-            await open.handle.close();
+            closeSync(open.descriptor);
             open = undefined;
           }
           break;
@@ -241,7 +248,7 @@ async function takeIn(
       }
     }
   } finally {
-    await open?.handle.close();
+    if (open !== undefined) closeSync(open.descriptor);
     await iterator.return?.();
   }
   if (description === undefined) throw new GodwitError("corrupt", "the image came without its description");
@@ -268,16 +275,10 @@ async function* layerBytes(
   }
 }
 
-async function openImage(folder: string, name: string): Promise<FileHandle> {
-  if ((await readdir(folder)).length > 100_000)
-    throw new GodwitError("corrupt", "the image has too many files");
-  return await open(`${folder}/${name}`, "wx", 0o600);
-}
+const MAX_IMAGE_FILES = 100_000;
 
-async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let written = 0; written < bytes.byteLength;) {
-    written += (await handle.write(bytes, written)).bytesWritten;
-  }
+function writeFully(descriptor: number, bytes: Uint8Array): void {
+  for (let written = 0; written < bytes.byteLength;) written += writeSync(descriptor, bytes, written);
 }
 
 const MAX_COLLECTED_BYTES = 64 * 1024 * 1024;
