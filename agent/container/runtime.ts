@@ -8,14 +8,9 @@ import type { ContainerRecord, InitProcess } from "../model/record.ts";
 import { removeTree, unmountBelow } from "../native/remove-tree.ts";
 import { isAlive, processStat } from "../native/process.ts";
 import { openPipe } from "../native/sockets.ts";
-import {
-  type Attachment,
-  attachmentOf,
-  plugIn,
-  prepareAttachment,
-  removeAttachment,
-} from "../network/attachment.ts";
+import { type Attachment, attachmentOf, prepareAttachment, removeAttachment } from "../network/attachment.ts";
 import { commandOf, ociConfig } from "./bundle.ts";
+import { NetworkPlug } from "../network/plug.ts";
 import type { ContainerCgroup } from "./cgroup.ts";
 import { type ContainerPaths, containerPaths } from "./paths.ts";
 import { mountOverlay, resolveUser } from "./rootfs.ts";
@@ -39,6 +34,7 @@ export class ContainerRuntime {
   readonly #host: Host;
   /** As long as one reader of a pipe lives, the container's writes do not fail: the shim's, or this one. */
   #spareReaders: number[] = [];
+  #plug: NetworkPlug | undefined;
 
   constructor(host: Host, id: string) {
     this.#host = host;
@@ -79,7 +75,7 @@ export class ContainerRuntime {
       );
       const init = this.initProcess(pid);
       await this.attachOutput(pipes, init);
-      await plugIn(this.attachment, record.mac);
+      (await this.plug(record)).plugIn();
       await this.#host.runc.start(this.id);
       return init;
     } finally {
@@ -146,11 +142,23 @@ export class ContainerRuntime {
     if (!this.#host.network.ready) {
       throw new GodwitError("unavailable", "the container network of this host is not set up yet");
     }
+    this.#dropPlug();
     await prepareAttachment(this.attachment, {
       address: record.address,
       mac: record.mac,
       mtu: this.#host.network.mtu,
     });
+  }
+
+  /** The container's connection to the container network; its namespace must exist. */
+  async plug(record: ContainerRecord): Promise<NetworkPlug> {
+    this.#plug ??= await NetworkPlug.open(this.attachment, record.mac);
+    return this.#plug;
+  }
+
+  #dropPlug(): void {
+    this.#plug?.[Symbol.dispose]();
+    this.#plug = undefined;
   }
 
   async writeBundle(record: ContainerRecord, rootfs: string): Promise<void> {
@@ -241,6 +249,7 @@ export class ContainerRuntime {
     await this.cgroup.killAll();
     await this.#detachOutput();
     this.#dropSpareReaders();
+    this.#dropPlug();
     await removeAttachment(this.attachment);
     await unmountBelow(this.paths.dir);
     await this.removePlaceholder();

@@ -22,7 +22,6 @@ import { type CopiedRound, isTimeToFreeze } from "../model/stop-rule.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
-import { plugIn, unplug } from "../network/attachment.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
@@ -82,6 +81,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   }
   undo.use(session);
   const memory = new MemoryRounds(sender);
+  const plug = await runtime.plug(record);
 
   const sent = new Map<string, EntryStamp>();
   let filesystemBytes = await writer.writePieces(
@@ -174,7 +174,10 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
       session,
       pageSocketIndex: 0,
       // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
-      onNetworkLock: () => unplug(runtime.attachment),
+      onNetworkLock: () => {
+        plug.unplug();
+        return Promise.resolve();
+      },
       onDumped: sendRest,
     });
   } finally {
@@ -191,7 +194,7 @@ export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): 
   if (record.status.kind !== "frozen") return;
   await untraced(record.status.init.pid);
   await runtime.reattachOutput(record.status.init);
-  await plugIn(runtime.attachment, record.mac);
+  (await runtime.plug(record)).plugIn();
   runtime.cgroup.thaw();
 }
 

@@ -12,7 +12,6 @@ import { applyDeletions, applyLayer } from "../layer/apply.ts";
 import { decodePaths } from "../layer/paths.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
-import { plugIn } from "../network/attachment.ts";
 import { LogImport } from "../shim/log-store.ts";
 import { openReceiver } from "../stream/receiver.ts";
 import { readRecords, type StreamRecord } from "../stream/records.ts";
@@ -104,6 +103,7 @@ class RestorePlace implements AsyncDisposable {
   ): Promise<RestorePlace> {
     const pipes = runtime.openPipes();
     const placeholderPid = await runtime.createPlaceholder(record, pipes, signal);
+    await runtime.plug(record);
     // CRIU's own processes start inside the container's cgroups, where its limits would hit them.
     runtime.cgroup.liftLimits();
     const netns = openSync(runtime.attachment.namespacePath, "r");
@@ -126,6 +126,7 @@ class RestorePlace implements AsyncDisposable {
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
     await runtime.mountRootfs(record, inputs.signal);
+    const plug = await runtime.plug(record);
     let init: InitProcess | undefined;
     let switchedAt = 0;
     await restore({
@@ -151,7 +152,10 @@ class RestorePlace implements AsyncDisposable {
         await inputs.switched();
         switchedAt = performance.now();
       },
-      onNetworkUnlock: () => plugIn(runtime.attachment, record.mac),
+      onNetworkUnlock: () => {
+        plug.plugIn();
+        return Promise.resolve();
+      },
       onResume: () => {
         inputs.setStatus({
           kind: "restoring",

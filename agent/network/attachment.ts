@@ -1,7 +1,6 @@
 import { stat } from "node:fs/promises";
 
 import { mustRun, runCommand } from "../native/command.ts";
-import { BRIDGE } from "./overlay.ts";
 
 /** A container's network namespace: eth0 in it, the other end of the veth on the host. */
 export interface Attachment {
@@ -43,7 +42,7 @@ export async function prepareAttachment(attachment: Attachment, address: Attachm
       `link set ${attachment.hostInterface} up`,
     ].join("\n"),
   });
-  // arp_notify: the kernel itself announces the address when the link is plugged in (see plugIn).
+  // arp_notify: the kernel itself announces the address when the link is plugged in (plug.ts).
   await mustRun("ip", [
     ...["netns", "exec", attachment.namespace, "sysctl", "-q", "-w"],
     ...["net.ipv4.conf.eth0.arp_notify=1", "net.ipv6.conf.eth0.disable_ipv6=1"],
@@ -56,18 +55,6 @@ export async function prepareAttachment(attachment: Attachment, address: Attachm
       "link set eth0 up",
     ].join("\n"),
   });
-}
-
-/** Joins the container to the container network and announces its address to all hosts. */
-export async function plugIn(attachment: Attachment, mac: string): Promise<void> {
-  await mustRun("ip", ["link", "set", attachment.hostInterface, "master", BRIDGE, "up"]);
-  // Setting the address that is set already makes the kernel send a gratuitous ARP (arp_notify).
-  await mustRun("ip", ["-n", attachment.namespace, "link", "set", "eth0", "address", mac]);
-}
-
-/** Takes the container off the network: nothing that its sockets send leaves the host, nothing reaches them. */
-export async function unplug(attachment: Attachment): Promise<void> {
-  await mustRun("ip", ["link", "set", attachment.hostInterface, "nomaster"]);
 }
 
 export async function removeAttachment(attachment: Attachment): Promise<void> {

@@ -1,0 +1,118 @@
+import { closeSync, openSync } from "node:fs";
+
+import koffi from "koffi";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import { enterNamespace, Namespace } from "./process.ts";
+
+/**
+ * Changes of network interfaces by rtnetlink: some microseconds, where a fork of `ip` costs milliseconds of a
+ * container's blackout.
+ */
+const libc = koffi.load("libc.so.6");
+const socket = libc.func("int socket(int domain, int type, int protocol)");
+const send = libc.func("intptr_t send(int fd, const void *buffer, size_t length, int flags)");
+const recv = libc.func("intptr_t recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)");
+
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const NETLINK_ROUTE = 0;
+const NLMSG_ERROR = 2;
+const RTM_SETLINK = 19;
+const NLM_F_REQUEST = 1;
+const NLM_F_ACK = 4;
+const HEADER_BYTES = 16;
+const IFINFOMSG_BYTES = 16;
+const IFLA_ADDRESS = 1;
+const IFLA_MASTER = 10;
+
+export interface LinkChange {
+  /** Number of the bridge that the interface joins; 0: none. */
+  readonly master?: number;
+  /** Hardware address, such as "02:57:0a:58:00:02". */
+  readonly address?: string;
+}
+
+/** An rtnetlink socket; it stays in the network namespace in which it was made. */
+export class RouteSocket implements Disposable {
+  readonly #descriptor: number;
+  #sequence = 0;
+
+  private constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+  }
+
+  static open(): RouteSocket {
+    const descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (descriptor < 0) throw new GodwitError("internal", `socket(AF_NETLINK): errno ${koffi.errno()}`);
+    return new RouteSocket(descriptor);
+  }
+
+  /** @param path of a network namespace, such as /run/netns/NAME */
+  static openIn(path: string): RouteSocket {
+    const own = openSync("/proc/thread-self/ns/net", "r");
+    const other = openSync(path, "r");
+    try {
+      // Only this thread changes places, and it does nothing else until it is back.
+      enterNamespace(other, Namespace.network);
+      try {
+        return RouteSocket.open();
+      } finally {
+        enterNamespace(own, Namespace.network);
+      }
+    } finally {
+      closeSync(other);
+      closeSync(own);
+    }
+  }
+
+  /** Throws when the kernel refuses. */
+  setLink(index: number, change: LinkChange): void {
+    const attributes: Buffer[] = [];
+    if (change.master !== undefined) {
+      const value = Buffer.alloc(4);
+      value.writeUInt32LE(change.master);
+      attributes.push(attribute(IFLA_MASTER, value));
+    }
+    if (change.address !== undefined) {
+      attributes.push(attribute(IFLA_ADDRESS, Buffer.from(change.address.replaceAll(":", ""), "hex")));
+    }
+    const body = Buffer.concat([Buffer.alloc(IFINFOMSG_BYTES), ...attributes]);
+    body.writeInt32LE(index, 4);
+    this.#ask(RTM_SETLINK, body);
+  }
+
+  #ask(type: number, body: Buffer): void {
+    this.#sequence += 1;
+    const header = Buffer.alloc(HEADER_BYTES);
+    header.writeUInt32LE(HEADER_BYTES + body.byteLength, 0);
+    header.writeUInt16LE(type, 4);
+    header.writeUInt16LE(NLM_F_REQUEST | NLM_F_ACK, 6);
+    header.writeUInt32LE(this.#sequence, 8);
+    const message = Buffer.concat([header, body]);
+    if (Number(send(this.#descriptor, message, message.byteLength, 0)) !== message.byteLength) {
+      throw new GodwitError("internal", `rtnetlink send: errno ${koffi.errno()}`);
+    }
+    const answer = Buffer.alloc(4096);
+    const bytes = Number(recv(this.#descriptor, answer, answer.byteLength, 0));
+    if (bytes < HEADER_BYTES + 4 || answer.readUInt16LE(4) !== NLMSG_ERROR) {
+      throw new GodwitError("internal", "rtnetlink gave an answer that is none");
+    }
+    const error = answer.readInt32LE(HEADER_BYTES);
+    if (error !== 0)
+      throw new GodwitError("internal", `rtnetlink refused a change of a link: errno ${-error}`);
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#descriptor);
+  }
+}
+
+function attribute(type: number, value: Buffer): Buffer {
+  const padded = Buffer.alloc(4 + Math.ceil(value.byteLength / 4) * 4);
+  padded.writeUInt16LE(4 + value.byteLength, 0);
+  padded.writeUInt16LE(type, 2);
+  value.copy(padded, 4);
+  return padded;
+}

@@ -1,0 +1,64 @@
+import { mustRun } from "../native/command.ts";
+import { RouteSocket } from "../native/netlink.ts";
+import type { Attachment } from "./attachment.ts";
+import { BRIDGE } from "./overlay.ts";
+
+/**
+ * What joins a container to the container network and takes it off again. All that takes time is done when it is
+ * made: a migration plugs and unplugs while the container stands still.
+ */
+export class NetworkPlug implements Disposable {
+  readonly #host: RouteSocket;
+  readonly #inside: RouteSocket;
+  readonly #hostIndex: number;
+  readonly #insideIndex: number;
+  readonly #bridgeIndex: number;
+  readonly #mac: string;
+
+  private constructor(
+    sockets: readonly [host: RouteSocket, inside: RouteSocket],
+    indexes: readonly [host: number, inside: number, bridge: number],
+    mac: string,
+  ) {
+    [this.#host, this.#inside] = sockets;
+    [this.#hostIndex, this.#insideIndex, this.#bridgeIndex] = indexes;
+    this.#mac = mac;
+  }
+
+  static async open(attachment: Attachment, mac: string): Promise<NetworkPlug> {
+    const indexes = await Promise.all([
+      indexOf([], attachment.hostInterface),
+      indexOf(["-n", attachment.namespace], "eth0"),
+      indexOf([], BRIDGE),
+    ]);
+    const host = RouteSocket.open();
+    try {
+      return new NetworkPlug([host, RouteSocket.openIn(attachment.namespacePath)], indexes, mac);
+    } catch (error) {
+      host[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Joins the container to the container network and announces its address to all hosts. */
+  plugIn(): void {
+    this.#host.setLink(this.#hostIndex, { master: this.#bridgeIndex });
+    // Setting the address that is set already makes the kernel send a gratuitous ARP (arp_notify).
+    this.#inside.setLink(this.#insideIndex, { address: this.#mac });
+  }
+
+  /** Nothing that the container's sockets send leaves the host, nothing reaches them. */
+  unplug(): void {
+    this.#host.setLink(this.#hostIndex, { master: 0 });
+  }
+
+  [Symbol.dispose](): void {
+    this.#host[Symbol.dispose]();
+    this.#inside[Symbol.dispose]();
+  }
+}
+
+async function indexOf(where: readonly string[], name: string): Promise<number> {
+  const { stdout } = await mustRun("ip", [...where, "-j", "link", "show", "dev", name]);
+  return (JSON.parse(stdout) as { ifindex: number }[])[0]?.ifindex ?? 0;
+}
