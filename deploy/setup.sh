@@ -70,9 +70,11 @@ at_least "$("$node" -p process.versions.node)" 24 || die "Node 24 or later is ne
 
 # --- what the distribution ships ------------------------------------------------------------------
 need ip iproute2 "network namespaces, veth, bridges and VXLAN"
+need bridge iproute2 "the overlay's table of hosts"
 need runc runc "creates the containers"
-need nft nftables "keeps a migrating container's packets back"
-need unshare util-linux "mount and cgroup namespaces for hosts on one machine"
+need mount mount "overlayfs for containers, bind mounts for hosts on one machine"
+need losetup mount "loop devices that a crash left behind are taken down with it"
+need tar tar "CRIU packs a container's tmpfs with it"
 v=$(runc --version | awk 'NR==1{print $3}')
 at_least "${v%%[+~]*}" "$min_runc" || die "runc $min_runc or later is needed; this is $v"
 
