@@ -48,6 +48,8 @@ export class Allocation {
   #recentRestarts = 0;
   #wake: PromiseWithResolvers<void> = Promise.withResolvers();
   #closed = false;
+  readonly #lifetime = new AbortController();
+  #imageDrop: Promise<void> = Promise.resolve();
   readonly #loop: Promise<void>;
 
   constructor(
@@ -169,6 +171,7 @@ export class Allocation {
   /** Stops the loop; the container goes on. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#lifetime.abort();
     this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
@@ -264,6 +267,7 @@ export class Allocation {
         await this.runtime.reattachOutput(status.init);
         // A thaw that was cut off between its steps: nothing that is said to run may stand frozen.
         if (this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();
+        this.#dropImage();
       } else if (status?.kind === "restoring" && status.stage === "ran" && status.init !== undefined) {
         await this.#adoptRestored(status.init);
       }
@@ -287,7 +291,14 @@ export class Allocation {
     this.runtime.cgroup.applyLimits(this.#record.spec.limits);
     await this.runtime.reattachOutput(init);
     this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
-    await dropImage(this.runtime);
+    this.#dropImage();
+  }
+
+  /** In the background: a restored container runs while its memory is still being filled from the image. */
+  #dropImage(): void {
+    this.#imageDrop = dropImage(this.runtime, this.#lifetime.signal).catch((error: unknown) => {
+      if (!this.#closed) this.#logger.warn({ err: error }, "a checkpoint image could not be removed");
+    });
   }
 
   #downgradeToReceived(): void {
@@ -378,6 +389,7 @@ export class Allocation {
     if (record === undefined || order === undefined) return;
     const progress = this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING);
     try {
+      await this.#imageDrop;
       await copyToTarget({
         host: this.#host,
         runtime: this.runtime,
@@ -421,7 +433,7 @@ export class Allocation {
       const init = await receiveFromSource(this.#targetInputs(migrationId, progress));
       this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
       progress.enter(MigrationPhase.RUNNING);
-      await dropImage(this.runtime);
+      this.#dropImage();
     } catch (error) {
       this.#logger.warn({ err: error, migration: migrationId }, "the container could not be received");
       // Nothing is deleted here: if the leader has switched already, the received image is all there is of the
@@ -438,7 +450,7 @@ export class Allocation {
     const init = await restoreAgain(this.#targetInputs(migrationId, progress), status.description);
     this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
     progress.enter(MigrationPhase.RUNNING);
-    await dropImage(this.runtime);
+    this.#dropImage();
   }
 
   #targetInputs(migrationId: string, progress: MigrationProgress): Parameters<typeof receiveFromSource>[0] {

@@ -44,6 +44,8 @@ export interface RestoreInputs {
   /** Index of the target's network namespace among the inherited descriptors. */
   readonly netnsIndex: number;
   readonly session: CriuSession;
+  /** A lazy-pages daemon serves this image: pages marked as lazy are left to it. */
+  readonly lazy: boolean;
   /** Everything is built and nothing runs yet. CRIU waits; rejecting destroys what was built. */
   readonly onRestored: (initPid: number) => Promise<void>;
   /** Sockets are complete: from now on packets may come. */
@@ -108,6 +110,8 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
   try {
     const options = Options.fromPartial({
       imagesDirFd: images,
+      workDirFd: images,
+      ...(inputs.lazy ? { lazyPages: true } : {}),
       root: inputs.rootfs,
       tcpEstablished: true,
       extUnixSk: true,

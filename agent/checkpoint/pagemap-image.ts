@@ -45,6 +45,7 @@ export function lazyRanges(mmImage: Uint8Array): AddressRange[] {
   const length = view.getUint32(8, true);
   const { vmas } = MmEntry.decode(new BinaryReader(mmImage.subarray(12, 12 + length)));
   return vmas
+    .map(decodeMapping)
     .filter(
       ({ flags, status }) =>
         (flags & MAP_ANONYMOUS) !== 0 &&
@@ -56,7 +57,26 @@ export function lazyRanges(mmImage: Uint8Array): AddressRange[] {
     .toSorted((a, b) => a.start - b.start);
 }
 
-/** Splits runs at the ranges' borders and marks those inside as fillable on demand. Both by rising address. */
+/** Of CRIU's vma_entry: 1 start, 2 end, 6 flags, 7 status. */
+function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; status: number } {
+  const mapping = { start: 0, end: 0, flags: 0, status: 0 };
+  const reader = new BinaryReader(bytes);
+  while (reader.pos < reader.len) {
+    const [field, wireType] = reader.tag();
+    if (field === 1) mapping.start = Number(reader.uint64());
+    else if (field === 2) mapping.end = Number(reader.uint64());
+    else if (field === 6) mapping.flags = reader.uint32();
+    else if (field === 7) mapping.status = reader.uint32();
+    else reader.skip(wireType);
+  }
+  return mapping;
+}
+
+/**
+ * Splits runs at the ranges' borders and marks those inside as fillable on demand, which leaves out where they come
+ * from: CRIU's lazy-pages daemon asks a page server for them, and cannot follow an image to its parent. Both by rising
+ * address.
+ */
 export function markLazy(
   runs: readonly PagemapRun[],
   ranges: readonly AddressRange[],
@@ -75,7 +95,7 @@ export function markLazy(
       marked.push({
         address,
         pages: (border - address) / pageBytes,
-        flags: inside ? run.flags | PageFlag.lazy : run.flags,
+        flags: inside ? (run.flags & PageFlag.present) | PageFlag.lazy : run.flags,
       });
       address = border;
     }

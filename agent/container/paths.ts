@@ -17,6 +17,8 @@ export interface ContainerPaths {
   readonly placeholderWork: string;
   /** A tmpfs while a checkpoint image is on this host: memory pages never reach a disk. */
   readonly images: string;
+  /** Names the process that still fills a restored container's memory. */
+  readonly lazyPages: string;
   /** Relative to the agent's own cgroup. */
   readonly cgroup: string;
 }
@@ -37,6 +39,7 @@ export function containerPaths(config: AgentConfig, containerId: string): Contai
     placeholderUpper: `${data}/placeholder-upper`,
     placeholderWork: `${data}/placeholder-work`,
     images: `${dir}/images`,
+    lazyPages: `${dir}/lazy-pages.json`,
     cgroup: `godwit/${containerId}`,
   };
 }

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { endFilling } from "../checkpoint/lazy-pages.ts";
 import type { Host } from "../host.ts";
 import type { ContainerRecord, InitProcess } from "../model/record.ts";
 import { removeTree, unmountBelow } from "../native/remove-tree.ts";
@@ -110,6 +111,7 @@ export class ContainerRuntime {
   /** Ends CRIU and the tasks of a restore that was cut off before they ran; the image stays. */
   async discardHalfRestored(): Promise<void> {
     await this.cgroup.killAll();
+    endFilling(this.paths.lazyPages);
     await this.#detachOutput();
     await unmountBelow(this.paths.rootfs);
     await this.removePlaceholder();
@@ -253,6 +255,7 @@ export class ContainerRuntime {
     await removeAttachment(this.attachment);
     await unmountBelow(this.paths.dir);
     await this.removePlaceholder();
+    endFilling(this.paths.lazyPages);
     await removeTree(this.paths.images);
     await this.#host.runc.forget(this.id);
     await this.cgroup.remove();

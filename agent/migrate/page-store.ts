@@ -9,6 +9,7 @@ import {
   type PagemapRun,
 } from "../checkpoint/pagemap-image.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
+import type { RoundIndex } from "../page-server/page-index.ts";
 import { decodePageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
 
 interface Space {
@@ -28,6 +29,8 @@ export class PageStore implements AsyncDisposable {
   #spaces = new Map<string, Space>();
   /** Of the round that ended last. */
   #last = new Map<string, Space>();
+  /** By address space, the last round first: what the page server is given. */
+  readonly #indexes = new Map<string, RoundIndex[]>();
   /** Numbers of pages files are the image's own: no two the same. */
   #nextPagesId = 1;
   contentBytes = 0;
@@ -94,6 +97,9 @@ export class PageStore implements AsyncDisposable {
         mode: 0o600,
       });
     }
+    // The round before is now a parent for good, and is where its pages will be looked for.
+    for (const [space, { pagesId, runs }] of this.#last)
+      this.#index(space, pagesId, runs, `round-${this.#round - 1}`);
     this.#last = this.#spaces;
     this.#spaces = new Map();
     this.#round += 1;
@@ -115,10 +121,27 @@ export class PageStore implements AsyncDisposable {
           : undefined;
       const marked = mm === undefined ? runs : markLazy(runs, lazyRanges(mm), PAGE_BYTES);
       await writeFile(`${this.#folder}/${name}`, encodePagemap(pagesId, marked), { mode: 0o600 });
+      this.#index(space, pagesId, runs, ".");
       await rename(`${folder}/pages-${pagesId}.img`, `${this.#folder}/pages-${pagesId}.img`);
+    }
+    if (lazy) {
+      const file = `${this.#folder}/page-index.json`;
+      await writeFile(file, JSON.stringify(Object.fromEntries(this.#indexes)), { mode: 0o600 });
     }
     if (round > 1) await symlink(`round-${round - 1}`, `${this.#folder}/parent`);
     await rm(folder, { recursive: true });
+  }
+
+  #index(space: string, pagesId: number, runs: readonly PagemapRun[], folder: string): void {
+    const index: RoundIndex = {
+      file: `${folder}/pages-${pagesId}.img`,
+      runs: runs.map(({ address, pages, flags }) => ({
+        address,
+        pages,
+        hasContent: (flags & PageFlag.present) !== 0,
+      })),
+    };
+    this.#indexes.set(space, [index, ...(this.#indexes.get(space) ?? [])]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

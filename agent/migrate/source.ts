@@ -6,6 +6,7 @@ import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
+import { filled } from "../checkpoint/lazy-pages.ts";
 import { pageServerHeader } from "../checkpoint/page-server.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
@@ -59,6 +60,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     throw new GodwitError("refused", `the container is ${running.kind}, not running`);
   const { init } = running;
   progress.enter(MigrationPhase.COPYING);
+  await filled(runtime.paths.lazyPages, signal);
   await makeImageFolder(runtime.paths.images);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => removeTree(runtime.paths.images));

@@ -6,6 +6,7 @@ import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
+import { filled, LazyPages } from "../checkpoint/lazy-pages.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { applyDeletions, applyLayer } from "../layer/apply.ts";
@@ -19,6 +20,9 @@ import { makeImageFolder } from "./image-folder.ts";
 import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { STREAM_IDLE_MS } from "./source.ts";
+
+/** Below this, putting all pages in place at once takes less time than starting the daemon that fills them in. */
+const LAZY_FROM_BYTES = 48 * 1024 * 1024;
 
 export interface TargetInputs {
   readonly host: Host;
@@ -46,6 +50,7 @@ export async function receiveFromSource(inputs: TargetInputs): Promise<InitProce
   await mkdir(runtime.paths.upper, { recursive: true });
   await makeImageFolder(runtime.paths.images);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
+  using lazyPages = new LazyPages(host.criuPath, host.criuVersion, runtime.paths.images);
   await using receiver = await openReceiver({
     connection: host.connection,
     migration: migrationId,
@@ -54,7 +59,7 @@ export async function receiveFromSource(inputs: TargetInputs): Promise<InitProce
   });
   progress.enter(MigrationPhase.READY);
 
-  const description = await takeIn(runtime, readRecords(receiver.chunks()), signal, () => {
+  const { description, lazy } = await takeIn(runtime, readRecords(receiver.chunks()), signal, () => {
     progress.enter(MigrationPhase.RECEIVING);
   });
   const receivedAt = performance.now();
@@ -66,7 +71,8 @@ export async function receiveFromSource(inputs: TargetInputs): Promise<InitProce
   }
   const encoded = Buffer.from(CheckpointDescription.encode(description).finish()).toString("base64");
   inputs.setStatus({ kind: "restoring", migrationId, stage: "received", description: encoded });
-  return await place.restore(inputs, description, receivedAt);
+  if (lazy) await lazyPages.start(runtime.paths.lazyPages);
+  return await place.restore(inputs, description, { receivedAt, lazy });
 }
 
 /** After a crash: the image is here in full, the log says that the container is this host's. */
@@ -75,7 +81,8 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
   // CRIU processes and half-built tasks of the earlier try: none of them has run a single instruction.
   await inputs.runtime.discardHalfRestored();
   await using place = await RestorePlace.prepare(inputs.host, inputs.runtime, inputs.record, inputs.signal);
-  return await place.restore(inputs, description, performance.now());
+  // Not on demand this time: the simplest way is the surest.
+  return await place.restore(inputs, description, { receivedAt: performance.now(), lazy: false });
 }
 
 /** Cgroups, network and a waiting CRIU: all that a restore needs and that no image is needed for. */
@@ -122,13 +129,17 @@ class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    receivedAt: number,
+    { receivedAt, lazy }: { readonly receivedAt: number; readonly lazy: boolean },
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
     await runtime.mountRootfs(record, inputs.signal);
     const plug = await runtime.plug(record);
     let init: InitProcess | undefined;
     let switchedAt = 0;
+    // CRIU itself knows of no abort: ending it ends what it built.
+    const abort = (): void => void this.#session[Symbol.asyncDispose]();
+    inputs.signal.addEventListener("abort", abort, { once: true });
+    using _ = { [Symbol.dispose]: () => inputs.signal.removeEventListener("abort", abort) };
     await restore({
       rootfs: runtime.paths.rootfs,
       imagesDir: runtime.paths.images,
@@ -138,6 +149,7 @@ class RestorePlace implements AsyncDisposable {
         { key: description.stderrPipe, index: 2 },
       ].filter(({ key }) => key !== ""),
       netnsIndex: 0,
+      lazy,
       session: this.#session,
       onRestored: async (pid) => {
         process.kill(this.#placeholderPid, "SIGKILL");
@@ -190,7 +202,8 @@ async function takeIn(
   records: AsyncIterable<StreamRecord>,
   signal: AbortSignal,
   onFirst: () => void,
-): Promise<CheckpointDescription> {
+): Promise<{ description: CheckpointDescription; lazy: boolean }> {
+  let lazy = false;
   let description: CheckpointDescription | undefined;
   let open: { name: string; descriptor: number } | undefined;
   let files = 0;
@@ -245,7 +258,8 @@ async function takeIn(
           log.finish(description.logOffset);
           break;
         case RecordKind.END:
-          await pages.finish(false);
+          lazy = pages.contentBytes >= LAZY_FROM_BYTES;
+          await pages.finish(lazy);
           break;
         case RecordKind.UNSPECIFIED:
           throw new GodwitError("corrupt", "a record of no kind");
@@ -258,7 +272,7 @@ async function takeIn(
   if (description === undefined) throw new GodwitError("corrupt", "the image came without its description");
   if (description.containerId !== runtime.id)
     throw new GodwitError("corrupt", "the image is another container's");
-  return description;
+  return { description, lazy };
 }
 
 /** One tar stream in consecutive LAYER records up to the empty one. */
@@ -298,8 +312,9 @@ async function collect(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   return Buffer.concat(pieces);
 }
 
-/** The image has done its work: its memory goes back to the host. */
-export async function dropImage(runtime: ContainerRuntime): Promise<void> {
+/** Waits until the image has done its work, and gives its memory back to the host. */
+export async function dropImage(runtime: ContainerRuntime, signal: AbortSignal): Promise<void> {
+  await filled(runtime.paths.lazyPages, signal);
   await runtime.removePlaceholder();
   await removeTree(runtime.paths.images);
   await rm(`${runtime.paths.bundle}/init.pid`, { force: true });

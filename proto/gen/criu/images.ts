@@ -23,15 +23,9 @@ export interface PagemapEntry {
   nrPages?: number | undefined;
 }
 
-export interface VmaEntry {
-  start: number;
-  end: number;
-  flags: number;
-  status: number;
-}
-
+/** Each is a vma_entry, left undecoded: the vsyscall page's address is beyond what a JavaScript number holds. */
 export interface MmEntry {
-  vmas: VmaEntry[];
+  vmas: Buffer[];
 }
 
 function createBasePagemapHead(): PagemapHead {
@@ -232,123 +226,6 @@ export const PagemapEntry: MessageFns<PagemapEntry> = {
   },
 };
 
-function createBaseVmaEntry(): VmaEntry {
-  return { start: 0, end: 0, flags: 0, status: 0 };
-}
-
-export const VmaEntry: MessageFns<VmaEntry> = {
-  encode(message: VmaEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.start !== 0) {
-      writer.uint32(8).uint64(message.start);
-    }
-    if (message.end !== 0) {
-      writer.uint32(16).uint64(message.end);
-    }
-    if (message.flags !== 0) {
-      writer.uint32(48).uint32(message.flags);
-    }
-    if (message.status !== 0) {
-      writer.uint32(56).uint32(message.status);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): VmaEntry {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseVmaEntry();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.start = longToNumber(reader.uint64());
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.end = longToNumber(reader.uint64());
-            continue;
-          }
-          case 6: {
-            if (tag !== 48) {
-              break;
-            }
-
-            message.flags = reader.uint32();
-            continue;
-          }
-          case 7: {
-            if (tag !== 56) {
-              break;
-            }
-
-            message.status = reader.uint32();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): VmaEntry {
-    return {
-      start: isSet(object.start) ? globalThis.Number(object.start) : 0,
-      end: isSet(object.end) ? globalThis.Number(object.end) : 0,
-      flags: isSet(object.flags) ? globalThis.Number(object.flags) : 0,
-      status: isSet(object.status) ? globalThis.Number(object.status) : 0,
-    };
-  },
-
-  toJSON(message: VmaEntry): unknown {
-    const obj: any = {};
-    if (message.start !== 0) {
-      obj.start = Math.round(message.start);
-    }
-    if (message.end !== 0) {
-      obj.end = Math.round(message.end);
-    }
-    if (message.flags !== 0) {
-      obj.flags = Math.round(message.flags);
-    }
-    if (message.status !== 0) {
-      obj.status = Math.round(message.status);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<VmaEntry>): VmaEntry {
-    return VmaEntry.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<VmaEntry>): VmaEntry {
-    const message = createBaseVmaEntry();
-    message.start = object.start ?? 0;
-    message.end = object.end ?? 0;
-    message.flags = object.flags ?? 0;
-    message.status = object.status ?? 0;
-    return message;
-  },
-};
-
 function createBaseMmEntry(): MmEntry {
   return { vmas: [] };
 }
@@ -356,7 +233,7 @@ function createBaseMmEntry(): MmEntry {
 export const MmEntry: MessageFns<MmEntry> = {
   encode(message: MmEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.vmas) {
-      VmaEntry.encode(v!, writer.uint32(114).fork()).join();
+      writer.uint32(114).bytes(v!);
     }
     return writer;
   },
@@ -379,7 +256,7 @@ export const MmEntry: MessageFns<MmEntry> = {
               break;
             }
 
-            message.vmas.push(VmaEntry.decode(reader, reader.uint32()));
+            message.vmas.push(Buffer.from(reader.bytes()));
             continue;
           }
         }
@@ -395,13 +272,15 @@ export const MmEntry: MessageFns<MmEntry> = {
   },
 
   fromJSON(object: any): MmEntry {
-    return { vmas: globalThis.Array.isArray(object?.vmas) ? object.vmas.map((e: any) => VmaEntry.fromJSON(e)) : [] };
+    return {
+      vmas: globalThis.Array.isArray(object?.vmas) ? object.vmas.map((e: any) => Buffer.from(bytesFromBase64(e))) : [],
+    };
   },
 
   toJSON(message: MmEntry): unknown {
     const obj: any = {};
     if (message.vmas?.length) {
-      obj.vmas = message.vmas.map((e) => VmaEntry.toJSON(e));
+      obj.vmas = message.vmas.map((e) => base64FromBytes(e));
     }
     return obj;
   },
@@ -411,10 +290,18 @@ export const MmEntry: MessageFns<MmEntry> = {
   },
   fromPartial(object: DeepPartial<MmEntry>): MmEntry {
     const message = createBaseMmEntry();
-    message.vmas = object.vmas?.map((e) => VmaEntry.fromPartial(e)) || [];
+    message.vmas = object.vmas?.map((e) => e) || [];
     return message;
   },
 };
+
+function bytesFromBase64(b64: string): Uint8Array {
+  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
+}
+
+function base64FromBytes(arr: Uint8Array): string {
+  return globalThis.Buffer.from(arr).toString("base64");
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | undefined;
 
