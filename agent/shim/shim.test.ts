@@ -151,7 +151,7 @@ describe("exits", () => {
   test("a client that comes later is told too, and a detached container no more", async () => {
     host.startShim();
     const shim = await host.client();
-    await host.attach(shim, "c1", await host.shell("exit 3"));
+    await host.attach(shim, "c1", await host.shell("sleep 0.2; exit 3"));
     await nextExit(shim);
     expect(await nextExit(await host.client())).toMatchObject({ container: "c1", code: 3 });
     await shim.detach("c1");
