@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
@@ -92,7 +93,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   );
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   const rounds: CopiedRound[] = [];
-  while (!isTimeToFreeze(rounds)) {
+  while (inputs.order.mode !== MigrationMode.CHECKPOINT && !isTimeToFreeze(rounds)) {
     const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
     rounds.push(round);
     progress.figures({ rounds: rounds.length, sentBytes: sender.sentBytes });

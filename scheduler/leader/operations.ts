@@ -135,7 +135,10 @@ export class Operations {
     const from = container.allocation?.node ?? "";
     const mode = resolveMode(request.mode);
     if (mode === undefined)
-      throw new GodwitError("refused", "this migration mode is not supported yet: use auto or checkpoint");
+      throw new GodwitError(
+        "refused",
+        "this migration mode is not supported yet: use auto, precopy or checkpoint",
+      );
     if (request.to !== undefined) {
       allow(targetCheck(this.#cluster, container, request.to));
       return { from, to: request.to, mode };

@@ -205,7 +205,7 @@ export const planDrains = (cluster: Cluster, newId: () => string, nowMs: number)
           from: node,
           to,
           epoch: (container.allocation?.epoch ?? 0) + 1,
-          mode: MigrationMode.CHECKPOINT,
+          mode: MigrationMode.AUTO,
           blackoutBudgetMs: container.spec?.blackoutBudgetMs ?? 0,
           drainId: drain.id,
           reason: "drain",

@@ -95,7 +95,7 @@ export const migrationStarted = (
     return reject("refused", `${nameOf(container)} is not where this move was planned from: try again`);
   const mode = resolveMode(start.mode);
   if (mode === undefined)
-    return reject("refused", "this migration mode is not supported yet: use auto or checkpoint");
+    return reject("refused", "this migration mode is not supported yet: use auto, precopy or checkpoint");
   reindex(cluster, container, () => {
     state.migrations[start.id] = {
       id: start.id,

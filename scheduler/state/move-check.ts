@@ -93,8 +93,12 @@ export const targetCheck = (cluster: Cluster, container: Container, to: string):
   return shortage === undefined ? undefined : reject("exhausted", `node ${to} ${describeShortage(shortage)}`);
 };
 
-/** The mode that a request comes down to, or why it may not be. */
-export const resolveMode = (mode: MigrationMode): MigrationMode | undefined =>
-  mode === MigrationMode.CHECKPOINT || mode === MigrationMode.AUTO || mode === MigrationMode.UNSPECIFIED
-    ? MigrationMode.CHECKPOINT
-    : undefined;
+const RESOLVED: Partial<Record<MigrationMode, MigrationMode>> = {
+  [MigrationMode.UNSPECIFIED]: MigrationMode.PRECOPY,
+  [MigrationMode.AUTO]: MigrationMode.PRECOPY,
+  [MigrationMode.PRECOPY]: MigrationMode.PRECOPY,
+  [MigrationMode.CHECKPOINT]: MigrationMode.CHECKPOINT,
+};
+
+/** The mode that a request comes down to, or undefined where there is no such mode yet. */
+export const resolveMode = (mode: MigrationMode): MigrationMode | undefined => RESOLVED[mode];

@@ -22,7 +22,7 @@ describe("redis under constant load", () => {
       await client.mark();
       const target = `n${((round + 1) % 3) + 1}`;
       const move = await cluster.json<MoveRow>("move", "cache", target);
-      expect(move).toMatchObject({ state: "finished", to: target, mode: "checkpoint" });
+      expect(move).toMatchObject({ state: "finished", to: target, mode: "precopy" });
       expect(move.memoryBytes).toBeGreaterThan(100 * 1024 * 1024);
       const window = await client.mark();
       expect(window).toMatchObject({ connections: 1, wrong: 0, lost: 0, error: "" });
