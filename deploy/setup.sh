@@ -157,8 +157,8 @@ if ! nats_good nats-server && ! nats_good "$tools/bin/nats-server"; then
   nats_good "$tools/bin/nats-server" || die "the nats-server of $later does not start here"
 fi
 
-# --- the demo's image ------------------------------------------------------------------------------
-GODWIT_PREFIX=$prefix "$repo/deploy/images/build.sh" || die "the demo's image could not be built"
+# --- the images of the demo and the tests ----------------------------------------------------------
+GODWIT_PREFIX=$prefix "$repo/deploy/images/build.sh" || die "an image for the demo and the tests could not be built"
 
 # --- the command -----------------------------------------------------------------------------------
 wrapper="#!/bin/sh
