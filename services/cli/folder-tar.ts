@@ -39,13 +39,19 @@ async function fill(
     const entry = tar.entry({ name, size }, (error) => (error == null ? resolve() : reject(error)));
     for await (const chunk of createReadStream(join(root, name)) as AsyncIterable<Buffer>) {
       if (entry.write(chunk)) continue;
-      const drained = Promise.withResolvers<void>();
-      entry.once("drain", drained.resolve);
-      entry.once("close", drained.resolve);
-      await drained.promise;
+      await untilDrained(entry);
     }
     entry.end(null);
     await promise;
   }
   tar.finalize();
+}
+
+async function untilDrained(entry: NodeJS.EventEmitter): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  entry.on("drain", resolve);
+  entry.on("close", resolve);
+  await promise;
+  entry.off("drain", resolve);
+  entry.off("close", resolve);
 }
