@@ -16,15 +16,13 @@ interface OpenRun {
 /** Joins consecutive pages of one buffer into runs and writes them into the image stream. */
 export class PageWriter {
   readonly #sender: ImageSender;
-  readonly #buffer: Uint8Array;
   readonly #ready: OpenRun[] = [];
   #open: OpenRun | undefined;
   contentPages = 0;
   parentPages = 0;
 
-  constructor(sender: ImageSender, buffer: Uint8Array) {
+  constructor(sender: ImageSender) {
     this.#sender = sender;
-    this.#buffer = buffer;
   }
 
   /** Takes note of one page that lies at `offset` of the buffer; `flush` before the buffer is used again. */
@@ -53,7 +51,8 @@ export class PageWriter {
     this.#ready.push({ space, address: 0, kind: "parent", offset: 0, pages: 0 });
   }
 
-  async flush(): Promise<void> {
+  /** Writes what was noted. @param buffer where its pages lie; it may be used again afterwards */
+  async flush(buffer: Uint8Array): Promise<void> {
     if (this.#open !== undefined) this.#ready.push(this.#open);
     this.#open = undefined;
     for (const run of this.#ready) {
@@ -62,7 +61,7 @@ export class PageWriter {
       const length = head.byteLength + content;
       const header = encodeRecordHeader({ kind: RecordKind.PAGES, length, name: run.space });
       await this.#sender.write(Buffer.concat([header, head]));
-      if (content > 0) await this.#sender.write(this.#buffer.subarray(run.offset, run.offset + content));
+      if (content > 0) await this.#sender.write(buffer.subarray(run.offset, run.offset + content));
     }
     this.#ready.length = 0;
   }
