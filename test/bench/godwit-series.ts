@@ -1,0 +1,92 @@
+import { REDIS_COMMAND, type TestCluster } from "../e2e/cluster.ts";
+
+import { LoadClient } from "./load-client.ts";
+import { loadArgv } from "./place.ts";
+import { type MoveSample, seen, type Series, type SeriesPlan } from "./series.ts";
+
+const NAME = "bench";
+const MODES = ["auto", "checkpoint"] as const;
+
+/** `godwit migrations ID -o json`, as far as it is used here. */
+interface MigrationDetail {
+  readonly id: string;
+  readonly mode: string;
+  readonly rounds: number;
+  readonly blackoutMs: number;
+  readonly totalMs: number;
+  readonly memoryBytes: number;
+  readonly sentBytes: number;
+  readonly phases: Readonly<Record<string, number>>;
+}
+
+/** One container, moved to and fro between n1 and n2 in each mode, under the load of a client on n3. */
+export async function measureGodwit(
+  cluster: TestCluster,
+  plan: SeriesPlan,
+  say: (text: string) => void,
+): Promise<Series[]> {
+  const memory = `${plan.sizeMegabytes * 2 + 256}m`;
+  await cluster.must("run", "--node", "n1", "--memory", memory, NAME, "redis", "--", ...REDIS_COMMAND);
+  const series: Series[] = [];
+  try {
+    const { address } = await cluster.container(NAME);
+    await using client = new LoadClient(loadArgv(cluster.dev.dataDir, "n3", address));
+    await client.fill(plan.sizeMegabytes);
+    await client.rate(plan.writeMegabytesPerSecond);
+    for (const mode of MODES) {
+      say(`godwit, mode ${mode} …`);
+      series.push(await measureMode(cluster, client, plan, mode));
+    }
+  } finally {
+    await cluster.cli(["rm", "--force", NAME]);
+  }
+  return series;
+}
+
+async function measureMode(
+  cluster: TestCluster,
+  client: LoadClient,
+  plan: SeriesPlan,
+  mode: (typeof MODES)[number],
+): Promise<Series> {
+  const samples: MoveSample[] = [];
+  let note = "";
+  try {
+    for (let round = -plan.warmups; round < plan.rounds; round += 1) {
+      const sample = await measureMove(cluster, client, mode);
+      if (round >= 0) samples.push(sample);
+      if (!sample.isIntact) throw new Error(`the client: ${sample.error || "a wrong answer"}`);
+    }
+  } catch (error) {
+    note = error instanceof Error ? error.message : String(error);
+  }
+  const { sizeMegabytes, writeMegabytesPerSecond } = plan;
+  return { sizeMegabytes, writeMegabytesPerSecond, method: `godwit-${mode}`, samples, note };
+}
+
+async function measureMove(cluster: TestCluster, client: LoadClient, mode: string): Promise<MoveSample> {
+  const { node } = await cluster.container(NAME);
+  await client.mark();
+  const { id } = await cluster.json<MigrationDetail>(
+    "move",
+    NAME,
+    node === "n1" ? "n2" : "n1",
+    "--mode",
+    mode,
+  );
+  const window = await client.mark();
+  const move = (await cluster.json<MigrationDetail[]>("migrations")).find((row) => row.id === id);
+  if (move === undefined) throw new Error(`'godwit migrations' does not list ${id}`);
+  return {
+    ...seen(window),
+    blackoutMs: move.blackoutMs,
+    totalMs: move.totalMs,
+    memoryBytes: move.memoryBytes,
+    sentBytes: move.sentBytes,
+    mode: move.mode,
+    rounds: move.rounds,
+    phasesMs: move.phases,
+    requests: window.requests,
+    writtenBytes: window.writtenBytes,
+  };
+}

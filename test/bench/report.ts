@@ -1,0 +1,93 @@
+/** The bench's series as a table. Pure. */
+import Table from "cli-table3";
+
+import type { MoveSample, Series } from "./series.ts";
+import { median, quantile } from "./statistics.ts";
+
+const TITLES = {
+  "godwit-auto": "godwit move",
+  "godwit-checkpoint": "godwit move --mode checkpoint",
+  runc: "runc checkpoint + restore",
+  podman: "podman checkpoint -e + restore -i",
+} as const;
+const FLOOR_TITLE = "  of it CRIU: freeze + dump + restore";
+
+const milliseconds = (values: readonly number[], share = 0.5): string =>
+  values.length === 0 ? "-" : quantile(values, share).toFixed(0);
+const mebibytes = (values: readonly number[]): string =>
+  values.length === 0 ? "-" : (median(values) / 1048576).toFixed(1);
+
+function known(samples: readonly MoveSample[], pick: (sample: MoveSample) => number | undefined): number[] {
+  return samples.map(pick).filter((value) => value !== undefined);
+}
+
+const stalls = (series: Series | undefined): number[] =>
+  (series?.samples ?? []).filter(({ isIntact }) => isIntact).map(({ stallMs }) => stallMs);
+
+/** What CRIU itself reports of a stop-and-copy: nothing that freezes, dumps and restores all of it can be shorter. */
+const floors = (series: Series): number[] =>
+  known(series.samples, ({ phasesMs }) => {
+    const { freezeMs, dumpMs, restoreMs } = phasesMs;
+    if (freezeMs === undefined || dumpMs === undefined || restoreMs === undefined) return undefined;
+    return freezeMs + dumpMs + restoreMs;
+  });
+
+/** How many times as long the other's stall is. */
+function ratio(own: readonly number[], other: readonly number[]): string {
+  return own.length === 0 || other.length === 0 ? "-" : `${(median(other) / median(own)).toFixed(1)}×`;
+}
+
+export function renderTable(all: readonly Series[]): string {
+  const table = new Table({
+    head: [
+      ...["size MB", "writes MB/s", "method", "moves", "kept", "stall ms", "p95 ms"],
+      ...["blackout ms", "total ms", "memory MiB", "sent MiB", "podman/this", "runc/this"],
+    ],
+    colAligns: [
+      ...(["right", "right", "left", "right", "right", "right", "right"] as const),
+      ...(["right", "right", "right", "right", "right", "right"] as const),
+    ],
+    style: { head: [], border: [] },
+  });
+  for (const series of all) {
+    const { samples, sizeMegabytes, writeMegabytesPerSecond, method } = series;
+    const other = (name: Series["method"]): number[] =>
+      stalls(
+        all.find(
+          (candidate) =>
+            candidate.method === name &&
+            candidate.sizeMegabytes === sizeMegabytes &&
+            candidate.writeMegabytesPerSecond === writeMegabytesPerSecond,
+        ),
+      );
+    const own = stalls(series);
+    table.push([
+      ...[sizeMegabytes, writeMegabytesPerSecond, TITLES[method], samples.length],
+      `${samples.filter(({ isIntact }) => isIntact).length}/${samples.length}`,
+      ...[milliseconds(own), milliseconds(own, 0.95)],
+      milliseconds(known(samples, (sample) => sample.blackoutMs)),
+      milliseconds(samples.map(({ totalMs }) => totalMs)),
+      mebibytes(known(samples, (sample) => sample.memoryBytes)),
+      mebibytes(samples.map(({ sentBytes }) => sentBytes)),
+      ...[ratio(own, other("podman")), ratio(own, other("runc"))],
+    ]);
+    const floor = method === "godwit-checkpoint" ? floors(series) : [];
+    if (floor.length > 0) {
+      table.push([
+        ...[sizeMegabytes, writeMegabytesPerSecond, FLOOR_TITLE, floor.length, ""],
+        ...[milliseconds(floor), milliseconds(floor, 0.95), "", "", "", "", "", ""],
+      ]);
+    }
+  }
+  return table.toString();
+}
+
+/** What cannot be said in a cell. */
+export function notesOf(all: readonly Series[]): string[] {
+  return all
+    .filter(({ note }) => note !== "")
+    .map(
+      ({ method, sizeMegabytes, writeMegabytesPerSecond, note, samples }) =>
+        `${TITLES[method]} (${sizeMegabytes} MB, ${writeMegabytesPerSecond} MB/s), after ${samples.length} moves: ${note}`,
+    );
+}
