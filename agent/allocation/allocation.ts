@@ -1,7 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
 
-import type { Logger } from "pino";
-
 import { GodwitError } from "../../proto/contract/error.ts";
 import {
   type DesiredAllocation,
@@ -10,16 +8,15 @@ import {
   type ObservedAllocation,
   Role,
 } from "../../proto/gen/godwit/v1/agent.ts";
-import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
-import { readRecord, writeRecord } from "../container/record-store.ts";
-import { ContainerRuntime } from "../container/runtime.ts";
+import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
 import { copyToTarget, thaw } from "../migrate/source.ts";
-import { dropImage, receiveFromSource, restoreAgain } from "../migrate/target.ts";
 import { interruption, nextStep, type Step } from "../model/next-step.ts";
-import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
-import { RECOVERED_AFTER_MS, restartDelayMs } from "../model/restart-policy.ts";
+import type { ContainerRecord } from "../model/record.ts";
+import { Arrival, type ArrivalOrder } from "./arrival.ts";
+import { RecordedContainer } from "./container.ts";
+import { Life } from "./life.ts";
 import { observe } from "./observe.ts";
 
 /** A step that failed for a reason that may pass is tried again after this. */
@@ -30,26 +27,19 @@ const RETRY_MS = 1_000;
  * agree. What it knows is in its record, so that the next agent on this host can go on from there.
  */
 export class Allocation {
-  readonly id: string;
-  readonly runtime: ContainerRuntime;
-  readonly #host: Host;
-  readonly #logger: Logger;
-  /** Something to report has changed. */
-  readonly #changed: () => void;
+  readonly #container: RecordedContainer;
+  readonly #life: Life;
+  readonly #arrival: Arrival;
   readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
   #desired: DesiredAllocation | undefined;
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
   #ordered = false;
-  #record: ContainerRecord | undefined;
   #migration: MigrationProgress | undefined;
   #step: Step = { kind: "none" };
   #stepAbort = new AbortController();
   #commit: PromiseWithResolvers<void> = Promise.withResolvers();
-  #recentRestarts = 0;
   #wake: PromiseWithResolvers<void> = Promise.withResolvers();
   #closed = false;
-  readonly #lifetime = new AbortController();
-  #imageDrop: Promise<void> = Promise.resolve();
   readonly #loop: Promise<void>;
 
   constructor(
@@ -60,23 +50,28 @@ export class Allocation {
       readonly leaves: (reason: "moved" | "removed") => Promise<void>;
     },
   ) {
-    this.#host = host;
-    this.id = id;
-    this.#changed = listeners.changed;
     this.#leaves = listeners.leaves;
-    this.#logger = host.logger.child({ container: id });
-    this.runtime = new ContainerRuntime(host, id);
-    this.#record = readRecord(host.config, id);
+    this.#container = new RecordedContainer(host, id, listeners.changed);
+    this.#life = new Life(this.#container);
+    this.#arrival = new Arrival(this.#container);
     this.#loop = this.#run();
   }
 
+  get id(): string {
+    return this.#container.id;
+  }
+
+  get runtime(): ContainerRuntime {
+    return this.#container.runtime;
+  }
+
   get record(): ContainerRecord | undefined {
-    return this.#record;
+    return this.#container.record;
   }
 
   /** Nothing of it is here and nothing is wanted. */
   get isGone(): boolean {
-    return this.#record === undefined && this.#desired === undefined && this.#step.kind === "none";
+    return this.#container.record === undefined && this.#desired === undefined && this.#step.kind === "none";
   }
 
   setDesired(desired: DesiredAllocation | undefined): void {
@@ -99,7 +94,7 @@ export class Allocation {
   /** A stream does not outlive the agent that held its end: a move that was under way then cannot go on. */
   #failUnfinished(): void {
     const order = this.#desired?.migration;
-    const status = this.#record?.status;
+    const status = this.#container.record?.status;
     if (order === undefined || status === undefined) return;
     if (
       this.#desired?.role === Role.TARGET &&
@@ -119,27 +114,28 @@ export class Allocation {
 
   /** The shim has seen the first process of the container end. */
   onExit(initPid: number, exitCode: number): void {
-    const status = this.#record?.status;
-    if (status === undefined || !("init" in status) || status.init?.pid !== initPid) return;
-    this.#exits.set(initPid, exitCode);
-    this.#wakeUp();
+    if (this.#life.onExit(initPid, exitCode)) this.#wakeUp();
   }
-
-  readonly #exits = new Map<number, number>();
 
   /** Looks whether the container still lives; cheap, called regularly. */
   check(): void {
-    const status = this.#record?.status;
+    const status = this.#container.record?.status;
     if (status?.kind === "running" && !this.runtime.isRunning(status.init)) this.#wakeUp();
   }
 
   observed(): ObservedAllocation | undefined {
-    return this.#record === undefined ? undefined : observe(this.#record, this.runtime.cgroup, this.#step);
+    return this.#container.record === undefined
+      ? undefined
+      : observe(this.#container.record, this.runtime.cgroup, this.#step);
   }
 
   migrationReport(): MigrationReport | undefined {
     const order = this.#desired?.migration;
-    if (this.#desired?.role === Role.RELEASED && order !== undefined && this.#record === undefined) {
+    if (
+      this.#desired?.role === Role.RELEASED &&
+      order !== undefined &&
+      this.#container.record === undefined
+    ) {
       const released = new MigrationProgress(
         order.id,
         this.id,
@@ -155,7 +151,7 @@ export class Allocation {
     if (
       this.#desired?.role === Role.OWNER &&
       order?.switched === true &&
-      this.#record?.status.kind === "running"
+      this.#container.record?.status.kind === "running"
     ) {
       return new MigrationProgress(
         order.id,
@@ -171,7 +167,7 @@ export class Allocation {
   /** Stops the loop; the container goes on. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#lifetime.abort();
+    this.#arrival.close();
     this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
@@ -188,7 +184,7 @@ export class Allocation {
     while (!this.#closed) {
       this.#wake = Promise.withResolvers();
       try {
-        await this.#noticeExit();
+        await this.#life.noticeExit();
         const step = this.#nextStep();
         if (step.kind === "none") {
           await this.#wake.promise;
@@ -204,24 +200,27 @@ export class Allocation {
         this.#begin(step);
         await this.#take(step);
       } catch (error) {
-        this.#logger.warn({ err: error, step: this.#step.kind }, "a step failed and is tried again");
+        this.#container.logger.warn(
+          { err: error, step: this.#step.kind },
+          "a step failed and is tried again",
+        );
         // Only news from now on cut the pause short.
         this.#wake = Promise.withResolvers();
         await Promise.race([this.#wake.promise, delay(RETRY_MS, undefined, { ref: false })]);
       } finally {
         this.#step = { kind: "none" };
-        this.#changed();
+        this.#container.changed();
       }
     }
   }
 
   #nextStep(): Step {
     if (!this.#ordered) {
-      const status = this.#record?.status;
+      const status = this.#container.record?.status;
       return status?.kind === "frozen" && status.sent === "no" ? { kind: "thaw" } : { kind: "none" };
     }
     return nextStep(this.#desired, {
-      record: this.#record,
+      record: this.#container.record,
       failedMigrations: new Set(this.#migration?.failed === true ? [this.#migration.id] : []),
       nowMs: Date.now(),
     });
@@ -232,7 +231,7 @@ export class Allocation {
     this.#stepAbort = new AbortController();
     this.#commit = Promise.withResolvers();
     this.#commit.promise.catch(() => undefined);
-    this.#logger.info({ step: step.kind }, "step");
+    this.#container.logger.info({ step: step.kind }, "step");
     // The desired state may have changed since nextStep looked at it.
     if (this.#ordered) this.setDesired(this.#desired);
   }
@@ -240,9 +239,9 @@ export class Allocation {
   async #take(step: Step): Promise<void> {
     switch (step.kind) {
       case "start":
-        return await this.#start();
+        return await this.#life.start(this.#wanted(), this.#stepAbort.signal);
       case "stop":
-        return await this.#stop();
+        return await this.#life.stop(this.#stepAbort.signal);
       case "remove":
         return await this.#remove();
       case "copy":
@@ -250,9 +249,12 @@ export class Allocation {
       case "thaw":
         return await this.#thaw();
       case "receive":
-        return await this.#receive(step.migrationId);
+        return await this.#arrival.receive(
+          this.#wanted(),
+          this.#arrivalOrder(step.migrationId, MigrationPhase.PREPARING),
+        );
       case "resume":
-        return await this.#resume(step.migrationId);
+        return await this.#arrival.resume(this.#arrivalOrder(step.migrationId, MigrationPhase.RECEIVING));
       case "none":
       case "wait":
         return;
@@ -261,147 +263,46 @@ export class Allocation {
 
   /** Takes over what an earlier agent of this host left running. */
   async #adopt(): Promise<void> {
-    const status = this.#record?.status;
+    const { status } = this.#container;
     try {
       if (status?.kind === "running" && this.runtime.isRunning(status.init)) {
         await this.runtime.reattachOutput(status.init);
         // A thaw that was cut off between its steps: nothing that is said to run may stand frozen.
         if (this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();
-        this.#dropImage();
-      } else if (status?.kind === "restoring" && status.stage === "ran" && status.init !== undefined) {
-        await this.#adoptRestored(status.init);
-      }
+        this.#arrival.dropImage();
+      } else await this.#arrival.adopt();
     } catch (error) {
-      this.#logger.error({ err: error }, "a container could not be taken over in full");
+      this.#container.logger.error({ err: error }, "a container could not be taken over in full");
     }
-    this.#changed();
-  }
-
-  /** CRIU had been told to let the container run when the earlier agent died. */
-  async #adoptRestored(init: InitProcess): Promise<void> {
-    if (this.#record === undefined) return;
-    if (!this.runtime.isRunning(init)) {
-      // CRIU undid its work because nobody answered it; had the container run, its exit would be on record.
-      const exit = (await this.#host.shim.status()).find(({ container }) => container === this.id)?.exit;
-      if (exit === undefined) this.#downgradeToReceived();
-      else this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
-      return;
-    }
-    await this.#host.runc.adoptInit(this.id, init.pid, init.startTicks, this.runtime.paths.rootfs);
-    this.runtime.cgroup.applyLimits(this.#record.spec.limits);
-    await this.runtime.reattachOutput(init);
-    this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
-    this.#dropImage();
-  }
-
-  /** In the background: a restored container runs while its memory is still being filled from the image. */
-  #dropImage(): void {
-    this.#imageDrop = dropImage(this.runtime, this.#lifetime.signal).catch((error: unknown) => {
-      if (!this.#closed) this.#logger.warn({ err: error }, "a checkpoint image could not be removed");
-    });
-  }
-
-  #downgradeToReceived(): void {
-    const status = this.#record?.status;
-    if (status?.kind !== "restoring" || status.stage !== "ran") return;
-    this.#setStatus({
-      kind: "restoring",
-      migrationId: status.migrationId,
-      stage: "received",
-      ...(status.description === undefined ? {} : { description: status.description }),
-    });
-  }
-
-  async #noticeExit(): Promise<void> {
-    const status = this.#record?.status;
-    if (status?.kind !== "running" && status?.kind !== "frozen") return;
-    if (this.runtime.isRunning(status.init)) return;
-    const recorded = (await this.#host.shim.status()).find(({ container }) => container === this.id);
-    const exitCode =
-      this.#exits.get(status.init.pid) ??
-      (recorded?.initPid === status.init.pid ? recorded.exit?.code : undefined) ??
-      -1;
-    const outOfMemory = this.runtime.cgroup.outOfMemoryKills() > 0;
-    this.#exits.clear();
-    await this.runtime.tearDown();
-    if (Date.now() - status.startedAtMs > RECOVERED_AFTER_MS) this.#recentRestarts = 0;
-    this.#setStatus({
-      kind: "stopped",
-      exitCode,
-      failed: false,
-      message: outOfMemory ? "killed: out of its memory limit" : exitCode === -1 ? "ended unseen" : "",
-      startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
-    });
-  }
-
-  async #start(): Promise<void> {
-    const desired = this.#wanted();
-    const previous = this.#record;
-    const again = previous !== undefined && previous.status.kind === "stopped";
-    this.#record = {
-      ...recordOf(desired),
-      restarts: (previous?.restarts ?? 0) + (again ? 1 : 0),
-    };
-    if (again) this.#recentRestarts += 1;
-    await this.runtime.makeFolders();
-    this.#setStatus({ kind: "starting" });
-    try {
-      const init = await this.runtime.start(this.#record, this.#stepAbort.signal);
-      this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
-    } catch (error) {
-      if (this.#stepAbort.signal.aborted && this.#closed) return;
-      const failure = GodwitError.from(error);
-      this.#logger.warn({ err: failure }, "the container could not be started");
-      await this.runtime.tearDown();
-      this.#setStatus({
-        kind: "stopped",
-        exitCode: 127,
-        failed: true,
-        message: failure.message,
-        startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
-      });
-    }
-  }
-
-  async #stop(): Promise<void> {
-    const record = this.#record;
-    if (record?.status.kind !== "running") return;
-    const { init } = record.status;
-    await this.runtime.stop(record, init, this.#stepAbort.signal);
-    const recorded = (await this.#host.shim.status()).find(({ container }) => container === this.id);
-    const exitCode = this.#exits.get(init.pid) ?? recorded?.exit?.code ?? 0;
-    this.#exits.clear();
-    this.#recentRestarts = 0;
-    this.#setStatus({ kind: "stopped", exitCode, failed: false, message: "stopped", startAtMs: 0 });
+    this.#container.changed();
   }
 
   async #remove(): Promise<void> {
     // Whoever follows its log gets the rest of it before it goes.
     await this.#leaves(this.#desired?.role === Role.RELEASED ? "moved" : "removed");
     await this.runtime.remove();
-    this.#record = undefined;
-    this.#exits.clear();
+    this.#container.forget();
   }
 
   async #copy(migrationId: string): Promise<void> {
-    const record = this.#record;
+    const record = this.#container.record;
     const order = this.#desired?.migration;
     if (record === undefined || order === undefined) return;
     const progress = this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING);
     try {
-      await this.#imageDrop;
+      await this.#arrival.settled;
       await copyToTarget({
-        host: this.#host,
+        host: this.#container.host,
         runtime: this.runtime,
         record,
         order,
         signal: this.#stepAbort.signal,
-        setStatus: (status) => this.#setStatus(status),
+        setStatus: (status) => this.#container.setStatus(status),
         progress,
       });
     } catch (error) {
-      const status = this.#record?.status;
-      this.#logger.warn({ err: error, migration: migrationId }, "the copy failed");
+      const status = this.#container.record?.status;
+      this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
       // Only an image that was sent to its end can be restored elsewhere: otherwise it goes on here at once.
       if (status?.kind === "frozen" && status.sent === "no") await this.#thaw();
       progress.fail(GodwitError.from(error).message);
@@ -409,11 +310,11 @@ export class Allocation {
   }
 
   async #thaw(): Promise<void> {
-    const record = this.#record;
+    const record = this.#container.record;
     if (record?.status.kind !== "frozen") return;
     const { migrationId, init, startedAtMs } = record.status;
     await thaw(this.runtime, record);
-    this.#setStatus({ kind: "running", init, startedAtMs });
+    this.#container.setStatus({ kind: "running", init, startedAtMs });
     // An agent that was restarted in the middle has lost the stream: the move cannot go on from here.
     if (
       this.#step.kind === "thaw" &&
@@ -426,43 +327,11 @@ export class Allocation {
     }
   }
 
-  async #receive(migrationId: string): Promise<void> {
-    this.#record = recordOf(this.#wanted());
-    const progress = this.#report(migrationId, Role.TARGET, MigrationPhase.PREPARING);
-    try {
-      const init = await receiveFromSource(this.#targetInputs(migrationId, progress));
-      this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
-      progress.enter(MigrationPhase.RUNNING);
-      this.#dropImage();
-    } catch (error) {
-      this.#logger.warn({ err: error, migration: migrationId }, "the container could not be received");
-      // Nothing is deleted here: if the leader has switched already, the received image is all there is of the
-      // container and is tried again; if not, the abort's order says to remove it.
-      this.#downgradeToReceived();
-      progress.fail(GodwitError.from(error).message);
-    }
-  }
-
-  async #resume(migrationId: string): Promise<void> {
-    const status = this.#record?.status;
-    if (status?.kind !== "restoring" || status.description === undefined) return;
-    const progress = this.#report(migrationId, Role.TARGET, MigrationPhase.RECEIVING);
-    const init = await restoreAgain(this.#targetInputs(migrationId, progress), status.description);
-    this.#setStatus({ kind: "running", init, startedAtMs: Date.now() });
-    progress.enter(MigrationPhase.RUNNING);
-    this.#dropImage();
-  }
-
-  #targetInputs(migrationId: string, progress: MigrationProgress): Parameters<typeof receiveFromSource>[0] {
-    if (this.#record === undefined) throw new GodwitError("internal", "a restore without a record");
+  #arrivalOrder(migrationId: string, phase: MigrationPhase): ArrivalOrder {
     return {
-      host: this.#host,
-      runtime: this.runtime,
-      record: this.#record,
       migrationId,
+      progress: this.#report(migrationId, Role.TARGET, phase),
       signal: this.#stepAbort.signal,
-      setStatus: (status) => this.#setStatus(status),
-      progress,
       switched: () => {
         const desired = this.#desired;
         if (desired?.role === Role.OWNER && desired.migration?.switched === true) return Promise.resolve();
@@ -472,7 +341,7 @@ export class Allocation {
   }
 
   #report(migrationId: string, role: Role, phase: MigrationPhase): MigrationProgress {
-    this.#migration = new MigrationProgress(migrationId, this.id, role, phase, this.#changed);
+    this.#migration = new MigrationProgress(migrationId, this.id, role, phase, this.#container.changed);
     return this.#migration;
   }
 
@@ -481,37 +350,4 @@ export class Allocation {
       throw new GodwitError("cancelled", "the container is no longer wanted here");
     return this.#desired;
   }
-
-  #setStatus(status: RecordStatus): void {
-    if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
-    const kept =
-      status.kind === "restoring" &&
-      this.#record.status.kind === "restoring" &&
-      status.description === undefined
-        ? { ...status, ...descriptionOf(this.#record.status) }
-        : status;
-    this.#record = { ...this.#record, status: kept };
-    writeRecord(this.#host.config, this.#record);
-    this.#changed();
-  }
-}
-
-function descriptionOf(status: RecordStatus): { description?: string } {
-  return status.kind === "restoring" && status.description !== undefined
-    ? { description: status.description }
-    : {};
-}
-
-function recordOf(desired: DesiredAllocation): ContainerRecord {
-  return {
-    containerId: desired.containerId,
-    epoch: desired.epoch,
-    spec: desired.spec ?? ContainerSpec.fromPartial({}),
-    image: desired.image ?? Image.fromPartial({}),
-    address: desired.address,
-    mac: desired.mac,
-    restartGeneration: desired.restartGeneration,
-    restarts: 0,
-    status: { kind: "starting" },
-  };
 }

@@ -1,0 +1,81 @@
+import type { Logger } from "pino";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { DesiredAllocation } from "../../proto/gen/godwit/v1/agent.ts";
+import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
+import { readRecord, writeRecord } from "../container/record-store.ts";
+import { ContainerRuntime } from "../container/runtime.ts";
+import type { Host } from "../host.ts";
+import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+
+/** One container's record and what it describes; whoever takes a step for it works on this. */
+export class RecordedContainer {
+  readonly id: string;
+  readonly host: Host;
+  readonly runtime: ContainerRuntime;
+  readonly logger: Logger;
+  /** Something to report has changed. */
+  readonly changed: () => void;
+  #record: ContainerRecord | undefined;
+
+  constructor(host: Host, id: string, changed: () => void) {
+    this.id = id;
+    this.host = host;
+    this.changed = changed;
+    this.logger = host.logger.child({ container: id });
+    this.runtime = new ContainerRuntime(host, id);
+    this.#record = readRecord(host.config, id);
+  }
+
+  /** Undefined: this host has nothing of the container. */
+  get record(): ContainerRecord | undefined {
+    return this.#record;
+  }
+
+  get status(): RecordStatus | undefined {
+    return this.#record?.status;
+  }
+
+  /** Begins anew with what is wanted. Persisted with the first status. */
+  begin(desired: DesiredAllocation, restarts: number): ContainerRecord {
+    this.#record = {
+      containerId: desired.containerId,
+      epoch: desired.epoch,
+      spec: desired.spec ?? ContainerSpec.fromPartial({}),
+      image: desired.image ?? Image.fromPartial({}),
+      address: desired.address,
+      mac: desired.mac,
+      restartGeneration: desired.restartGeneration,
+      restarts,
+      status: { kind: "starting" },
+    };
+    return this.#record;
+  }
+
+  /** Persists before it returns. */
+  setStatus(status: RecordStatus): void {
+    if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
+    this.#record = { ...this.#record, status: keepDescription(this.#record.status, status) };
+    writeRecord(this.host.config, this.#record);
+    this.changed();
+  }
+
+  /** Its files are gone, the record among them. */
+  forget(): void {
+    this.#record = undefined;
+  }
+
+  /** The exit code that the shim has on record for the container's first process. */
+  async recordedExit(initPid: number): Promise<number | undefined> {
+    const all = await this.host.shim.status();
+    const recorded = all.find(({ container }) => container === this.id);
+    return recorded?.initPid === initPid ? recorded.exit?.code : undefined;
+  }
+}
+
+/** What an image's description says is needed until the container runs. */
+function keepDescription(before: RecordStatus, status: RecordStatus): RecordStatus {
+  if (status.kind !== "restoring" || before.kind !== "restoring") return status;
+  if (status.description !== undefined || before.description === undefined) return status;
+  return { ...status, description: before.description };
+}

@@ -1,0 +1,83 @@
+import { GodwitError } from "../../proto/contract/error.ts";
+import type { DesiredAllocation } from "../../proto/gen/godwit/v1/agent.ts";
+import { RECOVERED_AFTER_MS, restartDelayMs } from "../model/restart-policy.ts";
+import type { RecordedContainer } from "./container.ts";
+
+/** The ordinary part of a container's life: it is started, it ends by itself, it is stopped. */
+export class Life {
+  readonly #container: RecordedContainer;
+  /** Exit codes that the shim has told, by the pid of the first process. */
+  readonly #exits = new Map<number, number>();
+  /** Quick ones in a row. */
+  #recentRestarts = 0;
+
+  constructor(container: RecordedContainer) {
+    this.#container = container;
+  }
+
+  /** Answers whether it was this container's present first process. */
+  onExit(initPid: number, exitCode: number): boolean {
+    const { status } = this.#container;
+    if (status === undefined || !("init" in status) || status.init?.pid !== initPid) return false;
+    this.#exits.set(initPid, exitCode);
+    return true;
+  }
+
+  async noticeExit(): Promise<void> {
+    const { status, runtime } = this.#container;
+    if (status?.kind !== "running" && status?.kind !== "frozen") return;
+    if (runtime.isRunning(status.init)) return;
+    const exitCode = await this.#exitCode(status.init.pid);
+    const outOfMemory = runtime.cgroup.outOfMemoryKills() > 0;
+    await runtime.tearDown();
+    if (Date.now() - status.startedAtMs > RECOVERED_AFTER_MS) this.#recentRestarts = 0;
+    this.#container.setStatus({
+      kind: "stopped",
+      exitCode: exitCode ?? -1,
+      failed: false,
+      message: outOfMemory ? "killed: out of its memory limit" : exitCode === undefined ? "ended unseen" : "",
+      startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
+    });
+  }
+
+  async start(desired: DesiredAllocation, signal: AbortSignal): Promise<void> {
+    const { runtime, logger } = this.#container;
+    const previous = this.#container.record;
+    const again = previous?.status.kind === "stopped";
+    if (again) this.#recentRestarts += 1;
+    const record = this.#container.begin(desired, (previous?.restarts ?? 0) + (again ? 1 : 0));
+    await runtime.makeFolders();
+    this.#container.setStatus({ kind: "starting" });
+    try {
+      const init = await runtime.start(record, signal);
+      this.#container.setStatus({ kind: "running", init, startedAtMs: Date.now() });
+    } catch (error) {
+      const failure = GodwitError.from(error);
+      logger.warn({ err: failure }, "the container could not be started");
+      await runtime.tearDown();
+      this.#container.setStatus({
+        kind: "stopped",
+        exitCode: 127,
+        failed: true,
+        message: failure.message,
+        startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
+      });
+    }
+  }
+
+  async stop(signal: AbortSignal): Promise<void> {
+    const { record, runtime } = this.#container;
+    if (record?.status.kind !== "running") return;
+    const { init } = record.status;
+    await runtime.stop(record, init, signal);
+    const exitCode = (await this.#exitCode(init.pid)) ?? 0;
+    this.#recentRestarts = 0;
+    this.#container.setStatus({ kind: "stopped", exitCode, failed: false, message: "stopped", startAtMs: 0 });
+  }
+
+  async #exitCode(initPid: number): Promise<number | undefined> {
+    const told = this.#exits.get(initPid);
+    this.#exits.clear();
+    return told ?? (await this.#container.recordedExit(initPid));
+  }
+}
