@@ -10,7 +10,7 @@ const TITLES = {
   runc: "runc checkpoint + restore",
   podman: "podman checkpoint -e + restore -i",
 } as const;
-const FLOOR_TITLE = "  of it CRIU: freeze + dump + restore";
+const FLOOR_TITLE = "  its freeze + dump + restore";
 
 const milliseconds = (values: readonly number[], share = 0.5): string =>
   values.length === 0 ? "-" : quantile(values, share).toFixed(0);
@@ -24,7 +24,7 @@ function known(samples: readonly MoveSample[], pick: (sample: MoveSample) => num
 const stalls = (series: Series | undefined): number[] =>
   (series?.samples ?? []).filter(({ isIntact }) => isIntact).map(({ stallMs }) => stallMs);
 
-/** What CRIU itself reports of a stop-and-copy: nothing that freezes, dumps and restores all of it can be shorter. */
+/** Godwit's phases around CRIU in a stop-and-copy. What a dump writes is sent meanwhile, which can make it longer. */
 const floors = (series: Series): number[] =>
   known(series.samples, ({ phasesMs }) => {
     const { freezeMs, dumpMs, restoreMs } = phasesMs;
@@ -47,7 +47,7 @@ export function renderTable(all: readonly Series[]): string {
       ...(["right", "right", "left", "right", "right", "right", "right"] as const),
       ...(["right", "right", "right", "right", "right", "right"] as const),
     ],
-    style: { head: [], border: [] },
+    style: { head: [], border: [], compact: true },
   });
   for (const series of all) {
     const { samples, sizeMegabytes, writeMegabytesPerSecond, method } = series;

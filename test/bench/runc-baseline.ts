@@ -34,8 +34,9 @@ export class RuncBaseline implements Baseline {
   }
 
   async describe(host: BenchHost): Promise<string> {
-    const { stdout } = await host.must(["runc", "--version"]);
-    return `${stdout.split("\n")[0] ?? "runc"}, images on a tmpfs, the same root file system on both hosts`;
+    const runc = (await host.must(["runc", "--version"])).stdout.split("\n")[0] ?? "runc";
+    const criu = (await host.must(["criu", "--version"])).stdout.split("\n")[0] ?? "";
+    return `${runc}, CRIU ${criu.replace(/^Version: /, "")}, images on a tmpfs, the same root file system on both hosts`;
   }
 
   async prepare(hosts: readonly BenchHost[]): Promise<void> {
