@@ -57,7 +57,7 @@ async function measureInto(
         ...seen(window),
         totalMs,
         sentBytes: move.imageBytes,
-        phasesMs: { checkpointMs: move.checkpointMs, restoreMs: move.restoreMs },
+        phasesMs: move.phasesMs,
         requests: window.requests,
         writtenBytes: window.writtenBytes,
       };

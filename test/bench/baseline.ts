@@ -26,8 +26,8 @@ export interface Baseline {
 }
 
 export interface BaselineMove {
-  readonly checkpointMs: number;
-  readonly restoreMs: number;
+  /** The two commands, and what they tell of themselves. */
+  readonly phasesMs: Readonly<Record<string, number>>;
   /** What was written for the other host. */
   readonly imageBytes: number;
 }

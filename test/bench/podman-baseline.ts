@@ -68,7 +68,7 @@ export class PodmanBaseline implements Baseline {
     const into = ["container", "restore", "--import", this.#archive, "--tcp-established"];
     const [restore] = await Promise.all([this.#must(to, ...into), route]);
     const imageBytes = statSync(this.#archive).size;
-    return { checkpointMs: checkpoint.elapsedMs, restoreMs: restore.elapsedMs, imageBytes };
+    return { phasesMs: { checkpointMs: checkpoint.elapsedMs, restoreMs: restore.elapsedMs }, imageBytes };
   }
 
   async tidy(from: BenchHost): Promise<void> {

@@ -10,7 +10,17 @@ const TITLES = {
   runc: "runc checkpoint + restore",
   podman: "podman checkpoint -e + restore -i",
 } as const;
-const FLOOR_TITLE = "  its freeze + dump + restore";
+/** Phases whose sum is a floor: what freezing, dumping and restoring everything takes at least. */
+const FLOORS: Partial<
+  Record<Series["method"], { readonly title: string; readonly phases: readonly string[] }>
+> = {
+  // What a dump writes is sent meanwhile, which can make it longer.
+  "godwit-checkpoint": {
+    title: "  its freeze + dump + restore",
+    phases: ["freezeMs", "dumpMs", "restoreMs"],
+  },
+  runc: { title: "  CRIU's own frozen + restore", phases: ["criuFrozenMs", "criuRestoreMs"] },
+};
 
 const milliseconds = (values: readonly number[], share = 0.5): string =>
   values.length === 0 ? "-" : quantile(values, share).toFixed(0);
@@ -24,13 +34,13 @@ function known(samples: readonly MoveSample[], pick: (sample: MoveSample) => num
 const stalls = (series: Series | undefined): number[] =>
   (series?.samples ?? []).filter(({ isIntact }) => isIntact).map(({ stallMs }) => stallMs);
 
-/** Godwit's phases around CRIU in a stop-and-copy. What a dump writes is sent meanwhile, which can make it longer. */
-const floors = (series: Series): number[] =>
-  known(series.samples, ({ phasesMs }) => {
-    const { freezeMs, dumpMs, restoreMs } = phasesMs;
-    if (freezeMs === undefined || dumpMs === undefined || restoreMs === undefined) return undefined;
-    return freezeMs + dumpMs + restoreMs;
+function sums(series: Series, phases: readonly string[]): number[] {
+  return known(series.samples, ({ phasesMs }) => {
+    const parts = phases.map((phase) => phasesMs[phase] ?? Number.NaN);
+    const sum = parts.reduce((total, part) => total + part, 0);
+    return Number.isNaN(sum) ? undefined : sum;
   });
+}
 
 /** How many times as long the other's stall is. */
 function ratio(own: readonly number[], other: readonly number[]): string {
@@ -71,10 +81,11 @@ export function renderTable(all: readonly Series[]): string {
       mebibytes(samples.map(({ sentBytes }) => sentBytes)),
       ...[ratio(own, other("podman")), ratio(own, other("runc"))],
     ]);
-    const floor = method === "godwit-checkpoint" ? floors(series) : [];
-    if (floor.length > 0) {
+    const floorOf = FLOORS[method];
+    const floor = floorOf === undefined ? [] : sums(series, floorOf.phases);
+    if (floorOf !== undefined && floor.length > 0) {
       table.push([
-        ...[sizeMegabytes, writeMegabytesPerSecond, FLOOR_TITLE, floor.length, ""],
+        ...[sizeMegabytes, writeMegabytesPerSecond, floorOf.title, floor.length, ""],
         ...[milliseconds(floor), milliseconds(floor, 0.95), "", "", "", "", "", ""],
       ]);
     }

@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync }
 import { join } from "node:path";
 
 import type { Baseline, BaselineMove, BaselinePlace } from "./baseline.ts";
+import { readCriuTimes } from "./criu-stats.ts";
 import { BaselineError, type BenchHost, type HostAnswer } from "./bench-host.ts";
 
 const ID = "bench";
@@ -64,14 +65,26 @@ export class RuncBaseline implements Baseline {
   async move(from: BenchHost, to: BenchHost): Promise<BaselineMove> {
     rmSync(this.#images, { recursive: true, force: true });
     const kept = ["--tcp-established", "--image-path", this.#images];
-    const work = join(from.scratch, "criu");
-    const checkpoint = await this.#runc(from, "checkpoint", ...kept, "--work-path", work, ID);
+    const [dumpDir, restoreDir] = [this.#workDir("dump"), this.#workDir("restore")];
+    const checkpoint = await this.#runc(from, "checkpoint", ...kept, "--work-path", dumpDir, ID);
     const route = this.#place.address.routeTo(to);
-    const target = ["--detach", "--bundle", this.#bundle, "--work-path", work];
+    const target = ["--detach", "--bundle", this.#bundle, "--work-path", restoreDir];
     const [restore] = await Promise.all([this.#runc(to, "restore", ...kept, ...target, ID), route]);
     let imageBytes = 0;
     for (const name of readdirSync(this.#images)) imageBytes += statSync(join(this.#images, name)).size;
-    return { checkpointMs: checkpoint.elapsedMs, restoreMs: restore.elapsedMs, imageBytes };
+    const phasesMs = {
+      checkpointMs: checkpoint.elapsedMs,
+      restoreMs: restore.elapsedMs,
+      ...readCriuTimes(dumpDir, restoreDir),
+    };
+    return { phasesMs, imageBytes };
+  }
+
+  #workDir(name: string): string {
+    const path = join(this.#place.sharedDir, name);
+    rmSync(path, { recursive: true, force: true });
+    mkdirSync(path);
+    return path;
   }
 
   async tidy(): Promise<void> {
