@@ -139,13 +139,30 @@ criu_good() {
   version=$("$1" --version 2>/dev/null | awk '/^Version:/{print $2}')
   [ -n "$version" ] && at_least "$version" "$min_criu" && timeout 20 "$1" check >/dev/null 2>&1
 }
-if ! criu_good criu && ! criu_good "$tools/bin/criu"; then
+# deploy/criu/limits.c says what is different without this capability.
+sees_limits() { (( 0x$(awk '/^CapEff:/{print $2}' /proc/self/status) >> 24 & 1 )); }
+if ! { sees_limits && criu_good criu; } && ! criu_good "$tools/bin/criu"; then
   need patchelf patchelf "binds a newer CRIU to its own libraries"
   later_suite criu 4.2
-  say "taking CRIU from $later into $tools: the host's is missing, too old, or fails 'criu check' on this kernel"
+  say "taking CRIU from $later into $tools: the host's is missing, too old, or not good enough for this kernel"
   fetch_later criu
   install_private "$(find "$scratch/root" -name criu -type f -perm -u+x | head -n 1)" criu
   criu_good "$tools/bin/criu" || die "no CRIU passes 'criu check' on this kernel: $("$tools/bin/criu" check 2>&1 | grep -m1 -i error || echo 'see criu check')"
+fi
+limits=$(sha256sum "$repo/deploy/criu/limits.c" | cut -d' ' -f1)
+if ! sees_limits && [ "$(cat "$tools/criu/limits.recipe" 2>/dev/null)" != "$limits" ]; then
+  need gcc g++ "a small library, without which CRIU needs CAP_SYS_RESOURCE for containers of other users than root"
+  need patchelf patchelf "binds CRIU to it"
+  say "giving CRIU another way to read the limits of other users' processes: CAP_SYS_RESOURCE is missing here"
+  gcc -shared -fPIC -O2 -o "$scratch/libgodwit-limits.so" "$repo/deploy/criu/limits.c" >"$scratch/gcc.log" 2>&1 ||
+    die "deploy/criu/limits.c does not compile: $(grep -m1 error "$scratch/gcc.log" || tail -n 1 "$scratch/gcc.log")"
+  # In place of the former ones: a CRIU that runs keeps its own.
+  mv "$scratch/libgodwit-limits.so" "$tools/criu/lib/"
+  cp "$tools/criu/criu" "$scratch/criu.new"
+  patchelf --print-needed "$scratch/criu.new" | grep -qx libgodwit-limits.so || patchelf --add-needed libgodwit-limits.so "$scratch/criu.new"
+  mv "$scratch/criu.new" "$tools/criu/criu"
+  criu_good "$tools/bin/criu" || die "CRIU does not work with deploy/criu/limits.c"
+  printf '%s' "$limits" >"$tools/criu/limits.recipe"
 fi
 nats_good() { command -v "$1" >/dev/null && at_least "$("$1" --version 2>/dev/null | sed 's/.*v//')" "$min_nats"; }
 if ! nats_good nats-server && ! nats_good "$tools/bin/nats-server"; then

@@ -59,4 +59,33 @@ describe("a process tree", () => {
     expect(lines).toEqual(lines.map((_, index) => `line ${(index + 1) * 25}`));
     await cluster.must("rm", "-f", "tree");
   });
+
+  test("processes of several users move together, each as itself", async () => {
+    const script = 'su redis -s /bin/sh -c "exec sleep 1001" & exec sleep 1000';
+    await cluster.must("run", "--node", "n1", "users", "redis", "--", "sh", "-c", script);
+    await cluster.must(
+      "run",
+      "--node",
+      "n1",
+      "-u",
+      "redis",
+      "-w",
+      "/tmp",
+      "user",
+      "redis",
+      "--",
+      "sleep",
+      "1000",
+    );
+    const who = async (): Promise<string> =>
+      await cluster.sh("users", "ps -o user,args | grep '[s]leep 100'");
+    await until("both", async () => (await who()).trim().split("\n").length === 2);
+    const before = await who();
+    expect(before).toContain("redis");
+    for (const name of ["users", "user"])
+      expect(await cluster.json<MoveRow>("move", name, "n2")).toMatchObject({ state: "finished", to: "n2" });
+    expect(await who()).toBe(before);
+    expect(await cluster.sh("user", "id -un; readlink /proc/1/cwd")).toBe("redis\n/tmp\n");
+    await cluster.must("rm", "-f", "users", "user");
+  });
 });
