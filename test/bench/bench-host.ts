@@ -55,6 +55,7 @@ export class BenchHost implements AsyncDisposable {
     this.#environment = {
       PATH: `${place.toolsDir}:${process.env["PATH"] ?? "/usr/bin:/bin"}:/usr/sbin:/sbin`,
       HOME: HOST_SCRATCH,
+      TMPDIR: HOST_SCRATCH,
     };
     this.#process = new LineProcess(`the runner on ${place.name}`, [
       ...enterHostArgv(place.dataDir, place.name),

@@ -14,16 +14,16 @@ import type { HostAnswer, HostCommand } from "./bench-host.ts";
 const scratch = process.argv[2] ?? "/run/bench";
 
 function mount(...args: string[]): void {
-  const { status, stderr } = spawnSync("mount", args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`mount ${args.join(" ")}: ${stderr.trim()}`);
+  const { status, stderr, error } = spawnSync("mount", args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`mount ${args.join(" ")}: ${error?.message ?? stderr.trim()}`);
 }
 
 /**
  * The machine's files become read-only here: a runc that cleans up after a failed restore deletes what is below its
- * mounts (see facts on `criu-root`), and nothing of that may be the machine's. What must be written is in memory.
+ * mounts (it binds the container's root at `<state>/<id>/criu-root`), and nothing of that may be the machine's. What must be written is in memory.
  */
 function protectMachine(): void {
-  for (const folder of ["/tmp", "/var/tmp", "/var/lib/containers", "/var/lib/cni", "/etc/cni"])
+  for (const folder of ["/var/lib/containers", "/var/lib/cni", "/etc/cni"])
     if (existsSync(folder)) mount("-t", "tmpfs", "tmpfs", folder);
   mount("-o", "remount,bind,ro", "/");
   mkdirSync(scratch, { recursive: true });

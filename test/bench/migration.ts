@@ -197,7 +197,15 @@ const controller = new AbortController();
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(name, () => controller.abort(new Error(`interrupted by ${name}`)));
 try {
-  await bench(options, (series) => all.push(series), controller.signal);
+  await bench(
+    options,
+    (series) => {
+      // What failed because all was taken down has failed for no reason of its own.
+      if (!controller.signal.aborted) all.push(series);
+      else if (series.samples.length > 0) all.push({ ...series, note: "interrupted" });
+    },
+    controller.signal,
+  );
 } catch (error) {
   process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

@@ -116,12 +116,17 @@ export class RuncBaseline implements Baseline {
     throw new BaselineError(`runc ${args[0]} on ${host.name}: exit ${answer.code}: ${this.#lastWords()}`);
   }
 
+  /** runc's last error, and CRIU's first, which is the cause. */
   #lastWords(): string {
-    try {
-      const lines = readFileSync(this.#log, "utf8").trim().split("\n");
-      return lines.findLast((line) => line.includes("level=error")) ?? lines.at(-1) ?? "";
-    } catch {
-      return "it said nothing";
-    }
+    const lines = (name: string): string[] => {
+      try {
+        return readFileSync(join(this.#place.sharedDir, name), "utf8").trim().split("\n");
+      } catch {
+        return []; // it did not come so far
+      }
+    };
+    const runc = lines("runc.log").findLast((line) => line.includes("level=error")) ?? "it said nothing";
+    const criu = [...lines("dump/dump.log"), ...lines("restore/restore.log")];
+    return [runc, ...criu.filter((line) => line.includes("Error")).slice(0, 2)].join("; ");
   }
 }
