@@ -23,7 +23,8 @@ function mount(...args: string[]): void {
  * mounts (it binds the container's root at `<state>/<id>/criu-root`), and nothing of that may be the machine's. What must be written is in memory.
  */
 function protectMachine(): void {
-  for (const folder of ["/var/lib/containers", "/var/lib/cni", "/etc/cni"])
+  // CRIU works in /tmp, whatever TMPDIR says.
+  for (const folder of ["/tmp", "/var/lib/containers", "/var/lib/cni", "/etc/cni"])
     if (existsSync(folder)) mount("-t", "tmpfs", "tmpfs", folder);
   mount("-o", "remount,bind,ro", "/");
   mkdirSync(scratch, { recursive: true });
