@@ -143,7 +143,10 @@ async function measure(
       const series = await measureBaseline(baseline, hosts, plan);
       add(series);
       // What it left behind would spoil the next series, and clearing up after it by force is not safe.
-      if (series.note !== "") usable.splice(usable.indexOf(baseline), 1);
+      if (series.note !== "") {
+        usable.splice(usable.indexOf(baseline), 1);
+        say(`Left out from here on: ${baseline.name}: ${series.note}`);
+      }
     }
   }
 }
@@ -190,7 +193,16 @@ async function bench(options: Arguments, add: (series: Series) => void, signal: 
   }
 }
 
-const options = readArguments();
+function argumentsOrExit(): Arguments {
+  try {
+    return readArguments();
+  } catch (error) {
+    process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(2);
+  }
+}
+
+const options = argumentsOrExit();
 const all: Series[] = [];
 const startedAt = new Date();
 const controller = new AbortController();
