@@ -152,10 +152,13 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
   }
 }
 
+/** What CRIU calls an error and does without: without CAP_SYS_RESOURCE it cannot raise its own limit of open files. */
+const HARMLESS = "Can't setup RLIMIT_NOFILE for self";
+
 /** The first error line of CRIU's log is the cause; those after it are consequences. */
 async function reason(logFile: string, message: string): Promise<string> {
   const log = await readFile(logFile, "utf8").catch(() => "");
-  const line = log.split("\n").find((text) => text.includes("Error (")) ?? "";
+  const line = log.split("\n").find((text) => text.includes("Error (") && !text.includes(HARMLESS)) ?? "";
   return (
     line
       .replace(/^\([^)]*\)\s*/, "")

@@ -1,6 +1,6 @@
-import { BinaryReader } from "@bufbuild/protobuf/wire";
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 
-import { MmEntry, PagemapEntry, PagemapHead } from "../../proto/gen/criu/images.ts";
+import { MmEntry, PagemapHead } from "../../proto/gen/criu/images.ts";
 
 /** CRIU's pagemap and mm image files: two magic numbers, then messages with a 32-bit length before each. Pure. */
 const COMMON_MAGIC = 0x54564319;
@@ -21,7 +21,9 @@ export function encodePagemap(pagesId: number, runs: Iterable<PagemapRun>): Buff
   const add = (message: Uint8Array): void => void parts.push(words(message.byteLength), message);
   add(PagemapHead.encode({ pagesId }).finish());
   for (const { address, pages, flags } of runs) {
-    add(PagemapEntry.encode({ vaddr: address, compatNrPages: pages, flags, nrPages: pages }).finish());
+    // By hand: ts-proto leaves out what is 0, shared memory begins at address 0, and CRIU requires it.
+    const entry = new BinaryWriter().tag(1, 0).uint64(address).tag(2, 0).uint32(pages);
+    add(entry.tag(4, 0).uint32(flags).tag(5, 0).uint64(pages).finish());
   }
   return Buffer.concat(parts);
 }

@@ -1,4 +1,4 @@
-import { closeSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { closeSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
@@ -7,6 +7,7 @@ import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
+import { keepTimersGoing } from "../checkpoint/files-image.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
 import { pageServerHeader } from "../checkpoint/page-server.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
@@ -134,6 +135,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     const { partial } = await host.shim.detach(runtime.id);
     filesystemBytes += await sendLayerChange(writer, runtime, sent, signal);
     const log = await sendLog(writer, runtime.paths.log);
+    correctTimers(`${runtime.paths.images}/files.img`);
     for (const file of await listImageFiles(runtime.paths.images)) {
       await writer.writeFile(`${runtime.paths.images}/${file.name}`, file);
     }
@@ -183,6 +185,10 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
       },
       onDumped: sendRest,
     });
+  } catch (error) {
+    // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
+    sender.abort(GodwitError.from(error).message);
+    throw error;
   } finally {
     // A CRIU that failed before its first page leaves the other end waiting.
     shutdownSocket(pageSocket);
@@ -249,6 +255,11 @@ async function sendLayerChange(
     RecordKind.LAYER,
     packLayer(runtime.paths.upper, changed, { signal, tolerateVanished: false }),
   );
+}
+
+function correctTimers(filesImage: string): void {
+  const image = readFileSync(filesImage);
+  if (keepTimersGoing(image) > 0) writeFileSync(filesImage, image);
 }
 
 async function sendLog(
