@@ -63,7 +63,7 @@ function callEnding(failure: CallFailure, address: string | undefined): { exitCo
   if (code === GRPC.failedPrecondition || code === GRPC.resourceExhausted)
     return { exitCode: EXIT.refused, line: details };
   if (code === GRPC.unavailable && !fromApi(failure)) {
-    const line = `the API at ${address ?? "its address"} cannot be reached; is the cluster up? 'godwit dev up' starts one on this machine, --api names another (${details.replace(/\s*Resolution note:\s*$/, "")})`;
+    const line = `the API at ${address ?? "its address"} cannot be reached; is the cluster up? 'godwit dev up' starts one on this machine, 'godwit dev start' what has died of it, --api names another (${details.replace(/\s*Resolution note:\s*$/, "")})`;
     return { exitCode: EXIT.failed, line };
   }
   if (code === GRPC.unimplemented && !fromApi(failure)) {

@@ -19,7 +19,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
     );
   program
     .command("dev")
-    .description("a whole cluster on this machine: dev up | down | exec NODE -- CMD…")
+    .description("a whole cluster on this machine: dev up | start | down | exec NODE -- CMD…")
     .allowUnknownOption()
     .argument("[args...]");
   addContainerVerbs(program);

@@ -195,6 +195,20 @@ export class DevCluster implements AsyncDisposable {
     );
   }
 
+  /**
+   * Starts what has died: nats-server, the API, hosts' shims, in this order. Containers go on meanwhile.
+   * @returns the names of what was started
+   */
+  async startDead(signal?: AbortSignal): Promise<string[]> {
+    const dead = this.processes()
+      .filter(({ lives }) => !lives)
+      .map(({ name }) => name);
+    if (dead.includes("nats")) await this.startNats(signal);
+    if (dead.includes("api")) await this.startApi(signal);
+    for (const { name } of this.nodes) if (dead.includes(name)) await this.startShim(name, signal);
+    return dead;
+  }
+
   /** @returns what was removed */
   down(): Promise<string[]> {
     return devDown(this.dataDir);

@@ -200,6 +200,25 @@ describe("a cluster on one machine", () => {
     await expect(cluster.startApi()).rejects.toThrow(/running already/);
     expect((await listNodes(cluster.api))?.map(({ name }) => name)).toEqual(["n1", "n2"]);
   });
+
+  test("start brings back all that has died, and up says so", async () => {
+    await cluster.killApi();
+    await cluster.killNats();
+    await cluster.killShim("n2");
+    expect(godwitDev("up", "--data", dataDir).stderr).toContain(`'godwit dev start --data ${dataDir}'`);
+    expect(godwitDev("start", "--data", dataDir)).toMatchObject({ status: 0, stderr: "" });
+    expect(cluster.processes().map(({ lives }) => lives)).toEqual([true, true, true, true]);
+    expect(godwitDev("start", "--data", dataDir).stdout).toBe("Everything runs.\n");
+    expect((await listNodes(cluster.api))?.map(({ name }) => name)).toEqual(["n1", "n2"]);
+  });
+});
+
+test("help goes to standard output", () => {
+  for (const args of [["--help"], ["up", "-h"]])
+    expect(godwitDev(...args)).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining("godwit dev start") as string,
+    });
 });
 
 describe("exec", () => {

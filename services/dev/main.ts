@@ -1,6 +1,7 @@
 /**
  * `godwit dev`:
  *   up [--nodes N] [--data DIR] [--lease-ms N] [--snapshot-every N] [--log-level L] [--no-announce]
+ *   start [--data DIR]: what has died of it
  *   down [--data DIR]
  *   exec [--data DIR] NODE -- CMD…
  *   status [--data DIR] [-o table|json]
@@ -15,7 +16,18 @@ import { devDown } from "./down.ts";
 import { enterHostOrExit } from "./enter.ts";
 import { DEFAULT_DATA_DIR, devUp } from "./up.ts";
 
-const USAGE = "usage: godwit dev up|down|exec|status [--data DIR] …";
+const USAGE = "usage: godwit dev up|start|down|exec|status [--data DIR] …; 'godwit dev --help' says more";
+const HELP = `A whole cluster on this machine: each host has network, mount and cgroup namespaces of its own.
+
+  godwit dev up [--nodes N] [--data DIR]       hosts n1 to nN (3), ready when it returns
+      --lease-ms N  --snapshot-every N  --log-level LEVEL  --no-announce
+  godwit dev start [--data DIR]                starts again what has died: nats-server, the API, a host's shim
+  godwit dev down [--data DIR]                 stops it and leaves nothing behind
+  godwit dev exec [--data DIR] NODE -- CMD…    runs a command inside that host
+  godwit dev status [--data DIR] [-o json]     its processes, and whether the API answers
+
+--data is ${DEFAULT_DATA_DIR} unless GODWIT_DEV_DATA or the flag says otherwise.
+`;
 const EXIT_CODES: { readonly [code in ErrorCode]?: number } = { invalid: 2, refused: 3 };
 
 const data = {
@@ -74,6 +86,12 @@ async function up(args: string[]): Promise<void> {
   );
 }
 
+async function start(args: string[]): Promise<void> {
+  const { values } = parseArgs({ args, options: data });
+  const started = await DevCluster.open(values.data).startDead();
+  process.stdout.write(started.length === 0 ? "Everything runs.\n" : `Started ${started.join(", ")}.\n`);
+}
+
 async function down(args: string[]): Promise<void> {
   const { values } = parseArgs({ args, options: data });
   const removed = await devDown(values.data);
@@ -125,15 +143,21 @@ async function status(args: string[]): Promise<void> {
 
 const verbs: { readonly [verb: string]: (args: string[]) => Promise<void> | never } = {
   up,
+  start,
   down,
   exec,
   status,
 };
 try {
   const [verb = "", ...args] = process.argv.slice(2);
+  const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  const asksForHelp = [verb, ...(verb === "exec" ? own.slice(0, 1) : own)].some((word) =>
+    ["--help", "-h"].includes(word),
+  );
   const run = Object.hasOwn(verbs, verb) ? verbs[verb] : undefined;
-  if (run === undefined) throw new GodwitError("invalid", USAGE);
-  await run(args);
+  if (asksForHelp || verb === "help") process.stdout.write(HELP);
+  else if (run === undefined) throw new GodwitError("invalid", USAGE);
+  else await run(args);
 } catch (error) {
   const isUsage =
     error instanceof TypeError && String(Reflect.get(error, "code")).startsWith("ERR_PARSE_ARGS");

@@ -147,9 +147,11 @@ function refuseLiving(record: DevRecord): void {
   const all = Object.values(record.processes);
   const living = all.filter((process) => processLives(record, process));
   if (state === "up" && living.length > 0) {
+    const dead =
+      living.length < all.length ? `start what has died with 'godwit dev start --data ${dataDir}', or ` : "";
     throw new GodwitError(
       "exists",
-      `a cluster is up in ${dataDir} (${living.length} of its ${all.length} processes run); stop it first with 'godwit dev down --data ${dataDir}'`,
+      `a cluster is up in ${dataDir} (${living.length} of its ${all.length} processes run); ${dead}stop it first with 'godwit dev down --data ${dataDir}'`,
     );
   }
 }
