@@ -155,16 +155,27 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
 /** What CRIU calls an error and does without: without CAP_SYS_RESOURCE it cannot raise its own limit of open files. */
 const HARMLESS = "Can't setup RLIMIT_NOFILE for self";
 
+/** What CRIU says in words of its own sources, in an operator's. */
+const MEANINGS: readonly (readonly [RegExp, string])[] = [
+  [
+    /fsnotify/,
+    "a process watches files (inotify or fanotify), and CRIU cannot find them again on an overlay",
+  ],
+  [/In-flight connection/, "a connection waits for a process to accept it; try again when it has been"],
+];
+
 /** The first error line of CRIU's log is the cause; those after it are consequences. */
 async function reason(logFile: string, message: string): Promise<string> {
   const log = await readFile(logFile, "utf8").catch(() => "");
   const line = log.split("\n").find((text) => text.includes("Error (") && !text.includes(HARMLESS)) ?? "";
+  const meaning = MEANINGS.find(([pattern]) => pattern.test(line))?.[1];
   return (
-    line
+    meaning ??
+    (line
       .replace(/^\([^)]*\)\s*/, "")
       .replace(/^\s*\d+:\s*/, "")
       .trim() ||
-    message ||
-    "no reason given"
+      message ||
+      "no reason given")
   );
 }

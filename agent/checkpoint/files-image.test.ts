@@ -13,7 +13,14 @@ function timerEntry({ left, interval }: Timer): Uint8Array {
   [3, 0o4000].forEach((value, index) => timer.tag(index + 1, 0).uint32(value));
   timer.tag(3, 2).bytes(new Uint8Array([8, 0]));
   [1, 5, 0, ...left, ...interval].forEach((value, index) => timer.tag(index + 4, 0).uint64(value));
-  return new BinaryWriter().tag(1, 0).uint32(17).tag(2, 0).uint32(3).tag(12, 2).bytes(timer.finish()).finish();
+  return new BinaryWriter()
+    .tag(1, 0)
+    .uint32(17)
+    .tag(2, 0)
+    .uint32(3)
+    .tag(12, 2)
+    .bytes(timer.finish())
+    .finish();
 }
 
 function image(...entries: Uint8Array[]): Buffer {

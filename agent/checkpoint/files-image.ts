@@ -16,7 +16,11 @@ const TIMERFD = 12;
  */
 export function keepTimersGoing(image: Uint8Array): number {
   const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
-  if (image.byteLength < 8 || view.getUint32(0, true) !== COMMON_MAGIC || view.getUint32(4, true) !== FILES_MAGIC)
+  if (
+    image.byteLength < 8 ||
+    view.getUint32(0, true) !== COMMON_MAGIC ||
+    view.getUint32(4, true) !== FILES_MAGIC
+  )
     return 0;
   let corrected = 0;
   for (let at = 8; at + 4 <= image.byteLength;) {

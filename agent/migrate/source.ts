@@ -9,6 +9,7 @@ import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/str
 import { dump } from "../checkpoint/criu.ts";
 import { keepTimersGoing } from "../checkpoint/files-image.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
+import { findObstacle } from "../checkpoint/obstacles.ts";
 import { pageServerHeader } from "../checkpoint/page-server.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
@@ -84,14 +85,21 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     closeSync(criuPageSocket);
   }
   undo.use(session);
+  const obstacle = await findObstacle(runtime.cgroup.processes());
+  if (obstacle !== undefined) {
+    sender.abort(obstacle);
+    throw new GodwitError("refused", obstacle);
+  }
   const memory = new MemoryRounds(sender);
   const plug = await runtime.plug(record);
 
   const sent = new Map<string, EntryStamp>();
+  const mappedBefore = await findSharedWritableFiles(runtime.cgroup.processes());
   let filesystemBytes = await writer.writePieces(
     RecordKind.LAYER,
     packLayer(runtime.paths.upper, "all", { signal, tolerateVanished: true, sent }),
   );
+  mappedBefore.push(...(await findSharedWritableFiles(runtime.cgroup.processes())));
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   const rounds: CopiedRound[] = [];
   while (inputs.order.mode !== MigrationMode.CHECKPOINT && !isTimeToFreeze(rounds)) {
@@ -133,7 +141,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
       dumpMs: dumpedAt - standingAt,
     });
     const { partial } = await host.shim.detach(runtime.id);
-    filesystemBytes += await sendLayerChange(writer, runtime, sent, signal);
+    filesystemBytes += await sendLayerChange(writer, runtime, sent, mappedBefore, signal);
     const log = await sendLog(writer, runtime.paths.log);
     correctTimers(`${runtime.paths.images}/files.img`);
     for (const file of await listImageFiles(runtime.paths.images)) {
@@ -242,12 +250,14 @@ async function sendLayerChange(
   writer: RecordWriter,
   runtime: ContainerRuntime,
   sent: LayerManifest,
+  mappedBefore: readonly string[],
   signal: AbortSignal,
 ): Promise<number> {
   const after = await scanLayer(runtime.paths.upper, signal);
   const change = compareLayers(sent, after);
-  // A page of a shared mapping that is dirty already changes no time stamp when it is written again.
-  const mapped = await findSharedWritableFiles(runtime.cgroup.processes());
+  // A page of a shared mapping that is dirty already changes no time stamp when it is written again: not while it is
+  // mapped, and not if it was when the file was sent first and is no more.
+  const mapped = [...mappedBefore, ...(await findSharedWritableFiles(runtime.cgroup.processes()))];
   const changed = new Set([...change.changed, ...mapped.filter((path) => after.has(path))]);
   if (change.deleted.length > 0) await writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted));
   if (changed.size === 0) return 0;
