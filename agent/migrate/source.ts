@@ -7,6 +7,7 @@ import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
+import { arrivingConnections } from "../checkpoint/arriving.ts";
 import { keepTimersGoing } from "../checkpoint/files-image.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
 import { findObstacle } from "../checkpoint/obstacles.ts";
@@ -26,6 +27,7 @@ import { type CopiedRound, isTimeToFreeze } from "../model/stop-rule.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
+import type { NetworkPlug } from "../network/plug.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
@@ -123,7 +125,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   });
   const frozenAt = performance.now();
   inputs.setStatus(frozen("no"));
-  await runtime.cgroup.freeze(signal);
+  await freezeWithNothingArriving(runtime, init.pid, plug, signal);
   if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
   progress.enter(MigrationPhase.FROZEN);
   const standingAt = performance.now();
@@ -204,6 +206,30 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   }
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
+}
+
+const ACCEPT_TRIES = 10;
+const ACCEPT_PATIENCE_MS = 20;
+
+/**
+ * CRIU cannot dump a connection that nobody has accepted yet: where new ones keep coming they are held off, and the
+ * processes get the time to accept what is there. Those who are held off try again, and reach the target.
+ */
+async function freezeWithNothingArriving(
+  runtime: ContainerRuntime,
+  initPid: number,
+  plug: NetworkPlug,
+  signal: AbortSignal,
+): Promise<void> {
+  if (arrivingConnections(initPid).busy) plug.unplug();
+  for (let tries = 1; ; tries += 1) {
+    await runtime.cgroup.freeze(signal);
+    // The last try's is CRIU's to refuse.
+    if (tries === ACCEPT_TRIES || arrivingConnections(initPid).waiting === 0) return;
+    plug.unplug();
+    runtime.cgroup.thaw();
+    await delay(ACCEPT_PATIENCE_MS, undefined, { signal });
+  }
 }
 
 /** Lets a container that was frozen for a migration go on here. */
