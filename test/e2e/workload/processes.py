@@ -166,13 +166,17 @@ def attributes():
             resource.getrlimit(resource.RLIMIT_STACK), umask, os.getcwd(), open("/proc/self/comm").read(),
             sorted(signal.sigpending()), os.getgroups(), os.sched_getscheduler(0), signal.getsignal(signal.SIGUSR2),
             [status[k] for k in ("Uid", "Gid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn", "SigCgt", "Threads")],
-            open("/proc/self/oom_score_adj").read(), open("/proc/self/cmdline").read(), os.environ["HOSTNAME"],
+            open("/proc/self/oom_score_adj").read(), os.environ["HOSTNAME"],
             os.uname().nodename,
         )  # fmt: skip
 
-    before = look()
+    before, line = look(), open("/proc/self/cmdline").read()
     while (yield):
         assert look() == before, (before, look())
+    # The kernel reads it from the process's memory, and finds nothing while that is still being filled.
+    until = time.monotonic() + 10
+    while open("/proc/self/cmdline").read() != line:
+        assert time.monotonic() < until
     queued = 0
     while signal.sigtimedwait([signal.SIGRTMIN], 0):
         queued += 1
