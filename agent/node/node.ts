@@ -49,11 +49,34 @@ export class Node implements AsyncDisposable {
           this.#allocations.get(exit.container)?.onExit(exit.initPid, exit.code);
         }
       })(),
+      this.#followShims(),
     );
     const timer = setInterval(() => {
       for (const allocation of this.#allocations.values()) allocation.check();
     }, CHECK_MS);
     this.#abort.signal.addEventListener("abort", () => clearInterval(timer), { once: true });
+  }
+
+  /** A shim in the place of one that died knows nothing: until it has the pipes again, containers fill them and wait. */
+  async #followShims(): Promise<void> {
+    let isFirst = true;
+    for await (const { shimPid } of this.#host.shim.shims) {
+      const adopted = isFirst; // by the allocations themselves, when they were made
+      isFirst = false;
+      if (adopted) continue;
+      this.#logger.info({ shimPid }, "another shim answers");
+      for (const { id, record, runtime } of this.#allocations.values()) {
+        if (record?.status.kind !== "running") continue;
+        try {
+          await runtime.reattachOutput(record.status.init);
+        } catch (error) {
+          this.#logger.error(
+            { err: error, container: id },
+            "the new shim could not be given the container's output",
+          );
+        }
+      }
+    }
   }
 
   get revision(): number {

@@ -91,4 +91,45 @@ describe("the control plane is killed and started again", () => {
     expect(await client.mark()).toMatchObject({ connections: 1, wrong: 0, lost: 0, error: "" });
     expect(await client.wrongKeys()).toBe(0);
   });
+
+  test("a shim is killed and another takes its place: no line is lost, the container still moves, its exit is told", async () => {
+    // 4 KiB a line: what a pipe holds would be full, and the writer standing, after 16 of them.
+    const script = 'line=$(printf %04000d 0); i=0; while :; do i=$((i+1)); echo "$i $line"; sleep 0.05; done';
+    await cluster.must(
+      "run",
+      "--node",
+      "n1",
+      "--restart",
+      "never",
+      "writer",
+      "redis",
+      "--",
+      "sh",
+      "-c",
+      script,
+    );
+    const numbers = async (): Promise<number[]> => {
+      const log = await cluster.must("logs", "writer");
+      return log
+        .trim()
+        .split("\n")
+        .map((line) => Number.parseInt(line, 10));
+    };
+    await until("lines", async () => (await numbers()).length > 5);
+    await cluster.dev.killShim("n1");
+    await cluster.dev.startShim("n1");
+    const before = (await numbers()).length;
+    await until("lines after the death", async () => (await numbers()).length > before + 40);
+    expect(await cluster.json<MoveRow>("move", "writer", "n2")).toMatchObject({ state: "finished" });
+    const moved = (await numbers()).length;
+    await until("lines after the move", async () => (await numbers()).length > moved + 10);
+    const all = await numbers();
+    expect(all).toEqual(all.map((_, index) => index + 1));
+
+    await cluster.dev.killShim("n2");
+    await cluster.dev.startShim("n2");
+    await cluster.must("stop", "writer");
+    expect(await cluster.container("writer")).toMatchObject({ state: "stopped" });
+    await cluster.must("rm", "writer");
+  });
 });
