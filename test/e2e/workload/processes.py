@@ -132,7 +132,7 @@ def zombie():
     dead = os.fork()
     if dead == 0:
         os._exit(7)
-    time.sleep(0.1)
+    os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)  # dead, and left as it is
     while (yield):
         assert state(dead) == "Z", state(dead)
     assert os.waitstatus_to_exitcode(os.waitpid(dead, 0)[1]) == 7
