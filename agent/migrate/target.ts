@@ -258,7 +258,8 @@ async function takeIn(
           log.finish(description.logOffset);
           break;
         case RecordKind.END:
-          lazy = pages.contentBytes >= LAZY_FROM_BYTES;
+          // Trees of processes that fork while they are being filled are not trusted to the daemon yet.
+          lazy = pages.contentBytes >= LAZY_FROM_BYTES && pages.tasks === 1;
           await pages.finish(lazy);
           break;
         case RecordKind.UNSPECIFIED:

@@ -221,9 +221,11 @@ def forks():
             made += 1
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
-            assert os.waitstatus_to_exitcode(status) == living.pop(pid)
+            seed = living.pop(pid)
+            assert os.waitstatus_to_exitcode(status) == seed, (pid, seed, status)
     for pid, seed in living.items():
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == seed
+        status = os.waitpid(pid, 0)[1]
+        assert os.waitstatus_to_exitcode(status) == seed, (pid, seed, status)
     assert made > 20, made
 
 
