@@ -19,6 +19,8 @@ export interface AgentConfig {
   /** What the node offers; without them, what the host has. */
   readonly cpuMillis?: number;
   readonly memoryBytes?: number;
+  /** What the image stream of one move may take of the link, unless the move says otherwise; without it, all. */
+  readonly moveBytesPerSecond?: number;
   readonly criuPath?: string;
   readonly runcPath?: string;
   readonly logLevel?: string;
@@ -66,6 +68,7 @@ export function readAgentConfig(path: string): AgentConfig {
     ...defined("natsPasswordFile", optionalText("natsPasswordFile")),
     ...defined("cpuMillis", optionalCount("cpuMillis")),
     ...defined("memoryBytes", optionalCount("memoryBytes")),
+    ...defined("moveBytesPerSecond", optionalCount("moveBytesPerSecond")),
     ...defined("criuPath", optionalText("criuPath")),
     ...defined("runcPath", optionalText("runcPath")),
     ...defined("logLevel", optionalText("logLevel")),

@@ -8,6 +8,7 @@ import type { ExecService } from "./exec/exec-service.ts";
 import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
 import type { ShimClient } from "./shim/client.ts";
+import type { StreamIdentity } from "./stream/identity.ts";
 
 /** What this host gives to every container on it. */
 export interface Host {
@@ -20,6 +21,8 @@ export interface Host {
   readonly cgroups: CgroupTree;
   readonly images: ImageStore;
   readonly shim: ShimClient;
+  /** By which this node proves to others that it is the one that the cluster means. */
+  readonly identity: StreamIdentity;
   readonly network: OverlayNetwork;
   /** Ends exec sessions before a freeze; see ExecService. */
   readonly exec: () => Pick<ExecService, "quiesce" | "admit">;

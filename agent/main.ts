@@ -24,6 +24,7 @@ import { Node } from "./node/node.ts";
 import { Reporter } from "./node/reporter.ts";
 import { OverlayNetwork } from "./network/overlay.ts";
 import { ShimClient } from "./shim/client.ts";
+import { loadIdentity } from "./stream/identity.ts";
 
 async function connectToNats(config: AgentConfig, logger: Logger): Promise<NatsConnection> {
   const connection = await connect({
@@ -64,6 +65,7 @@ async function main(): Promise<void> {
   ]) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
+  const identity = loadIdentity(config.dataDir);
   await using stack = new AsyncDisposableStack();
   const connection = await connectToNats(config, logger);
   // What the services say at their end still goes out.
@@ -82,6 +84,7 @@ async function main(): Promise<void> {
     cgroups: CgroupTree.detect(),
     images: await openImageStore({ dir: `${config.dataDir}/images`, connection, logger }),
     shim,
+    identity,
     network: new OverlayNetwork(config.underlayAddress),
     exec: () => {
       if (exec === undefined) throw new GodwitError("unavailable", "the agent is still starting");
@@ -134,7 +137,12 @@ async function main(): Promise<void> {
   reporter.start(node);
   stack.use(reporter);
   logger.info(
-    { nats: config.natsUrl, criu: host.criuVersion, cgroups: host.cgroups.mode },
+    {
+      nats: config.natsUrl,
+      criu: host.criuVersion,
+      cgroups: host.cgroups.mode,
+      streamKey: Buffer.from(identity.publicKey).toString("base64url"),
+    },
     "the agent is up",
   );
   await new Promise<void>((resolve) => {

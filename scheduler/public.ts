@@ -74,6 +74,8 @@ export interface MoveRequest {
   readonly mode: MigrationMode;
   /** 0: the container's own budget. */
   readonly blackoutBudgetMs: number;
+  /** What the image stream may take of the link; 0 or absent: what the agents are configured with. */
+  readonly bandwidthBytesPerSecond?: number;
   /** operator | drain | balance */
   readonly reason: string;
 }
@@ -121,6 +123,8 @@ export interface Scheduler extends AsyncDisposable {
   startMigration(request: MoveRequest): Promise<Migration>;
   cancelMigration(id: string): Promise<void>;
 
+  /** From now on the node is the one that has this stream key, whatever it had before. */
+  trustNodeKey(node: string, key: Uint8Array): Promise<void>;
   setSchedulable(node: string, schedulable: boolean): Promise<void>;
   planDrain(node: string): DrainProgress;
   startDrain(options: DrainOptions): Promise<void>;

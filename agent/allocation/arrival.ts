@@ -31,7 +31,8 @@ export class Arrival {
   async receive(desired: DesiredAllocation, order: ArrivalOrder): Promise<void> {
     this.#container.begin(desired, 0);
     try {
-      this.#runs(await receiveFromSource(this.#inputs(order)), order.progress);
+      if (desired.migration === undefined) throw new GodwitError("internal", "a target without a migration");
+      this.#runs(await receiveFromSource(this.#inputs(order), desired.migration), order.progress);
     } catch (error) {
       this.#container.logger.warn(
         { err: error, migration: order.migrationId },

@@ -34,6 +34,7 @@ import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { RecordWriter } from "./record-writer.ts";
+import { streamEnds } from "./stream-ends.ts";
 
 /** Exec sessions get this long to end by themselves before the freeze. */
 const EXEC_GRACE_MS = 2_000;
@@ -71,9 +72,10 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   undo.defer(() => removeTree(runtime.paths.images));
   const sender = await openSender({
     connection: host.connection,
-    migration: inputs.order.id,
+    ends: streamEnds(host, "source", inputs.order),
     signal,
     idleTimeoutMs: STREAM_IDLE_MS,
+    bytesPerSecond: inputs.order.bandwidthBytesPerSecond || (host.config.moveBytesPerSecond ?? 0),
   });
   undo.use(sender);
   const writer = new RecordWriter(sender);

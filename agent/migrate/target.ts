@@ -2,7 +2,7 @@ import { closeSync, openSync, writeSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
+import { MigrationPhase, type MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
@@ -20,6 +20,7 @@ import { makeImageFolder } from "./image-folder.ts";
 import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { STREAM_IDLE_MS } from "./source.ts";
+import { streamEnds } from "./stream-ends.ts";
 
 /** Below this, putting all pages in place at once takes less time than starting the daemon that fills them in. */
 const LAZY_FROM_BYTES = 48 * 1024 * 1024;
@@ -42,7 +43,7 @@ export interface TargetInputs {
  * The target's part: prepare, receive, restore up to the last moment before running, hold, and run after the
  * switch. Whatever it throws before the switch, nothing of the container has run here.
  */
-export async function receiveFromSource(inputs: TargetInputs): Promise<InitProcess> {
+export async function receiveFromSource(inputs: TargetInputs, order: MigrationOrder): Promise<InitProcess> {
   const { host, runtime, record, migrationId, signal, progress } = inputs;
   progress.enter(MigrationPhase.PREPARING);
   await runtime.makeFolders();
@@ -53,7 +54,7 @@ export async function receiveFromSource(inputs: TargetInputs): Promise<InitProce
   using lazyPages = new LazyPages(host.criuPath, host.criuVersion, runtime.paths.images);
   await using receiver = await openReceiver({
     connection: host.connection,
-    migration: migrationId,
+    ends: streamEnds(host, "target", order),
     signal,
     idleTimeoutMs: STREAM_IDLE_MS,
   });

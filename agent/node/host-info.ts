@@ -22,6 +22,7 @@ export async function describeNode(host: Host): Promise<NodeInfo> {
     cgroupMode: host.cgroups.mode,
     cpuFlags: cpuFlags(),
     features: [],
+    streamKey: Buffer.from(host.identity.publicKey),
   });
 }
 

@@ -3,6 +3,8 @@ export interface Clock {
   nowMs(): number;
   /** Runs `tick` each `periodMs` until disposed; does not keep the process alive. */
   every(periodMs: number, tick: () => void): Disposable;
+  /** Runs `action` once after `delayMs` unless disposed; does not keep the process alive. */
+  after(delayMs: number, action: () => void): Disposable;
 }
 
 export const systemClock: Clock = {
@@ -11,6 +13,11 @@ export const systemClock: Clock = {
     const timer = setInterval(tick, periodMs);
     timer.unref();
     return { [Symbol.dispose]: () => clearInterval(timer) };
+  },
+  after(delayMs, action) {
+    const timer = setTimeout(action, delayMs);
+    timer.unref();
+    return { [Symbol.dispose]: () => clearTimeout(timer) };
   },
 };
 

@@ -3,17 +3,16 @@ import zstd from "zstd-napi/binding.js";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Encoding } from "../../proto/gen/godwit/v1/stream.ts";
-import { CHUNK_BYTES, FRAME_HEAD_BYTES, type DataChunk } from "./frames.ts";
+import { CHUNK_BYTES, type DataChunk } from "./frames.ts";
 
 /** Not worth the receiver's time below this saving. */
 const MIN_SAVING = 1 / 16;
 /** After so many chunks in a row that did not shrink, only a sample of each is tried first. */
 const SAMPLE_AFTER = 4;
 const SAMPLE_BYTES = 16 * 1024;
-/** Room for the worst that zstd makes of one chunk. */
-export const FRAME_BYTES = FRAME_HEAD_BYTES + zstd.compressBound(CHUNK_BYTES);
 
 const ZEROS = Buffer.alloc(CHUNK_BYTES);
+const NOTHING = new Uint8Array(0);
 const sampleScratch = Buffer.allocUnsafeSlow(zstd.compressBound(SAMPLE_BYTES));
 
 // Measured on 256 KiB: xxHash64 in WebAssembly 8.8 GB/s, Node's SHA-256 1.5 GB/s; Node's crypto has no xxHash.
@@ -21,6 +20,13 @@ let hashes: XXHashAPI | undefined;
 export async function loadChecksum(): Promise<(bytes: Uint8Array) => bigint> {
   const loaded = (hashes ??= await xxhash());
   return (bytes) => loaded.h64Raw(bytes);
+}
+
+/** As the digest over all checksums takes them. */
+export function checksumBytes(checksum: bigint): Uint8Array {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(checksum);
+  return bytes;
 }
 
 function isZero(bytes: Uint8Array): boolean {
@@ -31,26 +37,26 @@ function isZero(bytes: Uint8Array): boolean {
 export class ChunkCompressor {
   readonly #context = new zstd.CCtx();
   readonly #level: number;
+  readonly #compressed = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
   #incompressibleRun = 0;
 
   constructor(level: number) {
     this.#level = level;
   }
 
-  /** Puts `raw` (at most CHUNK_BYTES) into `frame` behind the room for the head. */
-  encode(raw: Uint8Array, frame: Uint8Array): { encoding: Encoding; payloadLength: number } {
-    if (raw.byteLength > 0 && isZero(raw)) return { encoding: Encoding.ZERO, payloadLength: 0 };
+  /** The payload for `raw` (at most CHUNK_BYTES) is valid until the next call, and may be `raw` itself. */
+  encode(raw: Uint8Array): { encoding: Encoding; payload: Uint8Array } {
+    if (raw.byteLength > 0 && isZero(raw)) return { encoding: Encoding.ZERO, payload: NOTHING };
     const worthwhile = raw.byteLength * (1 - MIN_SAVING);
     if (raw.byteLength > 0 && this.#looksCompressible(raw)) {
-      const compressed = this.#context.compress(frame.subarray(FRAME_HEAD_BYTES), raw, this.#level);
+      const compressed = this.#context.compress(this.#compressed, raw, this.#level);
       if (compressed <= worthwhile) {
         this.#incompressibleRun = 0;
-        return { encoding: Encoding.ZSTD, payloadLength: compressed };
+        return { encoding: Encoding.ZSTD, payload: this.#compressed.subarray(0, compressed) };
       }
       this.#incompressibleRun++;
     }
-    frame.set(raw, FRAME_HEAD_BYTES);
-    return { encoding: Encoding.STORED, payloadLength: raw.byteLength };
+    return { encoding: Encoding.STORED, payload: raw };
   }
 
   #looksCompressible(raw: Uint8Array): boolean {

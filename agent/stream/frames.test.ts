@@ -4,30 +4,29 @@ import { expect, test } from "vitest";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Chunk, Encoding } from "../../proto/gen/godwit/v1/stream.ts";
 import {
+  type DataChunkHead,
   FRAME_HEAD_BYTES,
   MAX_CHUNK_BYTES,
   decodeChunk,
   encodeAbort,
-  encodeChunk,
+  encodeChunkHead,
   encodeProbe,
 } from "./frames.ts";
 
-const frameOf = (payload: Uint8Array): Uint8Array => {
-  const frame = new Uint8Array(FRAME_HEAD_BYTES + payload.byteLength);
-  frame.set(payload, FRAME_HEAD_BYTES);
-  return frame;
+const frameOf = (head: DataChunkHead, payload: Uint8Array): Uint8Array => {
+  const fields = encodeChunkHead(head, payload.byteLength);
+  expect(fields.byteLength).toBeLessThanOrEqual(FRAME_HEAD_BYTES);
+  return Uint8Array.of(...fields, ...payload);
 };
 
 const chunk = fc
   .record({
-    sequence: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
     checksum: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
     payload: fc.uint8Array({ maxLength: 300 }),
     last: fc.boolean(),
   })
   .map(({ last, ...rest }) => ({
     head: {
-      sequence: rest.sequence,
       checksum: rest.checksum,
       encoding: Encoding.STORED,
       rawLength: rest.payload.byteLength,
@@ -40,7 +39,7 @@ const chunk = fc
 test("what is encoded is decoded, all 64 bits of the checksum included", () => {
   fc.assert(
     fc.property(chunk, ({ head, payload }) => {
-      const decoded = decodeChunk(encodeChunk(head, frameOf(payload), payload.byteLength));
+      const decoded = decodeChunk(frameOf(head, payload));
       expect(decoded).toEqual({ kind: "data", data: { ...head, payload } });
     }),
   );
@@ -49,15 +48,14 @@ test("what is encoded is decoded, all 64 bits of the checksum included", () => {
 test("the bytes are a Chunk of stream.proto", () => {
   const payload = Uint8Array.of(1, 2, 3);
   const head = {
-    sequence: 9,
     checksum: 77n,
     encoding: Encoding.STORED,
     rawLength: 3,
     digest: undefined,
     last: false,
   };
-  const expected = { sequence: 9, checksum: 77, encoding: Encoding.STORED, rawLength: 3, last: false };
-  expect(Chunk.decode(encodeChunk(head, frameOf(payload), 3))).toMatchObject({
+  const expected = { checksum: 77, encoding: Encoding.STORED, rawLength: 3, last: false };
+  expect(Chunk.decode(frameOf(head, payload))).toMatchObject({
     ...expected,
     payload: Buffer.from(payload),
   });

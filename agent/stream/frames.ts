@@ -14,9 +14,7 @@ import { Encoding, encodingFromJSON, encodingToNumber } from "../../proto/gen/go
  *   below `sequence` were lost;
  * - abort: no encoding, `last`, and the reason as payload.
  *
- * Authentication between agents belongs here and nowhere else: a frame leaves `encodeChunk` as one run of
- * bytes and enters `decodeChunk` as one, so a tag over it can be appended and checked in these two
- * functions (and the same for the Credit's bytes).
+ * These bytes travel sealed (sealing.ts); a data frame's sequence is the number that it was sealed with.
  */
 export type Frame =
   | { readonly kind: "data"; readonly data: DataChunk }
@@ -24,14 +22,13 @@ export type Frame =
   | { readonly kind: "abort"; readonly reason: string };
 
 export interface DataChunk {
-  readonly sequence: number;
-  /** xxHash64 of `payload`. */
+  /** xxHash64 of what the payload decodes to. */
   readonly checksum: bigint;
   readonly encoding: Encoding;
   readonly rawLength: number;
   /** Shares memory with the frame it was decoded from. */
   readonly payload: Uint8Array;
-  /** SHA-256 over all decoded payloads, on the last chunk only. */
+  /** SHA-256 over the checksums of all chunks, on the last one only. */
   readonly digest: Uint8Array | undefined;
   readonly last: boolean;
 }
@@ -40,7 +37,7 @@ export interface DataChunk {
 export const CHUNK_BYTES = 256 * 1024;
 /** What a receiver takes at most, per stream.proto. */
 export const MAX_CHUNK_BYTES = 1024 * 1024;
-/** Room that `encodeChunk` needs in front of a payload. */
+/** What `encodeChunkHead` makes at most. */
 export const FRAME_HEAD_BYTES = 96;
 const MAX_REASON_BYTES = 1024;
 const DIGEST_BYTES = 32;
@@ -48,23 +45,16 @@ const EMPTY = new Uint8Array(0);
 
 export type DataChunkHead = Omit<DataChunk, "payload">;
 
-/**
- * `frame` holds the payload at FRAME_HEAD_BYTES; the fields are written right in front of it (protobuf
- * fields may come in any order), so the payload is not moved. Returns the part that is the message.
- */
-export function encodeChunk(head: DataChunkHead, frame: Uint8Array, payloadLength: number): Uint8Array {
+/** Everything in front of the payload: it is the last field (protobuf's may come in any order), and is not moved. */
+export function encodeChunkHead(head: DataChunkHead, payloadLength: number): Uint8Array {
   const writer = new BinaryWriter();
-  writer.uint32(8).uint64(head.sequence);
   writer.uint32(17).fixed64(head.checksum);
   writer.uint32(24).int32(encodingToNumber(head.encoding));
   writer.uint32(32).uint32(head.rawLength);
   if (head.digest !== undefined) writer.uint32(50).bytes(head.digest);
   if (head.last) writer.uint32(56).bool(true);
   writer.uint32(42).uint32(payloadLength);
-  const fields = writer.finish();
-  const start = FRAME_HEAD_BYTES - fields.byteLength;
-  frame.set(fields, start);
-  return frame.subarray(start, FRAME_HEAD_BYTES + payloadLength);
+  return writer.finish();
 }
 
 export function encodeProbe(sequence: number): Uint8Array {
@@ -118,5 +108,5 @@ export function decodeChunk(bytes: Uint8Array): Frame {
   if (last !== (digest !== undefined)) throw corrupt("a digest belongs to the last chunk");
   if (digest !== undefined && digest.byteLength !== DIGEST_BYTES)
     throw corrupt("a digest that is not SHA-256");
-  return { kind: "data", data: { sequence, checksum, encoding, rawLength, payload, digest, last } };
+  return { kind: "data", data: { checksum, encoding, rawLength, payload, digest, last } };
 }

@@ -2,7 +2,7 @@ import type { CreditFigures } from "./sender-window.ts";
 
 /** What to do with a chunk that has arrived. */
 export type Verdict =
-  | "next" // check it, then call accept or reject
+  | "next" // call accept
   | "ignore" // a repetition, or beyond what was allowed
   | "ask"; // send the credit: a gap, or a repetition from a sender that has missed the end
 
@@ -38,6 +38,12 @@ export class ReceiverWindow {
     return this.#ended && this.waiting === 0;
   }
 
+  /** Whether `offer` would say "ignore" to a chunk that was consumed long ago, so that it need not be opened. */
+  isOld(sequence: number): boolean {
+    return !this.#ended && sequence < this.#expected;
+  }
+
+  /** Only chunks that are the sender's for sure. */
   offer(sequence: number): Verdict {
     if (this.#ended) return "ask";
     if (sequence < this.#expected) return "ignore";
@@ -50,20 +56,13 @@ export class ReceiverWindow {
     return "ask";
   }
 
-  /** The chunk offered last was good. */
+  /** The chunk offered last is taken. */
   accept(last: boolean): void {
     if (this.#ended) throw new RangeError("a chunk behind the last one");
     this.#expected++;
     this.#gapSeen = -1;
     this.#resend = false;
     this.#ended = last;
-  }
-
-  /** The chunk offered last was damaged: it is asked for again. */
-  reject(): void {
-    this.#resend = true;
-    // Those behind it are on their way already: they must not each ask once more.
-    this.#gapSeen = this.#expected;
   }
 
   /** A sign of life that says what the sender has transmitted so far. Always to be answered. */

@@ -3,19 +3,20 @@ import { createHash } from "node:crypto";
 import type { NatsConnection } from "@nats-io/transport-node";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { migrationCreditSubject, migrationDataSubject } from "../../proto/contract/subjects.ts";
 import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { systemClock, tickPeriodMs, type Clock } from "./clock.ts";
-import { ChunkDecompressor, loadChecksum } from "./compression.ts";
-import { CHUNK_BYTES, decodeChunk, type DataChunk, type Frame } from "./frames.ts";
+import { checksumBytes, ChunkDecompressor, loadChecksum } from "./compression.ts";
+import { CHUNK_BYTES, decodeChunk, FRAME_HEAD_BYTES, type DataChunk, type Frame } from "./frames.ts";
 import { GarbageMeter } from "./garbage.ts";
-import { Link } from "./link.ts";
+import type { StreamEnds } from "./handshake.ts";
 import { ReceiverWindow } from "./receiver-window.ts";
+import { SealedKind, type SealedMessage } from "./sealing.ts";
+import { SecureLink } from "./secure-link.ts";
 import { DEFAULT_IDLE_TIMEOUT_MS, DEFAULT_WINDOW_BYTES } from "./sender.ts";
 
 export interface ReceiverOptions {
   readonly connection: NatsConnection;
-  readonly migration: string;
+  readonly ends: StreamEnds;
   readonly signal: AbortSignal;
   readonly windowBytes?: number;
   /** How long the sender may be silent, also at the start. */
@@ -35,18 +36,21 @@ export interface ImageReceiver extends AsyncDisposable {
 
 /**
  * Opens the target's end: subscribed when it resolves. `chunks` throws GodwitError: `unavailable` if the
- * sender stays silent or NATS goes away for good, `cancelled` if the signal fires or the sender gives up,
- * `corrupt` if the digest is wrong. Disposing before the end tells the sender to give up; after the end it
+ * sender stays silent or NATS goes away for good, `refused` if only others speak in its name, `cancelled` if the
+ * signal fires or the sender gives up, `corrupt` if the digest is wrong. Disposing before the end tells the sender to give up; after the end it
  * goes on answering, for as long as the idle timeout, a sender that has missed the word of completion.
  */
 export async function openReceiver(options: ReceiverOptions): Promise<ImageReceiver> {
   options.signal.throwIfAborted();
   const receiver = new NatsImageReceiver(options, await loadChecksum());
-  await receiver.open(options.connection, options.migration);
+  await receiver.open(options.connection, options.ends);
   return receiver;
 }
 
-/** A chunk whose checksum was right, with its payload in a slot of the pool. */
+/** What a sender of this version takes for one opened chunk. */
+const SLOT_BYTES = FRAME_HEAD_BYTES + CHUNK_BYTES;
+
+/** A chunk that is the sender's, with its payload in a slot of the pool. */
 interface StoredChunk {
   readonly chunk: DataChunk;
   readonly slot: Uint8Array;
@@ -67,13 +71,12 @@ class NatsImageReceiver implements ImageReceiver {
   readonly #onAbort = (): void => {
     this.#giveUp(GodwitError.from(this.#signal.reason, "cancelled"), "the target was told to stop");
   };
-  #link: Link | undefined;
+  #link: SecureLink | undefined;
   #ticker: Disposable | undefined;
   #failure: GodwitError | undefined;
   #closed = false;
   #heardAtMs: number;
   #arrival = Promise.withResolvers<void>();
-  receivedBytes = 0;
 
   constructor(options: ReceiverOptions, checksum: (bytes: Uint8Array) => bigint) {
     this.#checksum = checksum;
@@ -86,21 +89,26 @@ class NatsImageReceiver implements ImageReceiver {
     this.#heardAtMs = this.#clock.nowMs();
   }
 
-  async open(connection: NatsConnection, migration: string): Promise<void> {
-    this.#link = await Link.open(
-      connection,
-      migrationCreditSubject(migration),
-      migrationDataSubject(migration),
-      {
-        message: (bytes) => this.#hear(bytes),
-        reconnected: () => this.#publishCredit(),
-        closed: (error) => this.#giveUp(error),
+  get receivedBytes(): number {
+    return this.#link?.receivedBytes ?? 0;
+  }
+
+  async open(connection: NatsConnection, ends: StreamEnds): Promise<void> {
+    this.#link = await SecureLink.open(connection, ends, this.#clock, {
+      established: () => {
+        this.#heardAtMs = this.#clock.nowMs();
+        this.#publishCredit();
       },
-    );
+      chunk: (message) => this.#hearChunk(message),
+      small: (kind, content) => {
+        if (kind === SealedKind.control) this.#hearControl(content);
+      },
+      reconnected: () => this.#publishCredit(),
+      closed: (error) => this.#giveUp(error),
+    });
     this.#ticker = this.#clock.every(tickPeriodMs(this.#idleTimeoutMs), () => this.#tick());
     this.#signal.addEventListener("abort", this.#onAbort, { once: true });
     if (this.#signal.aborted) this.#onAbort();
-    else this.#publishCredit();
   }
 
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
@@ -127,64 +135,68 @@ class NatsImageReceiver implements ImageReceiver {
     }
   }
 
-  #hear(bytes: Uint8Array): void {
-    this.receivedBytes += bytes.byteLength;
-    this.#garbage.moved(bytes.byteLength);
-    let frame: Frame;
-    try {
-      frame = decodeChunk(bytes);
-    } catch {
-      // Whatever it was, it is as good as lost. Were it a chunk, the gap or the next probe brings it back.
-      return;
-    }
+  #hearControl(content: Uint8Array): void {
+    const frame = this.#read(content);
+    if (frame === undefined) return;
     this.#heardAtMs = this.#clock.nowMs();
-    switch (frame.kind) {
-      case "probe":
-        this.#window.probe(frame.sequence);
-        this.#publishCredit();
-        return;
-      case "abort":
-        if (!this.#window.complete)
-          this.#giveUp(new GodwitError("cancelled", `the source gave up: ${frame.reason}`));
-        return;
-      case "data": {
-        const verdict = this.#window.offer(frame.data.sequence);
-        if (verdict === "next") this.#store(frame.data);
-        else if (verdict === "ask") this.#publishCredit();
-      }
-    }
+    if (frame.kind === "probe") {
+      this.#window.probe(frame.sequence);
+      this.#publishCredit();
+    } else if (frame.kind === "abort" && !this.#window.complete)
+      this.#giveUp(new GodwitError("cancelled", `the source gave up: ${frame.reason}`));
   }
 
-  #store(chunk: DataChunk): void {
-    if (this.#checksum(chunk.payload) !== chunk.checksum) {
-      this.#window.reject();
-      this.#publishCredit();
-      return;
-    }
+  #hearChunk(message: SealedMessage): void {
+    this.#garbage.moved(message.bytes.byteLength);
+    if (this.#window.isOld(message.number)) return;
     const pooled = this.#pool.pop();
-    const fits = pooled !== undefined && pooled.byteLength >= chunk.payload.byteLength;
-    const slot = fits ? pooled : Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, chunk.payload.byteLength));
-    slot.set(chunk.payload);
-    const payload = slot.subarray(0, chunk.payload.byteLength);
-    this.#queue.push({
-      slot,
-      chunk: { ...chunk, payload, digest: chunk.digest && Uint8Array.from(chunk.digest) },
-    });
-    this.#window.accept(chunk.last);
+    const fits = pooled !== undefined && pooled.byteLength >= message.bytes.byteLength;
+    const slot = fits ? pooled : Buffer.allocUnsafeSlow(Math.max(SLOT_BYTES, message.bytes.byteLength));
+    if (!this.#takeChunk(message, slot)) this.#pool.push(slot);
+  }
+
+  /** Answers whether the slot is in use. */
+  #takeChunk(message: SealedMessage, slot: Uint8Array): boolean {
+    // One that is not the sender's is as good as lost. Were it a damaged one, the next chunk or probe shows the gap.
+    const content = this.#link?.openChunk(message, slot);
+    if (content === undefined) return false;
+    const verdict = this.#window.offer(message.number);
+    if (verdict === "ask") this.#publishCredit();
+    if (verdict !== "next") return false;
+    const frame = this.#read(content);
+    if (frame?.kind !== "data") return false;
+    this.#heardAtMs = this.#clock.nowMs();
+    this.#queue.push({ slot, chunk: frame.data });
+    this.#window.accept(frame.data.last);
     if (this.#window.creditDue) this.#publishCredit();
     this.#wake();
+    return true;
+  }
+
+  /** What is sealed is the sender's own: if it makes no sense, to send it again would not help. */
+  #read(content: Uint8Array): Frame | undefined {
+    try {
+      return decodeChunk(content);
+    } catch (error) {
+      const failure = GodwitError.from(error, "corrupt");
+      this.#giveUp(failure, failure.message);
+      return undefined;
+    }
   }
 
   #decode({ chunk, slot }: StoredChunk): Uint8Array {
     let raw: Uint8Array;
     try {
       raw = this.#decompressor.decode(chunk);
-      this.#digest.update(raw);
+      const checksum = this.#checksum(raw);
+      if (checksum !== chunk.checksum)
+        throw new GodwitError("corrupt", "a chunk of the image stream did not decode to what it was made of");
+      this.#digest.update(checksumBytes(checksum));
       if (chunk.digest !== undefined && !this.#digest.digest().equals(chunk.digest)) {
         throw new GodwitError("corrupt", "the image stream arrived with a wrong digest; try the move again");
       }
     } catch (error) {
-      // The checksum was right, so the sender itself is wrong and sending again would not help.
+      // The chunk is the sender's own, so sending it again would not help.
       const failure = GodwitError.from(error, "corrupt");
       this.#giveUp(failure, failure.message);
       throw failure;
@@ -197,10 +209,16 @@ class NatsImageReceiver implements ImageReceiver {
 
   #publishCredit(): void {
     const figures = this.#window.credit();
-    this.#link?.publish(Credit.encode(Credit.fromPartial(figures)).finish());
+    this.#link?.publishSmall(SealedKind.credit, Credit.encode(Credit.fromPartial(figures)).finish());
   }
 
   #tick(): void {
+    try {
+      this.#link?.tick();
+    } catch (error) {
+      this.#giveUp(GodwitError.from(error));
+      return;
+    }
     if (this.#clock.nowMs() - this.#heardAtMs < this.#idleTimeoutMs) return;
     if (this.#window.complete) {
       this.#close();
@@ -224,7 +242,8 @@ class NatsImageReceiver implements ImageReceiver {
     if (!this.#window.complete) {
       this.#failure = error;
       if (reason !== undefined) {
-        this.#link?.publish(Credit.encode(Credit.fromPartial({ error: reason })).finish());
+        const credit = Credit.encode(Credit.fromPartial({ error: reason })).finish();
+        this.#link?.publishSmall(SealedKind.credit, credit);
       }
     }
     this.#close();

@@ -4,30 +4,38 @@ import { setImmediate } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { migrationCreditSubject, migrationDataSubject } from "../../proto/contract/subjects.ts";
 import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { systemClock, tickPeriodMs, type Clock } from "./clock.ts";
-import { ChunkCompressor, FRAME_BYTES, loadChecksum } from "./compression.ts";
-import { CHUNK_BYTES, FRAME_HEAD_BYTES, encodeAbort, encodeChunk, encodeProbe } from "./frames.ts";
+import { checksumBytes, ChunkCompressor, loadChecksum } from "./compression.ts";
+import { CHUNK_BYTES, FRAME_HEAD_BYTES, encodeAbort, encodeChunkHead, encodeProbe } from "./frames.ts";
 import { GarbageMeter } from "./garbage.ts";
-import { Link } from "./link.ts";
+import type { StreamEnds } from "./handshake.ts";
+import { SEAL_HEAD_BYTES, SEAL_TAG_BYTES, SealedKind } from "./sealing.ts";
+import { SecureLink } from "./secure-link.ts";
 import { SenderWindow } from "./sender-window.ts";
+import { TokenBucket } from "./token-bucket.ts";
 
 export const DEFAULT_WINDOW_BYTES = 8 * 1024 * 1024;
 export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
 const DEFAULT_LEVEL = 1;
 /** Compressing keeps the event loop busy: let it serve sockets in between. */
 const CHUNKS_PER_TURN = 8;
+/** A capped stream takes so long a part of its rate at once. */
+const BURST_MS = 50;
+/** What a message is larger than the payload of its chunk. */
+const OVERHEAD_BYTES = SEAL_HEAD_BYTES + FRAME_HEAD_BYTES + SEAL_TAG_BYTES;
 
 export interface SenderOptions {
   readonly connection: NatsConnection;
-  readonly migration: string;
+  readonly ends: StreamEnds;
   readonly signal: AbortSignal;
   readonly windowBytes?: number;
   /** zstd's level. */
   readonly level?: number;
   /** How long the receiver may be silent, also at the start. */
   readonly idleTimeoutMs?: number;
+  /** What the stream may take of the link; 0 or absent: all of it. */
+  readonly bytesPerSecond?: number;
   readonly clock?: Clock;
 }
 
@@ -56,14 +64,14 @@ interface HeldFrame {
 }
 
 /**
- * Opens the source's end. The receiver need not be there yet: chunks wait in the window until its first
- * credit. Fails later calls with GodwitError: `unavailable` if the receiver stays silent or NATS goes away
- * for good, `cancelled` if the signal fires or the receiver gives up.
+ * Opens the source's end: resolves when the receiver is there and has proved who it is. Fails, as later calls do, with
+ * GodwitError: `unavailable` if the receiver stays silent or NATS goes away for good, `refused` if only others answer
+ * in its name, `cancelled` if the signal fires or the receiver gives up.
  */
 export async function openSender(options: SenderOptions): Promise<ImageSender> {
   options.signal.throwIfAborted();
   const sender = new NatsImageSender(options, await loadChecksum());
-  await sender.open(options.connection, options.migration);
+  await sender.open(options.connection, options.ends);
   return sender;
 }
 
@@ -81,9 +89,11 @@ class NatsImageSender implements ImageSender {
   readonly #onAbort = (): void => {
     this.#giveUp(GodwitError.from(this.#signal.reason, "cancelled"), "the source was told to stop");
   };
+  readonly #bucket: TokenBucket | undefined;
+  #later: Disposable | undefined;
   #chunkBytes = CHUNK_BYTES;
   #pendingBytes = 0;
-  #link: Link | undefined;
+  #link: SecureLink | undefined;
   #ticker: Disposable | undefined;
   #failure: GodwitError | undefined;
   #settled = false;
@@ -92,7 +102,6 @@ class NatsImageSender implements ImageSender {
   #sentSinceTick = false;
   #chunksThisTurn = 0;
   #progress = Promise.withResolvers<void>();
-  sentBytes = 0;
   rawBytes = 0;
 
   constructor(options: SenderOptions, checksum: (bytes: Uint8Array) => bigint) {
@@ -101,26 +110,35 @@ class NatsImageSender implements ImageSender {
       Math.max(2, Math.floor((options.windowBytes ?? DEFAULT_WINDOW_BYTES) / CHUNK_BYTES)),
     );
     this.#compressor = new ChunkCompressor(options.level ?? DEFAULT_LEVEL);
+    const rate = options.bytesPerSecond ?? 0;
+    if (rate > 0) this.#bucket = new TokenBucket(rate, Math.max(1, (rate * BURST_MS) / 1000));
     this.#clock = options.clock ?? systemClock;
     this.#idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
     this.#signal = options.signal;
     this.#heardAtMs = this.#clock.nowMs();
   }
 
-  async open(connection: NatsConnection, migration: string): Promise<void> {
-    this.#link = await Link.open(
-      connection,
-      migrationDataSubject(migration),
-      migrationCreditSubject(migration),
-      {
-        message: (bytes) => this.#hear(bytes),
-        reconnected: () => this.#probe(),
-        closed: (error) => this.#giveUp(error),
+  get sentBytes(): number {
+    return this.#link?.sentBytes ?? 0;
+  }
+
+  async open(connection: NatsConnection, ends: StreamEnds): Promise<void> {
+    this.#link = await SecureLink.open(connection, ends, this.#clock, {
+      established: () => {
+        this.#heardAtMs = this.#clock.nowMs();
+        this.#probe();
+        this.#wake();
       },
-    );
+      chunk: () => undefined, // the receiver sends none
+      small: (kind, content) => {
+        if (kind === SealedKind.credit) this.#hear(content);
+      },
+      reconnected: () => this.#probe(),
+      closed: (error) => this.#giveUp(error),
+    });
     // The server refuses larger messages; its default of 1 MiB leaves room.
     const maxPayloadBytes = connection.info?.max_payload ?? CHUNK_BYTES * 2;
-    this.#chunkBytes = Math.min(CHUNK_BYTES, maxPayloadBytes - 2 * FRAME_HEAD_BYTES);
+    this.#chunkBytes = Math.min(CHUNK_BYTES, maxPayloadBytes - OVERHEAD_BYTES);
     if (this.#chunkBytes < 1024) {
       this.#link[Symbol.dispose]();
       throw new GodwitError(
@@ -131,7 +149,11 @@ class NatsImageSender implements ImageSender {
     this.#ticker = this.#clock.every(tickPeriodMs(this.#idleTimeoutMs), () => this.#tick());
     this.#signal.addEventListener("abort", this.#onAbort, { once: true });
     if (this.#signal.aborted) this.#onAbort();
-    else this.#probe();
+    while (!this.#link.established) {
+      this.#throwIfFailed();
+      await this.#progress.promise;
+    }
+    this.#throwIfFailed();
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -187,47 +209,66 @@ class NatsImageSender implements ImageSender {
       await setImmediate();
       this.#throwIfFailed();
     }
-    const buffer = this.#pool.pop() ?? Buffer.allocUnsafeSlow(FRAME_BYTES);
-    this.#digest.update(raw);
-    const { encoding, payloadLength } = this.#compressor.encode(raw, buffer);
-    const head = {
-      sequence: this.#window.next,
-      checksum: this.#checksum(buffer.subarray(FRAME_HEAD_BYTES, FRAME_HEAD_BYTES + payloadLength)),
-      encoding,
-      rawLength: raw.byteLength,
-      digest: last ? this.#digest.digest() : undefined,
-      last,
-    };
-    this.#window.add({ buffer, message: encodeChunk(head, buffer, payloadLength), shared: false }, last);
+    const buffer = this.#pool.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES + OVERHEAD_BYTES);
+    const checksum = this.#checksum(raw);
+    this.#digest.update(checksumBytes(checksum));
+    const { encoding, payload } = this.#compressor.encode(raw);
+    const digest = last ? this.#digest.digest() : undefined;
+    const head = encodeChunkHead(
+      { checksum, encoding, rawLength: raw.byteLength, digest, last },
+      payload.byteLength,
+    );
+    // Sealed once: what is sent again is these same bytes.
+    const message = this.#sealed(head, payload, buffer);
+    this.#window.add({ buffer, message, shared: false }, last);
     this.rawBytes += raw.byteLength;
     this.#transmit();
   }
 
+  #sealed(head: Uint8Array, payload: Uint8Array, room: Uint8Array): Uint8Array {
+    if (this.#link === undefined) throw new GodwitError("internal", "the image stream is not open");
+    return this.#link.seal(SealedKind.chunk, this.#window.next, [head, payload], room);
+  }
+
   #transmit(): void {
-    for (let taken = this.#window.take(); taken !== undefined; taken = this.#window.take()) {
+    if (this.#later !== undefined) return;
+    for (;;) {
+      const waitMs = this.#bucket?.waitMs(this.#clock.nowMs()) ?? 0;
+      if (waitMs > 0) {
+        this.#later = this.#clock.after(waitMs, () => {
+          this.#later = undefined;
+          this.#transmit();
+        });
+        return;
+      }
+      const taken = this.#window.take();
+      if (taken === undefined) return;
       taken.chunk.shared ||= taken.again;
+      this.#bucket?.spend(taken.chunk.message.byteLength, this.#clock.nowMs());
       this.#publish(taken.chunk.message);
     }
   }
 
   #probe(): void {
-    this.#publish(encodeProbe(this.#window.cursor));
+    if (this.#settled) return;
+    this.#sentSinceTick = true;
+    this.#link?.publishSmall(SealedKind.control, encodeProbe(this.#window.cursor));
   }
 
   #publish(message: Uint8Array): void {
     if (this.#settled) return;
     this.#sentSinceTick = true;
-    this.sentBytes += message.byteLength;
     this.#garbage.moved(message.byteLength);
     this.#link?.publish(message);
   }
 
-  #hear(bytes: Uint8Array): void {
+  #hear(content: Uint8Array): void {
     let credit: Credit;
     try {
-      credit = Credit.decode(bytes);
-    } catch {
-      return; // A damaged credit is a lost one: the next tick asks for another.
+      credit = Credit.decode(content);
+    } catch (cause) {
+      this.#giveUp(new GodwitError("corrupt", "the target speaks another version of the stream", { cause }));
+      return;
     }
     this.#heardAtMs = this.#clock.nowMs();
     this.#heardSinceTick = true;
@@ -249,6 +290,12 @@ class NatsImageSender implements ImageSender {
       );
       return;
     }
+    try {
+      this.#link?.tick();
+    } catch (error) {
+      this.#giveUp(GodwitError.from(error));
+      return;
+    }
     if (!this.#heardSinceTick || !this.#sentSinceTick) this.#probe();
     this.#heardSinceTick = false;
     this.#sentSinceTick = false;
@@ -268,7 +315,7 @@ class NatsImageSender implements ImageSender {
   #giveUp(error: GodwitError, reason?: string): void {
     if (this.#settled) return;
     this.#failure = error;
-    if (reason !== undefined) this.#publish(encodeAbort(reason));
+    if (reason !== undefined) this.#link?.publishSmall(SealedKind.control, encodeAbort(reason));
     this.#settle();
   }
 
@@ -276,6 +323,7 @@ class NatsImageSender implements ImageSender {
     if (this.#settled) return;
     this.#settled = true;
     this.#ticker?.[Symbol.dispose]();
+    this.#later?.[Symbol.dispose]();
     this.#signal.removeEventListener("abort", this.#onAbort);
     this.#link?.[Symbol.dispose]();
     this.#pool.length = 0;

@@ -156,9 +156,9 @@ test("whatever the network does, every chunk arrives once and in order, and both
             publishCredit();
             return;
           }
+          if (damaged) return;
           const verdict = receiver.offer(message.sequence);
-          if (verdict === "next" && damaged) receiver.reject();
-          else if (verdict === "next") {
+          if (verdict === "next") {
             receiver.accept(message.sequence === chunks - 1);
             arrived.push(message.sequence);
             if (!receiver.creditDue) return;

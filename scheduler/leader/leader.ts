@@ -125,6 +125,11 @@ export class Leader implements AsyncDisposable {
   }
 
   /** Nodes whose Desired is larger than NATS takes in one message, with its size. */
+  /** Of nodes that show another key than the one that they joined with. */
+  get refusedKeys(): Iterable<string> {
+    return this.#service.refusedKeys.values();
+  }
+
   get oversized(): ReadonlyMap<string, number> {
     return this.#sender.oversized;
   }

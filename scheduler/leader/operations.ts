@@ -164,6 +164,7 @@ export class Operations {
         blackoutBudgetMs: request.blackoutBudgetMs || (container.spec?.blackoutBudgetMs ?? 0),
         drainId: "",
         reason: request.reason,
+        bandwidthBytesPerSecond: request.bandwidthBytesPerSecond ?? 0,
       }),
     );
     const migration = this.#cluster.state.migrations[id];
@@ -179,6 +180,11 @@ export class Operations {
   #checkNode(node: string): void {
     if (!isName(node) || this.#cluster.state.nodes[node] === undefined)
       throw new GodwitError("not-found", `there is no node ${node}: "godwit node ls" lists them`);
+  }
+
+  async trustNodeKey(node: string, key: Uint8Array): Promise<void> {
+    this.#checkNode(node);
+    await this.#propose(command("nodeKeyTrusted", { node, key: Buffer.from(key) }));
   }
 
   async setSchedulable(node: string, schedulable: boolean): Promise<void> {

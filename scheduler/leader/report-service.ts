@@ -9,6 +9,7 @@ import { formatSeconds } from "../model/quantity.ts";
 import { reportFault } from "../model/report-check.ts";
 import { command } from "../plan/command.ts";
 import type { Cluster } from "../state/cluster.ts";
+import { keyCheck } from "../state/node-key.ts";
 import type { Outcome } from "../state/rejection.ts";
 import type { DesiredSender } from "./desired-sender.ts";
 import type { Reports } from "./reports.ts";
@@ -39,6 +40,8 @@ export class ReportService implements Disposable {
   readonly #options: ReportServiceOptions;
   /** Joins under way by node, so that a slow log does not pile them up. */
   readonly #joining = new Map<string, Promise<Verdict>>();
+  /** By node, what is the matter with an agent that claims to be it with another key; for operators to see. */
+  readonly refusedKeys = new Map<string, string>();
   readonly #subscription: Disposable;
 
   constructor(options: ReportServiceOptions) {
@@ -108,6 +111,14 @@ export class ReportService implements Disposable {
   async #admit(info: NodeInfo, incarnation: string): Promise<Verdict> {
     const { cluster, logger, nowMs, reports } = this.#options;
     const node = cluster.state.nodes[info.name];
+    const refused = node === undefined ? undefined : keyCheck(node, info);
+    if (refused !== undefined) {
+      if (this.refusedKeys.get(info.name) !== refused.message)
+        logger.warn({ node: info.name }, refused.message);
+      this.refusedKeys.set(info.name, refused.message);
+      return { kind: "refused", why: refused.message };
+    }
+    this.refusedKeys.delete(info.name);
     if (node?.incarnation === incarnation) {
       // The node is known and only its description changed: that can follow when the log has time for it.
       if (!sameInfo(node.info, info))

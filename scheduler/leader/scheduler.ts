@@ -167,6 +167,7 @@ export class RunningScheduler implements Scheduler {
       warnings.push(
         `node ${name} gets no new orders: they take ${formatBytes(bytes)}, more than NATS takes in one message; raise max_payload of nats-server or move containers away`,
       );
+    warnings.push(...(this.#leader?.refusedKeys ?? []));
     for (const [name, node] of Object.entries(state.nodes))
       if (node.state === NodeState.LOST)
         warnings.push(`node ${name} is lost: ${node.stateReason || "it does not report"}`);
@@ -206,6 +207,9 @@ export class RunningScheduler implements Scheduler {
   }
   cancelMigration(id: string): Promise<void> {
     return this.#operations.cancelMigration(id);
+  }
+  trustNodeKey(node: string, key: Uint8Array): Promise<void> {
+    return this.#operations.trustNodeKey(node, key);
   }
   setSchedulable(node: string, schedulable: boolean): Promise<void> {
     return this.#operations.setSchedulable(node, schedulable);

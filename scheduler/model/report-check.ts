@@ -8,6 +8,8 @@ const MAX_CPU_MILLIS = 16_384_000;
 const MAX_CPU_FLAGS = 1024;
 const MAX_FEATURES = 256;
 const MAX_INCARNATION = 64;
+/** Of an X25519 public key. */
+export const STREAM_KEY_BYTES = 32;
 
 const textFields = ["kernel", "criuVersion", "runcVersion", "godwitVersion", "arch", "cgroupMode"] as const;
 
@@ -24,6 +26,8 @@ export const nodeInfoFault = (info: NodeInfo): string | undefined => {
     if (info[field].length > MAX_TEXT) return `the field ${field} is longer than ${MAX_TEXT} characters`;
   if (info.cpuFlags.length > MAX_CPU_FLAGS) return `more than ${MAX_CPU_FLAGS} cpu flags`;
   if (info.features.length > MAX_FEATURES) return `more than ${MAX_FEATURES} features`;
+  if (info.streamKey.length !== 0 && info.streamKey.length !== STREAM_KEY_BYTES)
+    return `a stream key is ${STREAM_KEY_BYTES} bytes, and not ${info.streamKey.length}`;
   for (const text of [...info.cpuFlags, ...info.features])
     if (text.length > MAX_TEXT) return `a cpu flag or feature is longer than ${MAX_TEXT} characters`;
   return undefined;

@@ -20,14 +20,19 @@ export interface DesiredContent {
   readonly network: NetworkSettings;
 }
 
-const orderOf = (migration: Migration, role: Role, copy: boolean): MigrationOrder => ({
-  id: migration.id,
-  peerNode: role === Role.SOURCE || role === Role.RELEASED ? migration.to : migration.from,
-  mode: migration.mode,
-  blackoutBudgetMs: migration.blackoutBudgetMs,
-  copy: role === Role.SOURCE && copy,
-  switched: migration.state === MigrationState.SWITCHED,
-});
+const orderOf = ({ state }: Cluster, migration: Migration, role: Role, copy: boolean): MigrationOrder => {
+  const peerNode = role === Role.SOURCE || role === Role.RELEASED ? migration.to : migration.from;
+  return {
+    id: migration.id,
+    peerNode,
+    mode: migration.mode,
+    blackoutBudgetMs: migration.blackoutBudgetMs,
+    copy: role === Role.SOURCE && copy,
+    switched: migration.state === MigrationState.SWITCHED,
+    peerKey: state.nodes[peerNode]?.info?.streamKey ?? Buffer.alloc(0),
+    bandwidthBytesPerSecond: migration.bandwidthBytesPerSecond,
+  };
+};
 
 const allocationFor = (
   cluster: Cluster,
@@ -57,11 +62,17 @@ const ownedAllocation = (
   const migration = cluster.state.migrations[container.migrationId];
   if (migration?.state === MigrationState.RUNNING) {
     const copy = volatile.migrations.get(migration.id)?.copy === true;
-    return allocationFor(cluster, container, Role.SOURCE, epoch, orderOf(migration, Role.SOURCE, copy));
+    return allocationFor(
+      cluster,
+      container,
+      Role.SOURCE,
+      epoch,
+      orderOf(cluster, migration, Role.SOURCE, copy),
+    );
   }
   // Until both sides are done, the owner knows that it is to run what it restored and not to start afresh.
   return migration?.state === MigrationState.SWITCHED
-    ? allocationFor(cluster, container, Role.OWNER, epoch, orderOf(migration, Role.OWNER, false))
+    ? allocationFor(cluster, container, Role.OWNER, epoch, orderOf(cluster, migration, Role.OWNER, false))
     : allocationFor(cluster, container, Role.OWNER, epoch);
 };
 
@@ -92,7 +103,9 @@ export const desiredFor = (
       const epoch = role === Role.TARGET ? migration.epoch : migration.epoch - 1;
       // Until the container runs at its target, the source keeps its frozen copy as it is.
       const held = role === Role.RELEASED && !hasArrived(volatile, migration) ? Role.SOURCE : role;
-      allocations.push(allocationFor(cluster, container, held, epoch, orderOf(migration, held, false)));
+      allocations.push(
+        allocationFor(cluster, container, held, epoch, orderOf(cluster, migration, held, false)),
+      );
     }
   allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));
   return {

@@ -208,6 +208,7 @@ export const planDrains = (cluster: Cluster, newId: () => string, nowMs: number)
           mode: MigrationMode.AUTO,
           blackoutBudgetMs: container.spec?.blackoutBudgetMs ?? 0,
           drainId: drain.id,
+          bandwidthBytesPerSecond: 0,
           reason: "drain",
         }),
       );

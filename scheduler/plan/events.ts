@@ -9,6 +9,7 @@ import {
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
+import { formatKey } from "../state/node-key.ts";
 
 export type Happening = Pick<Event, "kind" | "subject" | "message">;
 
@@ -56,6 +57,14 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
         ? [happening("node.ready", name)]
         : [happening("node.changed", name)];
     }
+    case "nodeKeyTrusted":
+      return [
+        happening(
+          "node.key-trusted",
+          command.value.node,
+          `its stream key is ${formatKey(command.value.key)} now`,
+        ),
+      ];
     case "nodeStateChanged": {
       const { node, reason } = command.value;
       return [happening(command.value.state === NodeState.LOST ? "node.lost" : "node.ready", node, reason)];

@@ -115,6 +115,7 @@ export const migrationStarted = (
       switchedAtMs: 0,
       endedAtMs: 0,
       figures: undefined,
+      bandwidthBytesPerSecond: start.bandwidthBytesPerSecond,
     };
     container.migrationId = start.id;
   });

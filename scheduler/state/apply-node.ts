@@ -4,12 +4,14 @@ import {
   type DrainEnded,
   type DrainStarted,
   type NodeJoined,
+  type NodeKeyTrusted,
   type NodeRemoved,
   type NodeSchedulableSet,
   type NodeStateChanged,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { MAX_NODES } from "../model/network.ts";
-import { nodeInfoFault } from "../model/report-check.ts";
+import { nodeInfoFault, STREAM_KEY_BYTES } from "../model/report-check.ts";
+import { keyCheck, sameKey } from "./node-key.ts";
 import { endMigration } from "./apply-migration.ts";
 import { enter, leave, type Cluster } from "./cluster.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -46,7 +48,12 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
   const { state } = cluster;
   const known = state.nodes[info.name];
   if (known !== undefined) {
-    const moved = known.info?.underlayAddress !== info.underlayAddress;
+    const refused = keyCheck(known, info);
+    if (refused !== undefined) return refused;
+    const moved =
+      known.info?.underlayAddress !== info.underlayAddress ||
+      // Orders of moves that are under way carry it.
+      !sameKey(known.info.streamKey, info.streamKey);
     Object.assign(known, { info, incarnation, state: NodeState.READY, stateReason: "" });
     if (moved) touchAll(cluster);
     else cluster.touched.add(info.name);
@@ -67,6 +74,16 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
     };
   });
   state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
+  touchAll(cluster);
+  return undefined;
+};
+
+export const nodeKeyTrusted = (cluster: Cluster, { node: name, key }: NodeKeyTrusted): Outcome => {
+  const node = cluster.state.nodes[name];
+  if (node?.info === undefined) return missing(name);
+  if (key.length !== STREAM_KEY_BYTES)
+    return reject("invalid", `a stream key is ${STREAM_KEY_BYTES} bytes, and not ${key.length}`);
+  node.info = { ...node.info, streamKey: key };
   touchAll(cluster);
   return undefined;
 };

@@ -21,6 +21,7 @@ import {
   drainEnded,
   drainStarted,
   nodeJoined,
+  nodeKeyTrusted,
   nodeRemoved,
   nodeSchedulableSet,
   nodeStateChanged,
@@ -56,6 +57,8 @@ export const apply = (cluster: Cluster, { command }: Command, context: ApplyCont
   switch (command.$case) {
     case "nodeJoined":
       return nodeJoined(cluster, command.value);
+    case "nodeKeyTrusted":
+      return nodeKeyTrusted(cluster, command.value);
     case "nodeStateChanged":
       return nodeStateChanged(cluster, command.value);
     case "nodeSchedulableSet":

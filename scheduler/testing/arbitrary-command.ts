@@ -98,10 +98,14 @@ export const anyCommand = fc.oneof(
         blackoutBudgetMs: fc.constant(0),
         drainId: fc.constantFrom("", "d1"),
         reason: fc.constant("operator"),
+        bandwidthBytesPerSecond: fc.constantFrom(0, 1_000_000),
       })
       .map(make("migrationStarted")),
   },
   { weight: 3, arbitrary: fc.record({ id: migration }).map(make("migrationSwitched")) },
+  fc
+    .record({ node, key: fc.constantFrom(Buffer.alloc(32, 1), Buffer.alloc(32, 2), Buffer.alloc(3)) })
+    .map(make("nodeKeyTrusted")),
   fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationAborted")),
   fc.record({ id: migration, figures: fc.constant(undefined) }).map(make("migrationFinished")),
   fc.record({ id: migration }).map(make("migrationCancelRequested")),

@@ -78,6 +78,7 @@ export class Drive {
         blackoutBudgetMs: 0,
         drainId,
         reason: "operator",
+        bandwidthBytesPerSecond: 0,
       }),
     );
   }

@@ -202,7 +202,13 @@ describe("containers", () => {
 
   test("move, its dry run, refusals, and drain", async () => {
     await cluster.run("mover", "n1");
-    const order = { nameOrId: "mover", node: "n2", mode: MigrationMode.AUTO, blackoutBudgetMs: 0 };
+    const order = {
+      nameOrId: "mover",
+      node: "n2",
+      mode: MigrationMode.AUTO,
+      blackoutBudgetMs: 0,
+      bandwidthBytesPerSecond: 0,
+    };
     const planned = await ask<MigrationInfo>((done) => cluster.client.move({ ...order, dryRun: true }, done));
     expect(planned).toMatchObject({ state: "planned", container: "mover", from: "n1", to: "n2", id: "" });
     const started = await ask<MigrationInfo>((done) =>

@@ -135,6 +135,7 @@ function handlers(
     listMigrations: calls.unary((request) => migrations.list(request)),
     cancelMigration: calls.unary((request) => migrations.cancel(request)),
     listNodes: calls.unary(() => nodes.list()),
+    trustNodeKey: calls.unary((request) => nodes.trustKey(request)),
     setSchedulable: calls.unary((request) => nodes.setSchedulable(request)),
     drain: calls.serverStream((request, signal) => nodes.drain(request, signal)),
     cancelDrain: calls.unary((request) => nodes.cancelDrain(request)),

@@ -5,7 +5,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { addAssignment } from "./assignment.ts";
 import type { OutputFormat } from "./output.ts";
 import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
-import { parseCount, parseDurationMs, parseSinceMs } from "./quantity.ts";
+import { parseCount, parseDurationMs, parseKey, parseSinceMs } from "./quantity.ts";
 
 interface Common {
   readonly api?: string;
@@ -43,7 +43,7 @@ export function addClusterVerbs(program: Command): void {
         await cancel(flags.cancel, flags);
       }
     });
-  addNodeVerbs(program.command("node").description("nodes: ls, cordon, uncordon, drain"));
+  addNodeVerbs(program.command("node").description("nodes: ls, cordon, uncordon, drain, trust"));
   program
     .command("events")
     .description("what happened")
@@ -167,6 +167,18 @@ function addNodeVerbs(node: Command): void {
         await setSchedulable(names, verb === "uncordon", self.optsWithGlobals());
       });
   }
+  node
+    .command("trust")
+    .description(
+      "let a node in that shows another stream key than before, as after the loss of its data folder",
+    )
+    .argument("<node>")
+    .argument("<key>", "as the log of its agent names it", parseKey)
+    .addOption(apiOption())
+    .action(async (name: string, key: Buffer, _: unknown, self: Command) => {
+      const { trustKey } = await import("./verb/node.ts");
+      await trustKey(name, key, self.optsWithGlobals());
+    });
   node
     .command("drain")
     .description("cordon a node and move all its containers away")

@@ -5,7 +5,7 @@ import { MigrationMode, MigrationPolicy, RestartPolicy } from "../../proto/gen/g
 import { addAssignment } from "./assignment.ts";
 import type { OutputFormat } from "./output.ts";
 import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
-import { parseBytes, parseCount, parseCpuMillis, parseDurationMs } from "./quantity.ts";
+import { parseBytes, parseCount, parseCpuMillis, parseDurationMs, parseRate } from "./quantity.ts";
 import { parseMode, parsePolicy, parseRestart } from "./shape/words.ts";
 
 interface Assignments {
@@ -158,6 +158,12 @@ export function addContainerVerbs(program: Command): void {
     .argument("[node]", "left out: the scheduler chooses", "")
     .option("--mode <mode>", "auto, cold, checkpoint, precopy or postcopy", parseMode, MigrationMode.AUTO)
     .option(
+      "--bandwidth <rate>",
+      "what the move may take of the link, such as 20m or 100mbit; 0: what the agents are configured with",
+      parseRate,
+      0,
+    )
+    .option(
       "--blackout-budget <duration>",
       "instead of the container's own, such as 300ms",
       parseDurationMs,
@@ -169,10 +175,20 @@ export function addContainerVerbs(program: Command): void {
     .addOption(apiOption())
     .action(async (name: string, node: string, _: unknown, self: Command) => {
       const flags = self.optsWithGlobals<
-        Common & { mode: MigrationMode; blackoutBudget: number; dryRun: boolean; detach: boolean }
+        Common & {
+          mode: MigrationMode;
+          blackoutBudget: number;
+          bandwidth: number;
+          dryRun: boolean;
+          detach: boolean;
+        }
       >();
       const { move } = await import("./verb/move.ts");
-      await move(name, node, { ...flags, blackoutBudgetMs: flags.blackoutBudget });
+      await move(name, node, {
+        ...flags,
+        blackoutBudgetMs: flags.blackoutBudget,
+        bandwidthBytesPerSecond: flags.bandwidth,
+      });
     });
 }
 

@@ -48,6 +48,39 @@ export function parseDurationMs(text: string): number {
   return ms;
 }
 
+/** "10m" and "10MiB/s" in binary units of bytes a second, "100mbit" in decimal ones of bits -> bytes a second. */
+export function parseRate(text: string): number {
+  const plain = text
+    .trim()
+    .toLowerCase()
+    .replace(/(\/s|ps)$/, "");
+  const bits = /^([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)bit$/.exec(plain);
+  const rate =
+    bits === null
+      ? parseBytesOr(plain, () => wrong("rate", text, RATE_FORM))
+      : Math.round((Number(bits[1]) * 1000 ** ("kmgt".indexOf(bits[2] || " ") + 1)) / 8);
+  if (!Number.isSafeInteger(rate) || rate < MIN_RATE) throw wrong("rate", text, RATE_FORM);
+  return rate;
+}
+const MIN_RATE = 1024;
+const RATE_FORM = "one such as 20m (MiB a second) or 100mbit, at least 1k";
+
+function parseBytesOr(text: string, failure: () => GodwitError): number {
+  try {
+    return parseBytes(text);
+  } catch {
+    throw failure();
+  }
+}
+
+/** 43 letters, as messages about stream keys show them. */
+export function parseKey(text: string): Buffer {
+  const key = Buffer.from(text.trim(), "base64url");
+  if (!/^[\w-]{43}$/.test(text.trim()) || key.length !== 32)
+    throw wrong("stream key", text, "the 43 letters and digits that the log of the node's agent names");
+  return key;
+}
+
 /** "0.5", "2", "250m" -> thousandths of a core. */
 export function parseCpuMillis(text: string): number {
   const match = /^([0-9]+(?:\.[0-9]+)?)(m?)$/.exec(text.trim());

@@ -115,7 +115,14 @@ export class TestCluster implements AsyncDisposable {
   async startMove(name: string, node: string): Promise<MigrationInfo> {
     return await new Promise((resolve, reject) => {
       this.api.move(
-        { nameOrId: name, node, mode: MigrationMode.AUTO, blackoutBudgetMs: 0, dryRun: false },
+        {
+          nameOrId: name,
+          node,
+          mode: MigrationMode.AUTO,
+          blackoutBudgetMs: 0,
+          bandwidthBytesPerSecond: 0,
+          dryRun: false,
+        },
         (error, answer) => (error === null ? resolve(answer) : reject(error)),
       );
     });

@@ -32,6 +32,7 @@ export class MigrationService {
       ...(request.node === "" ? {} : { to: findNode(state, request.node).name }),
       mode: request.mode === MigrationMode.UNSPECIFIED ? MigrationMode.AUTO : request.mode,
       blackoutBudgetMs: request.blackoutBudgetMs,
+      bandwidthBytesPerSecond: request.bandwidthBytesPerSecond,
       reason: "operator",
     };
     if (!request.dryRun) {

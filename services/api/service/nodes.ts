@@ -9,6 +9,7 @@ import type {
   NodeRef,
   NodeSummary,
   SetSchedulableRequest,
+  TrustNodeKeyRequest,
 } from "../../../proto/gen/godwit/v1/api.ts";
 import { NodeState } from "../../../proto/gen/godwit/v1/log.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
@@ -82,6 +83,12 @@ export class NodeService {
   async setSchedulable(request: SetSchedulableRequest): Promise<NodeSummary> {
     const { name } = findNode(this.#scheduler.state(), request.node);
     await this.#scheduler.setSchedulable(name, request.schedulable);
+    return this.#summary(name);
+  }
+
+  async trustKey(request: TrustNodeKeyRequest): Promise<NodeSummary> {
+    const { name } = findNode(this.#scheduler.state(), request.node);
+    await this.#scheduler.trustNodeKey(name, request.key);
     return this.#summary(name);
   }
 

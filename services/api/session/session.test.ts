@@ -175,7 +175,14 @@ describe("exec", () => {
     await session.next();
     await ask((done) =>
       cluster.client.move(
-        { nameOrId: "shell", node: "n2", mode: MigrationMode.AUTO, blackoutBudgetMs: 0, dryRun: false },
+        {
+          nameOrId: "shell",
+          node: "n2",
+          mode: MigrationMode.AUTO,
+          blackoutBudgetMs: 0,
+          bandwidthBytesPerSecond: 0,
+          dryRun: false,
+        },
         done,
       ),
     );
@@ -266,7 +273,14 @@ describe("logs", () => {
     );
     await ask((done) =>
       cluster.client.move(
-        { nameOrId: "writer", node: "n2", mode: MigrationMode.AUTO, blackoutBudgetMs: 0, dryRun: false },
+        {
+          nameOrId: "writer",
+          node: "n2",
+          mode: MigrationMode.AUTO,
+          blackoutBudgetMs: 0,
+          bandwidthBytesPerSecond: 0,
+          dryRun: false,
+        },
         done,
       ),
     );

@@ -14,14 +14,22 @@ export interface MoveOptions {
   readonly output: OutputFormat;
   readonly mode: MigrationMode;
   readonly blackoutBudgetMs: number;
+  readonly bandwidthBytesPerSecond: number;
   readonly dryRun: boolean;
   readonly detach: boolean;
 }
 
 export async function move(nameOrId: string, node: string, options: MoveOptions): Promise<void> {
   using api = await connectApi(options.api);
-  const { mode, blackoutBudgetMs, dryRun } = options;
-  const started = await api.call("move", { nameOrId, node, mode, blackoutBudgetMs, dryRun });
+  const { mode, blackoutBudgetMs, bandwidthBytesPerSecond, dryRun } = options;
+  const started = await api.call("move", {
+    nameOrId,
+    node,
+    mode,
+    blackoutBudgetMs,
+    bandwidthBytesPerSecond,
+    dryRun,
+  });
   const hint = (): string =>
     `the migration goes on; follow it with 'godwit migrations ${started.id}', undo it with 'godwit migrations --cancel ${started.id}'`;
   const info =

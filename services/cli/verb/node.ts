@@ -1,4 +1,4 @@
-/** `node cordon`, `node uncordon` and `node drain`. */
+/** `node cordon`, `node uncordon`, `node trust` and `node drain`. */
 import type { DrainStatus } from "../../../proto/gen/godwit/v1/api.ts";
 import { messagesOf, type ApiClient } from "../api-client.ts";
 import { EXIT, ExitWith, isUnreachable } from "../failure.ts";
@@ -21,6 +21,12 @@ export async function setSchedulable(
         : `${summary.name} takes no new containers; 'godwit node drain ${summary.name}' moves those away that it has`,
     );
   }
+}
+
+export async function trustKey(node: string, key: Buffer, options: { readonly api?: string }): Promise<void> {
+  using api = await connectApi(options.api);
+  const summary = await api.call("trustNodeKey", { node, key });
+  say(`${summary.name} is the node with this key from now on`);
 }
 
 export interface DrainOptions {

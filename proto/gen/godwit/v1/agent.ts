@@ -350,6 +350,10 @@ export interface MigrationOrder {
   copy: boolean;
   /** For OWNER: run what was restored under this migration. */
   switched: boolean;
+  /** The X25519 public key that the peer proves to have (NodeInfo.stream_key). */
+  peerKey: Buffer;
+  /** For SOURCE: what the image stream may take of the link; 0: the agent's own default. */
+  bandwidthBytesPerSecond: number;
 }
 
 export interface MigrationReport {
@@ -1673,7 +1677,16 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
 };
 
 function createBaseMigrationOrder(): MigrationOrder {
-  return { id: "", peerNode: "", mode: MigrationMode.UNSPECIFIED, blackoutBudgetMs: 0, copy: false, switched: false };
+  return {
+    id: "",
+    peerNode: "",
+    mode: MigrationMode.UNSPECIFIED,
+    blackoutBudgetMs: 0,
+    copy: false,
+    switched: false,
+    peerKey: Buffer.alloc(0),
+    bandwidthBytesPerSecond: 0,
+  };
 }
 
 export const MigrationOrder: MessageFns<MigrationOrder> = {
@@ -1695,6 +1708,12 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
     }
     if (message.switched !== false) {
       writer.uint32(48).bool(message.switched);
+    }
+    if (message.peerKey.length !== 0) {
+      writer.uint32(162).bytes(message.peerKey);
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      writer.uint32(168).uint64(message.bandwidthBytesPerSecond);
     }
     return writer;
   },
@@ -1760,6 +1779,22 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
             message.switched = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.peerKey = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1788,6 +1823,16 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
         : 0,
       copy: isSet(object.copy) ? globalThis.Boolean(object.copy) : false,
       switched: isSet(object.switched) ? globalThis.Boolean(object.switched) : false,
+      peerKey: isSet(object.peerKey)
+        ? Buffer.from(bytesFromBase64(object.peerKey))
+        : isSet(object.peer_key)
+        ? Buffer.from(bytesFromBase64(object.peer_key))
+        : Buffer.alloc(0),
+      bandwidthBytesPerSecond: isSet(object.bandwidthBytesPerSecond)
+        ? globalThis.Number(object.bandwidthBytesPerSecond)
+        : isSet(object.bandwidth_bytes_per_second)
+        ? globalThis.Number(object.bandwidth_bytes_per_second)
+        : 0,
     };
   },
 
@@ -1811,6 +1856,12 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
     if (message.switched !== false) {
       obj.switched = message.switched;
     }
+    if (message.peerKey.length !== 0) {
+      obj.peerKey = base64FromBytes(message.peerKey);
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
+    }
     return obj;
   },
 
@@ -1825,6 +1876,8 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
     message.blackoutBudgetMs = object.blackoutBudgetMs ?? 0;
     message.copy = object.copy ?? false;
     message.switched = object.switched ?? false;
+    message.peerKey = object.peerKey ?? Buffer.alloc(0);
+    message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
     return message;
   },
 };

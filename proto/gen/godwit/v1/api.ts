@@ -200,6 +200,8 @@ export interface MoveRequest {
   mode: MigrationMode;
   blackoutBudgetMs: number;
   dryRun: boolean;
+  /** 0: the agents' own default */
+  bandwidthBytesPerSecond: number;
 }
 
 export interface MigrationRef {
@@ -269,6 +271,11 @@ export interface ListNodesResponse {
 export interface SetSchedulableRequest {
   node: string;
   schedulable: boolean;
+}
+
+export interface TrustNodeKeyRequest {
+  node: string;
+  key: Buffer;
 }
 
 export interface DrainRequest {
@@ -2992,7 +2999,14 @@ export const LogsResponse: MessageFns<LogsResponse> = {
 };
 
 function createBaseMoveRequest(): MoveRequest {
-  return { nameOrId: "", node: "", mode: MigrationMode.UNSPECIFIED, blackoutBudgetMs: 0, dryRun: false };
+  return {
+    nameOrId: "",
+    node: "",
+    mode: MigrationMode.UNSPECIFIED,
+    blackoutBudgetMs: 0,
+    dryRun: false,
+    bandwidthBytesPerSecond: 0,
+  };
 }
 
 export const MoveRequest: MessageFns<MoveRequest> = {
@@ -3011,6 +3025,9 @@ export const MoveRequest: MessageFns<MoveRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(40).bool(message.dryRun);
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      writer.uint32(160).uint64(message.bandwidthBytesPerSecond);
     }
     return writer;
   },
@@ -3068,6 +3085,14 @@ export const MoveRequest: MessageFns<MoveRequest> = {
             message.dryRun = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3099,6 +3124,11 @@ export const MoveRequest: MessageFns<MoveRequest> = {
         : isSet(object.dry_run)
         ? globalThis.Boolean(object.dry_run)
         : false,
+      bandwidthBytesPerSecond: isSet(object.bandwidthBytesPerSecond)
+        ? globalThis.Number(object.bandwidthBytesPerSecond)
+        : isSet(object.bandwidth_bytes_per_second)
+        ? globalThis.Number(object.bandwidth_bytes_per_second)
+        : 0,
     };
   },
 
@@ -3119,6 +3149,9 @@ export const MoveRequest: MessageFns<MoveRequest> = {
     if (message.dryRun !== false) {
       obj.dryRun = message.dryRun;
     }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
+    }
     return obj;
   },
 
@@ -3132,6 +3165,7 @@ export const MoveRequest: MessageFns<MoveRequest> = {
     message.mode = object.mode ?? MigrationMode.UNSPECIFIED;
     message.blackoutBudgetMs = object.blackoutBudgetMs ?? 0;
     message.dryRun = object.dryRun ?? false;
+    message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
     return message;
   },
 };
@@ -4278,6 +4312,91 @@ export const SetSchedulableRequest: MessageFns<SetSchedulableRequest> = {
   },
 };
 
+function createBaseTrustNodeKeyRequest(): TrustNodeKeyRequest {
+  return { node: "", key: Buffer.alloc(0) };
+}
+
+export const TrustNodeKeyRequest: MessageFns<TrustNodeKeyRequest> = {
+  encode(message: TrustNodeKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(18).bytes(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TrustNodeKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTrustNodeKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TrustNodeKeyRequest {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      key: isSet(object.key) ? Buffer.from(bytesFromBase64(object.key)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: TrustNodeKeyRequest): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.key.length !== 0) {
+      obj.key = base64FromBytes(message.key);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TrustNodeKeyRequest>): TrustNodeKeyRequest {
+    return TrustNodeKeyRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TrustNodeKeyRequest>): TrustNodeKeyRequest {
+    const message = createBaseTrustNodeKeyRequest();
+    message.node = object.node ?? "";
+    message.key = object.key ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 function createBaseDrainRequest(): DrainRequest {
   return { node: "", deadlineSeconds: 0, parallel: 0, dryRun: false, force: false };
 }
@@ -5122,6 +5241,16 @@ export const GodwitService = {
     responseSerialize: (value: ListNodesResponse): Buffer => Buffer.from(ListNodesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListNodesResponse => ListNodesResponse.decode(value),
   },
+  /** Lets a node back in that shows another key than the one it joined with. */
+  trustNodeKey: {
+    path: "/godwit.v1.Godwit/TrustNodeKey" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TrustNodeKeyRequest): Buffer => Buffer.from(TrustNodeKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TrustNodeKeyRequest => TrustNodeKeyRequest.decode(value),
+    responseSerialize: (value: NodeSummary): Buffer => Buffer.from(NodeSummary.encode(value).finish()),
+    responseDeserialize: (value: Buffer): NodeSummary => NodeSummary.decode(value),
+  },
   setSchedulable: {
     path: "/godwit.v1.Godwit/SetSchedulable" as const,
     requestStream: false as const,
@@ -5184,6 +5313,8 @@ export interface GodwitServer extends UntypedServiceImplementation {
   listMigrations: handleUnaryCall<ListMigrationsRequest, ListMigrationsResponse>;
   cancelMigration: handleUnaryCall<MigrationRef, MigrationInfo>;
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
+  /** Lets a node back in that shows another key than the one it joined with. */
+  trustNodeKey: handleUnaryCall<TrustNodeKeyRequest, NodeSummary>;
   setSchedulable: handleUnaryCall<SetSchedulableRequest, NodeSummary>;
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
   drain: handleServerStreamingCall<DrainRequest, DrainStatus>;
@@ -5402,6 +5533,22 @@ export interface GodwitClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListNodesResponse) => void,
+  ): ClientUnaryCall;
+  /** Lets a node back in that shows another key than the one it joined with. */
+  trustNodeKey(
+    request: TrustNodeKeyRequest,
+    callback: (error: ServiceError | null, response: NodeSummary) => void,
+  ): ClientUnaryCall;
+  trustNodeKey(
+    request: TrustNodeKeyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: NodeSummary) => void,
+  ): ClientUnaryCall;
+  trustNodeKey(
+    request: TrustNodeKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: NodeSummary) => void,
   ): ClientUnaryCall;
   setSchedulable(
     request: SetSchedulableRequest,

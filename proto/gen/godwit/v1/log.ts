@@ -332,6 +332,7 @@ export interface Command {
     | { $case: "migrationFinished"; value: MigrationFinished }
     | { $case: "migrationCancelRequested"; value: MigrationCancelRequested }
     | { $case: "nodeRemoved"; value: NodeRemoved }
+    | { $case: "nodeKeyTrusted"; value: NodeKeyTrusted }
     | undefined;
 }
 
@@ -356,6 +357,8 @@ export interface NodeInfo {
   cgroupMode: string;
   cpuFlags: string[];
   features: string[];
+  /** X25519 public key that its image streams are secured with (32 bytes). The first one is kept: see NodeKeyTrusted. */
+  streamKey: Buffer;
 }
 
 export interface NodeJoined {
@@ -376,6 +379,12 @@ export interface NodeSchedulableSet {
 
 export interface NodeRemoved {
   node: string;
+}
+
+/** An operator has accepted that the node shows another key from now on, as it does after the loss of its data folder. */
+export interface NodeKeyTrusted {
+  node: string;
+  key: Buffer;
 }
 
 export interface DrainStarted {
@@ -449,6 +458,8 @@ export interface MigrationStarted {
   drainId: string;
   /** operator | drain | balance */
   reason: string;
+  /** 0: what the source's agent is configured with */
+  bandwidthBytesPerSecond: number;
 }
 
 export interface MigrationSwitched {
@@ -579,6 +590,7 @@ export interface Migration {
   switchedAtMs: number;
   endedAtMs: number;
   figures: MigrationFigures | undefined;
+  bandwidthBytesPerSecond: number;
 }
 
 function createBaseLogEntry(): LogEntry {
@@ -789,6 +801,9 @@ export const Command: MessageFns<Command> = {
       case "nodeRemoved":
         NodeRemoved.encode(message.command.value, writer.uint32(162).fork()).join();
         break;
+      case "nodeKeyTrusted":
+        NodeKeyTrusted.encode(message.command.value, writer.uint32(242).fork()).join();
+        break;
     }
     return writer;
   },
@@ -981,6 +996,14 @@ export const Command: MessageFns<Command> = {
             message.command = { $case: "nodeRemoved", value: NodeRemoved.decode(reader, reader.uint32()) };
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.command = { $case: "nodeKeyTrusted", value: NodeKeyTrusted.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1087,6 +1110,10 @@ export const Command: MessageFns<Command> = {
         ? { $case: "nodeRemoved", value: NodeRemoved.fromJSON(object.nodeRemoved) }
         : isSet(object.node_removed)
         ? { $case: "nodeRemoved", value: NodeRemoved.fromJSON(object.node_removed) }
+        : isSet(object.nodeKeyTrusted)
+        ? { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromJSON(object.nodeKeyTrusted) }
+        : isSet(object.node_key_trusted)
+        ? { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromJSON(object.node_key_trusted) }
         : undefined,
     };
   },
@@ -1133,6 +1160,8 @@ export const Command: MessageFns<Command> = {
       obj.migrationCancelRequested = MigrationCancelRequested.toJSON(message.command.value);
     } else if (message.command?.$case === "nodeRemoved") {
       obj.nodeRemoved = NodeRemoved.toJSON(message.command.value);
+    } else if (message.command?.$case === "nodeKeyTrusted") {
+      obj.nodeKeyTrusted = NodeKeyTrusted.toJSON(message.command.value);
     }
     return obj;
   },
@@ -1278,6 +1307,12 @@ export const Command: MessageFns<Command> = {
         }
         break;
       }
+      case "nodeKeyTrusted": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromPartial(object.command.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -1386,6 +1421,7 @@ function createBaseNodeInfo(): NodeInfo {
     cgroupMode: "",
     cpuFlags: [],
     features: [],
+    streamKey: Buffer.alloc(0),
   };
 }
 
@@ -1426,6 +1462,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     }
     for (const v of message.features) {
       writer.uint32(98).string(v!);
+    }
+    if (message.streamKey.length !== 0) {
+      writer.uint32(162).bytes(message.streamKey);
     }
     return writer;
   },
@@ -1539,6 +1578,14 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.features.push(reader.string());
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.streamKey = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1599,6 +1646,11 @@ export const NodeInfo: MessageFns<NodeInfo> = {
       features: globalThis.Array.isArray(object?.features)
         ? object.features.map((e: any) => globalThis.String(e))
         : [],
+      streamKey: isSet(object.streamKey)
+        ? Buffer.from(bytesFromBase64(object.streamKey))
+        : isSet(object.stream_key)
+        ? Buffer.from(bytesFromBase64(object.stream_key))
+        : Buffer.alloc(0),
     };
   },
 
@@ -1640,6 +1692,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.features?.length) {
       obj.features = message.features;
     }
+    if (message.streamKey.length !== 0) {
+      obj.streamKey = base64FromBytes(message.streamKey);
+    }
     return obj;
   },
 
@@ -1660,6 +1715,7 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     message.cgroupMode = object.cgroupMode ?? "";
     message.cpuFlags = object.cpuFlags?.map((e) => e) || [];
     message.features = object.features?.map((e) => e) || [];
+    message.streamKey = object.streamKey ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -1998,6 +2054,91 @@ export const NodeRemoved: MessageFns<NodeRemoved> = {
   fromPartial(object: DeepPartial<NodeRemoved>): NodeRemoved {
     const message = createBaseNodeRemoved();
     message.node = object.node ?? "";
+    return message;
+  },
+};
+
+function createBaseNodeKeyTrusted(): NodeKeyTrusted {
+  return { node: "", key: Buffer.alloc(0) };
+}
+
+export const NodeKeyTrusted: MessageFns<NodeKeyTrusted> = {
+  encode(message: NodeKeyTrusted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(18).bytes(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeKeyTrusted {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeKeyTrusted();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeKeyTrusted {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      key: isSet(object.key) ? Buffer.from(bytesFromBase64(object.key)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: NodeKeyTrusted): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.key.length !== 0) {
+      obj.key = base64FromBytes(message.key);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeKeyTrusted>): NodeKeyTrusted {
+    return NodeKeyTrusted.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeKeyTrusted>): NodeKeyTrusted {
+    const message = createBaseNodeKeyTrusted();
+    message.node = object.node ?? "";
+    message.key = object.key ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -3023,6 +3164,7 @@ function createBaseMigrationStarted(): MigrationStarted {
     blackoutBudgetMs: 0,
     drainId: "",
     reason: "",
+    bandwidthBytesPerSecond: 0,
   };
 }
 
@@ -3054,6 +3196,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     }
     if (message.reason !== "") {
       writer.uint32(74).string(message.reason);
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      writer.uint32(160).uint64(message.bandwidthBytesPerSecond);
     }
     return writer;
   },
@@ -3143,6 +3288,14 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
             message.reason = reader.string();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3178,6 +3331,11 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
         ? globalThis.String(object.drain_id)
         : "",
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      bandwidthBytesPerSecond: isSet(object.bandwidthBytesPerSecond)
+        ? globalThis.Number(object.bandwidthBytesPerSecond)
+        : isSet(object.bandwidth_bytes_per_second)
+        ? globalThis.Number(object.bandwidth_bytes_per_second)
+        : 0,
     };
   },
 
@@ -3210,6 +3368,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     if (message.reason !== "") {
       obj.reason = message.reason;
     }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
+    }
     return obj;
   },
 
@@ -3227,6 +3388,7 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     message.blackoutBudgetMs = object.blackoutBudgetMs ?? 0;
     message.drainId = object.drainId ?? "";
     message.reason = object.reason ?? "";
+    message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
     return message;
   },
 };
@@ -5095,6 +5257,7 @@ function createBaseMigration(): Migration {
     switchedAtMs: 0,
     endedAtMs: 0,
     figures: undefined,
+    bandwidthBytesPerSecond: 0,
   };
 }
 
@@ -5150,6 +5313,9 @@ export const Migration: MessageFns<Migration> = {
     }
     if (message.figures !== undefined) {
       MigrationFigures.encode(message.figures, writer.uint32(138).fork()).join();
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      writer.uint32(240).uint64(message.bandwidthBytesPerSecond);
     }
     return writer;
   },
@@ -5303,6 +5469,14 @@ export const Migration: MessageFns<Migration> = {
             message.figures = MigrationFigures.decode(reader, reader.uint32());
             continue;
           }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5366,6 +5540,11 @@ export const Migration: MessageFns<Migration> = {
         ? globalThis.Number(object.ended_at_ms)
         : 0,
       figures: isSet(object.figures) ? MigrationFigures.fromJSON(object.figures) : undefined,
+      bandwidthBytesPerSecond: isSet(object.bandwidthBytesPerSecond)
+        ? globalThis.Number(object.bandwidthBytesPerSecond)
+        : isSet(object.bandwidth_bytes_per_second)
+        ? globalThis.Number(object.bandwidth_bytes_per_second)
+        : 0,
     };
   },
 
@@ -5422,6 +5601,9 @@ export const Migration: MessageFns<Migration> = {
     if (message.figures !== undefined) {
       obj.figures = MigrationFigures.toJSON(message.figures);
     }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
+    }
     return obj;
   },
 
@@ -5449,6 +5631,7 @@ export const Migration: MessageFns<Migration> = {
     message.figures = (object.figures !== undefined && object.figures !== null)
       ? MigrationFigures.fromPartial(object.figures)
       : undefined;
+    message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
     return message;
   },
 };

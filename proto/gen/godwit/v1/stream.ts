@@ -195,16 +195,16 @@ export function recordKindToNumber(object: RecordKind): number {
 }
 
 export interface Chunk {
-  /** from 0, without gaps */
+  /** of a probe: the chunk that would be transmitted next */
   sequence: number;
-  /** xxHash64 of `payload` as sent. */
+  /** xxHash64 of the decoded payload. */
   checksum: number;
   encoding: Encoding;
   /** of the payload once decoded */
   rawLength: number;
   /** at most 1 MiB */
   payload: Buffer;
-  /** In the last chunk: xxHash64 chain is not enough against a lost middle, so SHA-256 over all decoded payloads. */
+  /** In the last chunk: SHA-256 over all checksums, 8 bytes little-endian each. */
   digest: Buffer;
   last: boolean;
 }
