@@ -2,6 +2,7 @@
 export { connectionOptions } from "./log/connection.ts";
 export { startScheduler } from "./leader/start.ts";
 export type {
+  ContainerRuntime,
   DeepReadonlyState,
   DrainProgress,
   MigrationRuntime,

@@ -4,7 +4,8 @@ import type { Logger } from "pino";
 import type { Load, MigrationReport } from "../proto/gen/godwit/v1/agent.ts";
 import type { DrainItem, Event } from "../proto/gen/godwit/v1/api.ts";
 import type { AllocationState, Container, Migration, State } from "../proto/gen/godwit/v1/log.ts";
-import type { ContainerSpec, Image, MigrationMode } from "../proto/gen/godwit/v1/spec.ts";
+import type { Blocker, ContainerSpec, Image, MigrationMode } from "../proto/gen/godwit/v1/spec.ts";
+import type { WhyView } from "./plan/movable.ts";
 
 type DeepReadonly<T> = T extends (infer U)[]
   ? readonly DeepReadonly<U>[]
@@ -53,6 +54,8 @@ export interface NodeRuntime {
 export interface ContainerRuntime {
   readonly memoryBytes: number;
   readonly cpuUsageUsec: number;
+  /** What keeps it from being moved anywhere, as its node last looked. */
+  readonly blockers: readonly Blocker[];
   /** As last reported by the node that owns it, which may be ahead of the log. */
   readonly state: AllocationState;
 }
@@ -106,6 +109,8 @@ export interface Scheduler extends AsyncDisposable {
   status(): SchedulerStatus;
   state(): DeepReadonlyState;
   runtime(): Runtime;
+  /** Undefined: there is no such container. */
+  why(containerId: string): WhyView | undefined;
   /** Yields (coalesced) after every change of state or runtime since the call, until the signal aborts. */
   changes(signal: AbortSignal): AsyncIterable<void>;
 

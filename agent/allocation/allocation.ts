@@ -14,6 +14,7 @@ import { MigrationProgress } from "../migrate/progress.ts";
 import { copyToTarget, thaw } from "../migrate/source.ts";
 import { interruption, nextStep, type Step } from "../model/next-step.ts";
 import type { ContainerRecord } from "../model/record.ts";
+import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
 import { RecordedContainer } from "./container.ts";
 import { Life } from "./life.ts";
@@ -123,10 +124,20 @@ export class Allocation {
     if (status?.kind === "running" && !this.runtime.isRunning(status.init)) this.#wakeUp();
   }
 
-  observed(): ObservedAllocation | undefined {
-    return this.#container.record === undefined
-      ? undefined
-      : observe(this.#container.record, this.runtime.cgroup, this.#step);
+  /** The first process of a container that runs and is not about to be frozen. */
+  get livingInit(): number | undefined {
+    const { status } = this.#container;
+    return status?.kind === "running" && this.#step.kind !== "copy" ? status.init.pid : undefined;
+  }
+
+  observed(
+    findingsOf: (id: string, initPid: number) => Findings | undefined,
+  ): ObservedAllocation | undefined {
+    const { record } = this.#container;
+    if (record === undefined) return undefined;
+    const { status } = record;
+    const findings = status.kind === "running" ? findingsOf(this.id, status.init.pid) : undefined;
+    return observe(record, this.runtime.cgroup, this.#step, findings);
   }
 
   migrationReport(): MigrationReport | undefined {

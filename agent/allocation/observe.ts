@@ -2,10 +2,16 @@ import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerCgroup } from "../container/cgroup.ts";
 import type { Step } from "../model/next-step.ts";
+import type { Findings } from "../obstacles/inspect.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
 
 /** What the leader is told of a container. */
-export function observe(record: ContainerRecord, cgroup: ContainerCgroup, step: Step): ObservedAllocation {
+export function observe(
+  record: ContainerRecord,
+  cgroup: ContainerCgroup,
+  step: Step,
+  findings: Findings | undefined,
+): ObservedAllocation {
   const { status } = record;
   return {
     containerId: record.containerId,
@@ -17,6 +23,8 @@ export function observe(record: ContainerRecord, cgroup: ContainerCgroup, step: 
     memoryBytes: cgroup.memoryBytes(),
     cpuUsageUsec: cgroup.cpuUsageUsec(),
     restartGeneration: record.restartGeneration,
+    blockers: [...(findings?.blockers ?? [])],
+    needs: [...(findings?.needs ?? [])],
   };
 }
 

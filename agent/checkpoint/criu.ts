@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { CgroupMode, NetworkLock, Options, RequestType } from "../../proto/gen/criu/rpc.ts";
-import { mustRun } from "../native/command.ts";
+import { mustRun, runCommand } from "../native/command.ts";
 import { CriuSession } from "./criu-session.ts";
 
 /** Deleted files that are still open travel inside the image up to this size. */
@@ -57,6 +57,20 @@ export interface RestoreInputs {
 export async function criuVersion(criuPath: string): Promise<string> {
   const { stdout } = await mustRun(criuPath, ["--version"]);
   return /Version: (\S+)/.exec(stdout)?.[1] ?? "unknown";
+}
+
+const MAX_FAULT = 200;
+
+/** Why CRIU and this kernel do not go together, in CRIU's own words; empty: they do. */
+export async function checkpointFault(criuPath: string): Promise<string> {
+  const { code, stdout, stderr } = await runCommand(criuPath, ["check"]);
+  if (code === 0) return "";
+  const lines = `${stderr}\n${stdout}`.split("\n");
+  const line = lines.find((text) => /Error|fail/i.test(text)) ?? lines.find((text) => text.trim() !== "");
+  return (line ?? `criu check ends with code ${code}`)
+    .replace(/^\([^)]*\)\s*/, "")
+    .trim()
+    .slice(0, MAX_FAULT);
 }
 
 /**

@@ -27,4 +27,18 @@ describe("environmentOf", () => {
     expect(environment).toContain("GODEBUG=");
     expect(environment.filter((entry) => entry.startsWith("PATH="))).toHaveLength(1);
   });
+
+  test.each([
+    [{}, ["GODEBUG=multipathtcp=0", "UV_USE_IO_URING=0"]],
+    [{ env: { GODEBUG: "gctrace=1" } }, ["GODEBUG=gctrace=1,multipathtcp=0"]],
+    [{ env: { GODEBUG: "multipathtcp=1" } }, ["GODEBUG=multipathtcp=1"]],
+    [{ env: { UV_USE_IO_URING: "1" } }, ["UV_USE_IO_URING=1"]],
+  ])("%j is started with %j", (spec, expected) => {
+    expect(environmentOf(ContainerSpec.fromPartial(spec), image)).toEqual(expect.arrayContaining(expected));
+  });
+
+  test("without cures nothing is added", () => {
+    const environment = environmentOf(ContainerSpec.fromPartial({ noCures: true }), image);
+    expect(environment.filter((entry) => /^(GODEBUG|UV_USE_IO_URING)=/.test(entry))).toEqual([]);
+  });
 });

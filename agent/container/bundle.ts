@@ -1,5 +1,5 @@
 import type { ContainerSpec, ImageConfig } from "../../proto/gen/godwit/v1/spec.ts";
-import { DEFAULT_CAPABILITIES, SECCOMP_PROFILE } from "./confinement.ts";
+import { DEFAULT_CAPABILITIES, seccompProfile } from "./confinement.ts";
 
 /** What an OCI bundle's config.json is made from. Pure: paths and ids are the caller's. */
 export interface BundleInputs {
@@ -20,6 +20,17 @@ export function commandOf(spec: ContainerSpec, image: ImageConfig): string[] {
   return [...image.entrypoint, ...image.cmd];
 }
 
+/** What the user or the image has set stays as it is. */
+function applyCures(environment: Map<string, string>): void {
+  // Go: multipath TCP sockets cannot be checkpointed; plain TCP is what peers fall back to anyway. One of several settings.
+  const debug = environment.get("GODEBUG");
+  if (debug === undefined) environment.set("GODEBUG", "multipathtcp=0");
+  else if (debug !== "" && !/(^|,)multipathtcp=/.test(debug))
+    environment.set("GODEBUG", `${debug},multipathtcp=0`);
+  // libuv (Node): io_uring is refused by the seccomp profile as well; this spares it the attempt.
+  if (!environment.has("UV_USE_IO_URING")) environment.set("UV_USE_IO_URING", "0");
+}
+
 /** Environment as K=V, the spec's over the image's. */
 export function environmentOf(spec: ContainerSpec, image: ImageConfig): string[] {
   const merged = new Map<string, string>();
@@ -28,9 +39,8 @@ export function environmentOf(spec: ContainerSpec, image: ImageConfig): string[]
     if (at > 0) merged.set(entry.slice(0, at), entry.slice(at + 1));
   }
   merged.set("HOSTNAME", spec.name);
-  // Go's multipath TCP sockets cannot be checkpointed by CRIU; plain TCP is what peers fall back to anyway.
-  if (!merged.has("GODEBUG")) merged.set("GODEBUG", "multipathtcp=0");
   for (const [key, value] of Object.entries(spec.env)) merged.set(key, value);
+  if (!spec.noCures) applyCures(merged);
   return [...merged].map(([key, value]) => `${key}=${value}`);
 }
 
@@ -108,7 +118,7 @@ export function ociConfig(inputs: BundleInputs): object {
         { type: "mount" },
         { type: "network", path: inputs.netnsPath },
       ],
-      seccomp: SECCOMP_PROFILE,
+      seccomp: seccompProfile({ ioUring: spec.noCures }),
       maskedPaths: MASKED_PATHS,
       readonlyPaths: READONLY_PATHS,
     },
@@ -129,7 +139,7 @@ export const MASKED_PATHS = [
   "/proc/timer_stats",
   "/proc/sched_debug",
 ];
-const READONLY_PATHS = [
+export const READONLY_PATHS = [
   "/proc/acpi",
   "/proc/scsi",
   "/proc/bus",

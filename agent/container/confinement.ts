@@ -28,10 +28,11 @@ const FORBIDDEN = [
   "_sysctl", "umount", "umount2", "unshare", "uselib", "userfaultfd", "ustat", "vm86", "vm86old",
 ]; // prettier-ignore
 /**
- * Answered with ENOSYS, "this kernel has no such call", so that programs take their older path: CRIU cannot
- * checkpoint io_uring rings, and clone3's flags cannot be looked at by a filter.
+ * Answered with ENOSYS, "this kernel has no such call", so that programs take their older path: clone3's flags cannot be
+ * looked at by a filter, and CRIU cannot checkpoint io_uring rings.
  */
-const ABSENT = ["io_uring_setup", "io_uring_enter", "io_uring_register", "clone3"];
+const ABSENT = ["clone3"];
+const IO_URING = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
 const EPERM = 1;
 const ENOSYS = 38;
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (linux/sched.h). */
@@ -39,12 +40,13 @@ const CLONE_NAMESPACE_FLAGS = [
   0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 ];
 
-export const SECCOMP_PROFILE = {
+/** `ioUring`: programs may use it, and then cannot be moved. */
+export const seccompProfile = ({ ioUring }: { readonly ioUring: boolean }): object => ({
   defaultAction: "SCMP_ACT_ALLOW",
   architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
   syscalls: [
     { names: FORBIDDEN, action: "SCMP_ACT_ERRNO", errnoRet: EPERM },
-    { names: ABSENT, action: "SCMP_ACT_ERRNO", errnoRet: ENOSYS },
+    { names: ioUring ? ABSENT : [...ABSENT, ...IO_URING], action: "SCMP_ACT_ERRNO", errnoRet: ENOSYS },
     ...CLONE_NAMESPACE_FLAGS.map((flag) => ({
       names: ["clone"],
       action: "SCMP_ACT_ERRNO",
@@ -52,4 +54,4 @@ export const SECCOMP_PROFILE = {
       args: [{ index: 0, value: flag, valueTwo: flag, op: "SCMP_CMP_MASKED_EQ" }],
     })),
   ],
-};
+});

@@ -7,10 +7,8 @@ import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
-import { arrivingConnections } from "../checkpoint/arriving.ts";
 import { keepTimersGoing } from "../checkpoint/files-image.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
-import { findObstacle } from "../checkpoint/obstacles.ts";
 import { pageServerHeader } from "../checkpoint/page-server.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
@@ -27,13 +25,14 @@ import { type CopiedRound, isTimeToFreeze } from "../model/stop-rule.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
-import type { NetworkPlug } from "../network/plug.ts";
+import { inspect } from "../obstacles/inspect.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { RecordWriter } from "./record-writer.ts";
+import { freezeAtRest } from "./stand-still.ts";
 import { streamEnds } from "./stream-ends.ts";
 
 /** Exec sessions get this long to end by themselves before the freeze. */
@@ -89,10 +88,11 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     closeSync(criuPageSocket);
   }
   undo.use(session);
-  const obstacle = await findObstacle(runtime.cgroup.processes());
+  // What it has opened since it was looked at last is found here, before anything is copied.
+  const [obstacle] = (await inspect(init.pid, runtime.cgroup.processes())).blockers;
   if (obstacle !== undefined) {
-    sender.abort(obstacle);
-    throw new GodwitError("refused", obstacle);
+    sender.abort(obstacle.reason);
+    throw new GodwitError("refused", obstacle.reason);
   }
   const memory = new MemoryRounds(sender);
   const plug = await runtime.plug(record);
@@ -127,7 +127,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   });
   const frozenAt = performance.now();
   inputs.setStatus(frozen("no"));
-  await freezeWithNothingArriving(runtime, init.pid, plug, signal);
+  await freezeAtRest(runtime, init.pid, plug, signal);
   if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
   progress.enter(MigrationPhase.FROZEN);
   const standingAt = performance.now();
@@ -208,30 +208,6 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   }
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
-}
-
-const ACCEPT_TRIES = 10;
-const ACCEPT_PATIENCE_MS = 20;
-
-/**
- * CRIU cannot dump a connection that nobody has accepted yet: where new ones keep coming they are held off, and the
- * processes get the time to accept what is there. Those who are held off try again, and reach the target.
- */
-async function freezeWithNothingArriving(
-  runtime: ContainerRuntime,
-  initPid: number,
-  plug: NetworkPlug,
-  signal: AbortSignal,
-): Promise<void> {
-  if (arrivingConnections(initPid).busy) plug.unplug();
-  for (let tries = 1; ; tries += 1) {
-    await runtime.cgroup.freeze(signal);
-    // The last try's is CRIU's to refuse.
-    if (tries === ACCEPT_TRIES || arrivingConnections(initPid).waiting === 0) return;
-    plug.unplug();
-    runtime.cgroup.thaw();
-    await delay(ACCEPT_PATIENCE_MS, undefined, { signal });
-  }
 }
 
 /** Lets a container that was frozen for a migration go on here. */

@@ -259,8 +259,7 @@ async function takeIn(
           log.finish(description.logOffset);
           break;
         case RecordKind.END:
-          // Trees of processes that fork while they are being filled are not trusted to the daemon yet.
-          lazy = pages.contentBytes >= LAZY_FROM_BYTES && pages.tasks === 1;
+          lazy = pages.contentBytes >= LAZY_FROM_BYTES;
           await pages.finish(lazy);
           break;
         case RecordKind.UNSPECIFIED:

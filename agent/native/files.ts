@@ -11,6 +11,7 @@ const llistxattr = libc.func("int64_t llistxattr(const void *path, void *list, s
 const lgetxattr = libc.func(
   "int64_t lgetxattr(const void *path, const void *name, void *value, size_t size)",
 );
+const getxattr = libc.func("int64_t getxattr(const char *path, const char *name, void *value, size_t size)");
 const lsetxattr = libc.func(
   "int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)",
 );
@@ -149,4 +150,10 @@ export function syncFileSystem(descriptor: number): Promise<void> {
       else resolve();
     });
   });
+}
+
+/** The kernel's name of a socket's protocol, such as TCP or MPTCPv6, by its entry in /proc/PID/fd; undefined: it is closed. */
+export function socketProtocol(path: string): string | undefined {
+  const length = Number(getxattr(path, "system.sockprotoname", xattrScratch, XATTR_MAX_BYTES));
+  return length > 0 ? xattrScratch.toString("latin1", 0, length - 1) : undefined;
 }

@@ -106,6 +106,8 @@ export interface ProcessStat {
   /** One letter as in ps: R, S, D, T, t, Z, X, I. */
   readonly state: string;
   readonly parentPid: number;
+  /** The pid of the leader of its Unix session. */
+  readonly session: number;
   /** Clock ticks from boot to the process's start: with the pid, it names one process for good. */
   readonly startTicks: number;
   /** Of a zombie: how it ended, as `ChildExit` tells it. Of a process that is alive: no meaning. */
@@ -127,6 +129,7 @@ export function processStat(pid: number): ProcessStat | undefined {
   return {
     state: fields[0] ?? "?",
     parentPid: Number(fields[1]),
+    session: Number(fields[3]),
     startTicks: Number(fields[19]),
     exit: { code: signal === 0 ? status >> 8 : 128 + signal, signal },
   };

@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { arch, cpus, freemem, loadavg, release, totalmem } from "node:os";
 
 import type { Load } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import { checkpointFault } from "../checkpoint/criu.ts";
 import type { Host } from "../host.ts";
 import { VERSION } from "../version.ts";
 
@@ -21,9 +22,15 @@ export async function describeNode(host: Host): Promise<NodeInfo> {
     arch: arch(),
     cgroupMode: host.cgroups.mode,
     cpuFlags: cpuFlags(),
-    features: [],
     streamKey: Buffer.from(host.identity.publicKey),
+    features: kernelFeatures(),
+    checkpointFault: await checkpointFault(host.criuPath),
   });
+}
+
+/** What of this kernel programs may come to rely on, and that other kernels may lack. */
+function kernelFeatures(): string[] {
+  return existsSync("/proc/net/if_inet6") ? ["ipv6"] : [];
 }
 
 /** Flags of the first CPU; a restored program may have chosen its code by them. */

@@ -2,10 +2,16 @@ import type { Logger } from "pino";
 
 import { desiredSubject } from "../../proto/contract/subjects.ts";
 import { isId } from "../../proto/contract/ids.ts";
-import { Desired, type DesiredAllocation, type MigrationReport } from "../../proto/gen/godwit/v1/agent.ts";
+import {
+  Desired,
+  type DesiredAllocation,
+  type MigrationReport,
+  type ObservedAllocation,
+} from "../../proto/gen/godwit/v1/agent.ts";
 import { Allocation } from "../allocation/allocation.ts";
 import { listContainers } from "../container/record-store.ts";
 import type { Host } from "../host.ts";
+import { Inspector } from "../obstacles/inspector.ts";
 
 /** How often it is looked whether the containers that should run still do, beside the shim's word. */
 const CHECK_MS = 1_000;
@@ -22,11 +28,22 @@ export class Node implements AsyncDisposable {
   #revision = 0;
   readonly #abort = new AbortController();
   readonly #tasks: Promise<void>[] = [];
+  readonly #inspector: Inspector;
 
   constructor(host: Host, changed: () => void) {
     this.#host = host;
     this.#logger = host.logger;
     this.#changed = changed;
+    this.#inspector = new Inspector({
+      containers: () =>
+        [...this.#allocations.values()].map((allocation) => ({
+          id: allocation.id,
+          initPid: allocation.livingInit,
+          pids: () => allocation.runtime.cgroup.processes(),
+        })),
+      changed,
+      logger: host.logger,
+    });
   }
 
   /** Takes over what an earlier agent left, and begins to follow orders. */
@@ -51,6 +68,7 @@ export class Node implements AsyncDisposable {
       })(),
       this.#followShims(),
     );
+    this.#inspector.start();
     const timer = setInterval(() => {
       for (const allocation of this.#allocations.values()) allocation.check();
     }, CHECK_MS);
@@ -125,6 +143,13 @@ export class Node implements AsyncDisposable {
     return this.#allocations.values();
   }
 
+  observations(): ObservedAllocation[] {
+    const findings = (id: string, initPid: number) => this.#inspector.findings(id, initPid);
+    return [...this.#allocations.values()]
+      .map((allocation) => allocation.observed(findings))
+      .filter((one) => one !== undefined);
+  }
+
   migrationReports(): MigrationReport[] {
     const reports: MigrationReport[] = [];
     for (const allocation of this.#allocations.values()) {
@@ -148,6 +173,7 @@ export class Node implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#abort.abort();
+    await this.#inspector[Symbol.asyncDispose]();
     await Promise.all([...this.#allocations.values()].map((allocation) => allocation.close()));
   }
 }

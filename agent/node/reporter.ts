@@ -69,9 +69,7 @@ export class Reporter implements AsyncDisposable {
     const report = Report.fromPartial({
       info: this.#info,
       incarnation: this.#incarnation,
-      allocations: [...node.containers]
-        .map((container) => container.observed())
-        .filter((one) => one !== undefined),
+      allocations: node.observations(),
       migrations: node.migrationReports(),
       desiredRevision: node.revision,
       load: measureLoad(this.#cpuMillisUsed(node)),

@@ -1,5 +1,6 @@
 import type { DrainItem } from "../../proto/gen/godwit/v1/api.ts";
 import { viewDrain, type DrainView } from "../plan/drain.ts";
+import type { Seen } from "../plan/movable.ts";
 import type { DrainProgress } from "../public.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 
@@ -22,8 +23,8 @@ const remainingOf = (view: DrainView): DrainItem[] => [
 ];
 
 /** What a drain would do if it began now. */
-export const plannedDrain = (cluster: Cluster, node: string): DrainProgress => {
-  const view = viewDrain(cluster, node);
+export const plannedDrain = (cluster: Cluster, seen: Seen, node: string): DrainProgress => {
+  const view = viewDrain(cluster, seen, node);
   return {
     node,
     state: "planned",
@@ -36,11 +37,16 @@ export const plannedDrain = (cluster: Cluster, node: string): DrainProgress => {
 };
 
 /** Of the node's running or last drain. */
-export const drainProgressOf = (cluster: Cluster, node: string, nowMs: number): DrainProgress | undefined => {
+export const drainProgressOf = (
+  cluster: Cluster,
+  seen: Seen,
+  node: string,
+  nowMs: number,
+): DrainProgress | undefined => {
   const drain = cluster.state.nodes[node]?.drain;
   if (drain === undefined) return undefined;
   const { outcome } = drain;
-  const view = viewDrain(cluster, node, drain);
+  const view = viewDrain(cluster, seen, node, drain);
   return {
     node,
     state:

@@ -13,11 +13,11 @@ import { ContainerSpec, type Image, type MigrationMode } from "../../proto/gen/g
 import { formatBytes, formatCpus } from "../model/quantity.ts";
 import { checkImage, checkSpec } from "../model/spec-check.ts";
 import { command } from "../plan/command.ts";
-import { choosePlacement } from "../plan/placement.ts";
+import { chooseTarget, stayCheck, targetRefusals, type Seen } from "../plan/movable.ts";
 import type { DrainOptions, MoveRequest } from "../public.ts";
 import { NODE_PIDS } from "../state/capacity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
-import { leaveCheck, resolveMode, targetCheck } from "../state/move-check.ts";
+import { resolveMode } from "../state/move-check.ts";
 import type { Outcome } from "../state/rejection.ts";
 import { newId } from "./leader.ts";
 
@@ -32,8 +32,15 @@ export class Operations {
   readonly #cluster: Cluster;
   readonly #proposeCommand: (command: Command) => Promise<Outcome>;
   readonly #nowMs: () => number;
+  readonly #seen: () => Seen;
 
-  constructor(cluster: Cluster, propose: (command: Command) => Promise<Outcome>, nowMs: () => number) {
+  constructor(
+    cluster: Cluster,
+    propose: (command: Command) => Promise<Outcome>,
+    nowMs: () => number,
+    seen: () => Seen,
+  ) {
+    this.#seen = seen;
     this.#cluster = cluster;
     this.#proposeCommand = propose;
     this.#nowMs = nowMs;
@@ -131,7 +138,8 @@ export class Operations {
 
   planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode } {
     const container = this.#container(request.containerId);
-    allow(leaveCheck(this.#cluster, container, false));
+    const seen = this.#seen();
+    allow(stayCheck(this.#cluster, seen, container, false));
     const from = container.allocation?.node ?? "";
     const mode = resolveMode(request.mode);
     if (mode === undefined)
@@ -140,10 +148,10 @@ export class Operations {
         "this migration mode is not supported yet: use auto, precopy or checkpoint",
       );
     if (request.to !== undefined) {
-      allow(targetCheck(this.#cluster, container, request.to));
+      allow(targetRefusals(this.#cluster, seen, container, request.to)[0]);
       return { from, to: request.to, mode };
     }
-    const placement = choosePlacement(this.#cluster, container, { except: from });
+    const placement = chooseTarget(this.#cluster, seen, container);
     if (placement.node === undefined)
       throw new GodwitError("exhausted", `${nameOf(container)} cannot be moved: ${placement.failure}`);
     return { from, to: placement.node, mode };

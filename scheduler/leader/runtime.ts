@@ -26,6 +26,7 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
         memoryBytes: observed.memoryBytes,
         cpuUsageUsec: observed.cpuUsageUsec,
         state: observed.state,
+        blockers: observed.blockers,
       };
     },
     migration: (id) => {

@@ -22,6 +22,7 @@ import type {
   SchedulerStatus,
 } from "../public.ts";
 import type { Cluster } from "../state/cluster.ts";
+import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { Changes } from "./changes.ts";
 import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
 import { Leader } from "./leader.ts";
@@ -72,7 +73,12 @@ export class RunningScheduler implements Scheduler {
       onCommand: (command) => this.#happenings.push(happeningsOf(replica.cluster, command)),
       onApplied: (applied) => this.#onApplied(applied),
     });
-    this.#operations = new Operations(replica.cluster, (command) => this.#committer.propose(command), nowMs);
+    this.#operations = new Operations(
+      replica.cluster,
+      (command) => this.#committer.propose(command),
+      nowMs,
+      () => this.#seen,
+    );
     this.#cleanup.use(log.onForeignAppend(() => this.#committer.catchUp()));
     const timer = setInterval(() => this.#committer.catchUp(), LOOK_AT_LOG_MS);
     this.#cleanup.defer(() => clearInterval(timer));
@@ -103,6 +109,10 @@ export class RunningScheduler implements Scheduler {
 
   get #cluster(): Cluster {
     return this.#options.opened.replica.cluster;
+  }
+
+  get #seen(): Seen {
+    return this.#leader?.reports ?? UNSEEN;
   }
 
   #onApplied({ entry, outcomes, sequence }: Applied): void {
@@ -177,6 +187,10 @@ export class RunningScheduler implements Scheduler {
   state(): DeepReadonlyState {
     return this.#cluster.state;
   }
+  why(containerId: string): WhyView | undefined {
+    const container = this.#cluster.state.containers[containerId];
+    return container === undefined ? undefined : whyOf(this.#cluster, this.#seen, container);
+  }
   runtime(): Runtime {
     return runtimeOf(this.#cluster, this.#leader?.reports, this.#options.nowMs());
   }
@@ -224,10 +238,10 @@ export class RunningScheduler implements Scheduler {
   planDrain(node: string): DrainProgress {
     if (this.#cluster.state.nodes[node] === undefined)
       throw new GodwitError("not-found", `there is no node ${node}: "godwit node ls" lists them`);
-    return plannedDrain(this.#cluster, node);
+    return plannedDrain(this.#cluster, this.#seen, node);
   }
   drainProgress(node: string): DrainProgress | undefined {
-    return drainProgressOf(this.#cluster, node, this.#options.nowMs());
+    return drainProgressOf(this.#cluster, this.#seen, node, this.#options.nowMs());
   }
 
   events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event> {

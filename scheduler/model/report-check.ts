@@ -10,8 +10,17 @@ const MAX_FEATURES = 256;
 const MAX_INCARNATION = 64;
 /** Of an X25519 public key. */
 export const STREAM_KEY_BYTES = 32;
+const MAX_BLOCKERS = 32;
 
-const textFields = ["kernel", "criuVersion", "runcVersion", "godwitVersion", "arch", "cgroupMode"] as const;
+const textFields = [
+  "kernel",
+  "criuVersion",
+  "runcVersion",
+  "godwitVersion",
+  "arch",
+  "cgroupMode",
+  "checkpointFault",
+] as const;
 
 /** What is wrong with a node's description of itself, or undefined. It becomes a part of the log, so it is bounded. */
 export const nodeInfoFault = (info: NodeInfo): string | undefined => {
@@ -37,5 +46,13 @@ export const reportFault = (report: Report): string | undefined => {
   if (report.info === undefined) return "the report does not say which node it is of";
   if (report.incarnation === "" || report.incarnation.length > MAX_INCARNATION)
     return "the report carries no usable incarnation";
+  for (const { blockers, needs } of report.allocations) {
+    if (blockers.length > MAX_BLOCKERS || needs.length > MAX_BLOCKERS)
+      return "an allocation of the report has too many blockers";
+    for (const { kind, reason } of blockers)
+      if (kind.length > MAX_TEXT || reason.length > 4 * MAX_TEXT)
+        return "a blocker of the report is too long";
+    if (needs.some((need) => need.length > MAX_TEXT)) return "a need of the report is too long";
+  }
   return nodeInfoFault(report.info);
 };

@@ -13,9 +13,9 @@ import {
 import { MigrationMode, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { someOf } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
-import { leaveCheck } from "../state/move-check.ts";
 import { command } from "./command.ts";
-import { choosePlacement, PlannedUse } from "./placement.ts";
+import { chooseTarget, stayCheck, type Seen } from "./movable.ts";
+import { PlannedUse } from "./placement.ts";
 
 /** After this many aborted moves in one drain a container is left alone. */
 const MOVE_ATTEMPTS = 3;
@@ -102,7 +102,7 @@ const idleness = (container: Container): Idle | undefined => {
 };
 
 /** How things stand for a drain of the node; `drain` absent: as if one began now. */
-export const viewDrain = (cluster: Cluster, node: string, drain?: Drain): DrainView => {
+export const viewDrain = (cluster: Cluster, seen: Seen, node: string, drain?: Drain): DrainView => {
   const { state, index } = cluster;
   const view: DrainView = { moved: [], failed: [], moving: [], departures: [], waiting: [], staying: [] };
   const { moved, aborted } = attemptsOf(cluster, drain?.id ?? "");
@@ -149,7 +149,7 @@ export const viewDrain = (cluster: Cluster, node: string, drain?: Drain): DrainV
       view.waiting.push(item(name, { reason: "its node is lost" }));
       continue;
     }
-    const refused = leaveCheck(cluster, container, drain?.force === true);
+    const refused = stayCheck(cluster, seen, container, drain?.force === true);
     if (refused !== undefined) {
       view.failed.push(item(name, { reason: refused.message }));
       continue;
@@ -164,7 +164,7 @@ export const viewDrain = (cluster: Cluster, node: string, drain?: Drain): DrainV
       continue;
     }
     const avoid = new Set(attempts.map((attempt) => attempt.to));
-    const placement = choosePlacement(cluster, container, { planned, except: node, avoid });
+    const placement = chooseTarget(cluster, seen, container, { planned, avoid });
     if (placement.node === undefined) {
       view.failed.push(item(name, { reason: placement.failure }));
       continue;
@@ -189,11 +189,11 @@ const ending = (view: DrainView, drain: Drain, nowMs: number): string | undefine
 };
 
 /** The next step of every running drain. */
-export const planDrains = (cluster: Cluster, newId: () => string, nowMs: number): Command[] =>
+export const planDrains = (cluster: Cluster, seen: Seen, newId: () => string, nowMs: number): Command[] =>
   [...cluster.index.draining].flatMap((node) => {
     const drain = cluster.state.nodes[node]?.drain;
     if (drain === undefined) return [];
-    const view = viewDrain(cluster, node, drain);
+    const view = viewDrain(cluster, seen, node, drain);
     const outcome = ending(view, drain, nowMs);
     if (outcome !== undefined) return command("drainEnded", { node, drainId: drain.id, outcome });
     return view.departures

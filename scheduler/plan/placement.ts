@@ -1,5 +1,5 @@
 /** Where a container goes: filters that can explain themselves, then a score. */
-import { NodeState, type Container, type Node } from "../../proto/gen/godwit/v1/log.ts";
+import { NodeState, type Container, type Node, type NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
 import { formatBytes, formatCpus } from "../model/quantity.ts";
 import { NODE_PIDS, shortageOf, useOf, type Shortage } from "../state/capacity.ts";
 import { limitsOf, type Cluster, type NodeUse } from "../state/cluster.ts";
@@ -40,11 +40,19 @@ export class PlannedUse {
 
 type Obstacle =
   | { readonly kind: "lost" | "cordoned" | "drained" }
+  | { readonly kind: "unsuited"; readonly why: string }
   | { readonly kind: Shortage["of"]; readonly shortage: Shortage };
 
-const obstacleOf = (node: Node, use: NodeUse, container: Container): Obstacle | undefined => {
+const obstacleOf = (
+  node: Node,
+  use: NodeUse,
+  container: Container,
+  unsuited: PlacementOptions["unsuited"],
+): Obstacle | undefined => {
   if (node.state === NodeState.LOST) return { kind: "lost" };
   if (!node.schedulable) return { kind: node.drain?.outcome === "" ? "drained" : "cordoned" };
+  const why = node.info === undefined ? undefined : unsuited?.(node.info);
+  if (why !== undefined) return { kind: "unsuited", why };
   const shortage = shortageOf(node, use, limitsOf(container));
   return shortage === undefined ? undefined : { kind: shortage.of, shortage };
 };
@@ -66,6 +74,8 @@ const amount = (shortage: Shortage, value: number): string => {
 const describe = (obstacles: readonly (readonly [string, Obstacle])[], total: number): string => {
   const count = `${obstacles.length} of ${total}`;
   const first = obstacles[0]?.[1];
+  if (first?.kind === "unsuited")
+    return obstacles.map(([, one]) => (one.kind === "unsuited" ? one.why : "")).join("; ");
   if (first === undefined || !("shortage" in first)) {
     const words = { lost: "lost", cordoned: "cordoned", drained: "being drained" } as const;
     return `${count} ${words[first?.kind ?? "lost"]}`;
@@ -93,6 +103,8 @@ export interface PlacementOptions {
   readonly avoid?: ReadonlySet<string>;
   /** The only node that may be taken. */
   readonly only?: string;
+  /** Why a node is not one for it, besides room and the node's own state. */
+  readonly unsuited?: (info: NodeInfo) => string | undefined;
 }
 
 /** The least loaded node that fits (by the share of it that is promised, then containers, then name), or why none does. */
@@ -116,7 +128,7 @@ export const choosePlacement = (
   let best: { readonly name: string; readonly rank: readonly number[] } | undefined;
   for (const [name, node] of candidates) {
     const use = planned.of(name);
-    const obstacle = obstacleOf(node, use, container);
+    const obstacle = obstacleOf(node, use, container, options.unsuited);
     if (obstacle !== undefined) {
       const same = obstacles.get(obstacle.kind);
       if (same === undefined) obstacles.set(obstacle.kind, [[name, obstacle]]);

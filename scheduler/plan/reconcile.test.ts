@@ -7,6 +7,7 @@ import { FakeVolatile } from "../testing/fake-volatile.ts";
 import { memoryLimit } from "../testing/sample.ts";
 import { command } from "./command.ts";
 import { viewDrain } from "./drain.ts";
+import { UNSEEN } from "./movable.ts";
 import { reconcile } from "./reconcile.ts";
 
 const setup = (
@@ -304,7 +305,7 @@ describe("drain", () => {
     const { drive } = setup("n1", "n2");
     drive.run(1, "web", "n1");
     happen(drive);
-    const view = viewDrain(drive.cluster, "n1");
+    const view = viewDrain(drive.cluster, UNSEEN, "n1");
     const all = [...view.failed, ...view.waiting, ...view.staying, ...view.departures];
     expect(all).toHaveLength(1);
     expect(view[where]).toHaveLength(1);
@@ -320,11 +321,11 @@ describe("drain", () => {
     drive.observe(2, AllocationState.EXITED, 0);
     drive.run(3, "cold", "n1", { migration: MigrationPolicy.COLD });
     drive.run(4, "never", "n1", { migration: MigrationPolicy.NEVER });
-    const view = viewDrain(drive.cluster, "n1");
+    const view = viewDrain(drive.cluster, UNSEEN, "n1");
     expect(view.staying.map((item) => item.container)).toEqual(["fine", "once"]);
     expect(view.failed.map((item) => item.container)).toEqual(["cold", "never"]);
     drain(drive, { force: true, parallel: 5 });
-    const forced = viewDrain(drive.cluster, "n1", drive.cluster.state.nodes["n1"]?.drain);
+    const forced = viewDrain(drive.cluster, UNSEEN, "n1", drive.cluster.state.nodes["n1"]?.drain);
     expect(forced.departures.map(({ container }) => container.spec?.name)).toEqual(["cold", "never"]);
   });
 });

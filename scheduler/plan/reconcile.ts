@@ -56,5 +56,5 @@ export const reconcile = (cluster: Cluster, volatile: Volatile, options: Reconci
   ...planObserved(cluster, volatile),
   ...planRemovals(cluster, volatile),
   ...planPlacements(cluster),
-  ...planDrains(cluster, options.newId, options.nowMs),
+  ...planDrains(cluster, volatile, options.newId, options.nowMs),
 ];

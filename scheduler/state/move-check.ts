@@ -10,7 +10,8 @@ import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.t
 import { formatBytes, formatCpus } from "../model/quantity.ts";
 import { shortageOf, useOf, type Shortage } from "./capacity.ts";
 import { limitsOf, nameOf, type Cluster } from "./cluster.ts";
-import { reject, type Outcome } from "./rejection.ts";
+import { hostDifferences } from "./host-match.ts";
+import { reject, type Outcome, type Rejection } from "./rejection.ts";
 
 export const describeShortage = (shortage: Shortage): string => {
   const free = Math.max(0, shortage.free);
@@ -83,15 +84,25 @@ export const nodeCheck = (name: string, node: Node): Outcome => {
   return undefined;
 };
 
-export const targetCheck = (cluster: Cluster, container: Container, to: string): Outcome => {
+/** Everything that keeps the node from taking the container. */
+export const targetReasons = (cluster: Cluster, container: Container, to: string): Rejection[] => {
   const node = cluster.state.nodes[to];
-  if (node === undefined) return reject("not-found", `there is no node ${to}`);
-  if (container.allocation?.node === to) return reject("refused", `${nameOf(container)} is already on ${to}`);
-  const refused = nodeCheck(to, node);
-  if (refused !== undefined) return refused;
+  if (node === undefined) return [reject("not-found", `there is no node ${to}`)];
+  if (container.allocation?.node === to)
+    return [reject("refused", `${nameOf(container)} is already on ${to}`)];
+  const from = cluster.state.nodes[container.allocation?.node ?? ""];
   const shortage = shortageOf(node, useOf(cluster, to), limitsOf(container));
-  return shortage === undefined ? undefined : reject("exhausted", `node ${to} ${describeShortage(shortage)}`);
+  return [
+    nodeCheck(to, node),
+    ...(from?.info === undefined || node.info === undefined
+      ? []
+      : hostDifferences(from.info, node.info).map((why) => reject("refused", why))),
+    shortage === undefined ? undefined : reject("exhausted", `node ${to} ${describeShortage(shortage)}`),
+  ].filter((one) => one !== undefined);
 };
+
+export const targetCheck = (cluster: Cluster, container: Container, to: string): Outcome =>
+  targetReasons(cluster, container, to)[0];
 
 const RESOLVED: Partial<Record<MigrationMode, MigrationMode>> = {
   [MigrationMode.UNSPECIFIED]: MigrationMode.PRECOPY,

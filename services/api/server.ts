@@ -124,6 +124,7 @@ function handlers(
     removeImage: calls.unary((request) => images.remove(request)),
     run: calls.unary((request) => containers.run(request)),
     listContainers: calls.unary((request) => containers.list(request)),
+    why: calls.unary((request) => containers.why(request)),
     inspectContainer: calls.unary((request) => containers.inspect(request)),
     watchContainer: calls.serverStream((request, signal) => containers.watch(request, signal)),
     setDesired: calls.unary((request) => containers.setDesired(request)),

@@ -84,5 +84,5 @@ const BORDERLESS = {
 
 // Messages come from containers and agents: what would move a terminal's cursor is made visible instead.
 // oxlint-disable-next-line no-control-regex
-const oneLine = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
+export const oneLine = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
 const trimmed = (text: string): string => text.replace(/[ \t]+$/gm, "").concat("\n");

@@ -30,6 +30,7 @@ interface RunFlags extends Common {
   readonly user: string;
   readonly stopGrace: number;
   readonly detach: boolean;
+  readonly cures: boolean;
 }
 
 const variable = (text: string, before: Assignments): Assignments => addAssignment(text, before, "variable");
@@ -61,6 +62,10 @@ export function addContainerVerbs(program: Command): void {
     )
     .option("-w, --workdir <path>", "instead of the image's own", "")
     .option("-u, --user <user[:group]>", "instead of the image's own", "")
+    .option(
+      "--no-cures",
+      "do not set the variables that keep programs from what cannot be moved: GODEBUG=multipathtcp=0 (Go), UV_USE_IO_URING=0 (Node)",
+    )
     .option("--stop-grace <duration>", "from SIGTERM to SIGKILL at a stop, such as 30s", parseDurationMs, 0)
     .addOption(detachOption())
     .addOption(outputOption())
@@ -89,6 +94,16 @@ export function addContainerVerbs(program: Command): void {
     .action(async (name: string, _: unknown, self: Command) => {
       const { inspect } = await import("./verb/inspect.ts");
       await inspect(name, self.optsWithGlobals<Common>());
+    });
+  program
+    .command("why")
+    .description("why a container is where it is, and where it can be moved or why not")
+    .argument("<name>")
+    .addOption(outputOption())
+    .addOption(apiOption())
+    .action(async (name: string, _: unknown, self: Command) => {
+      const { why } = await import("./verb/why.ts");
+      await why(name, self.optsWithGlobals<Common>());
     });
   program
     .command("exec")
@@ -206,6 +221,7 @@ function specOf(name: string, image: string, command: readonly string[], flags: 
     blackoutBudgetMs: flags.blackoutBudget,
     labels: { ...flags.label },
     node: flags.node,
+    noCures: !flags.cures,
     stopGraceSeconds: Math.ceil(flags.stopGrace / 1000),
   });
 }

@@ -4,16 +4,19 @@ import type {
   ContainerRef,
   ListContainersRequest,
   ListContainersResponse,
+  MigrationInfo,
   RemoveContainerRequest,
   RemoveContainerResponse,
   RunRequest,
   SetDesiredRequest,
+  WhyReport,
 } from "../../../proto/gen/godwit/v1/api.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
 import type { Scheduler } from "../../../scheduler/mod.ts";
 import { findContainer, findNode } from "../find.ts";
 import { follow } from "../follow.ts";
 import { containerInfo } from "../view/container.ts";
+import { migrationInfo, type MigrationRecord } from "../view/migration.ts";
 
 export class ContainerService {
   readonly #scheduler: Scheduler;
@@ -41,6 +44,23 @@ export class ContainerService {
 
   async inspect(request: ContainerRef): Promise<ContainerInfo> {
     return this.#info(findContainer(this.#scheduler.state(), request.nameOrId).id);
+  }
+
+  async why(request: ContainerRef): Promise<WhyReport> {
+    const { id } = findContainer(this.#scheduler.state(), request.nameOrId);
+    const view = this.#scheduler.why(id);
+    if (view === undefined) throw new GodwitError("not-found", `the container ${id} was removed meanwhile`);
+    const runtime = this.#scheduler.runtime();
+    const move = (record: MigrationRecord | undefined): MigrationInfo | undefined =>
+      record === undefined ? undefined : migrationInfo(record, runtime.migration(record.id));
+    return {
+      container: this.#info(id),
+      history: view.history.map((step) => ({ ...step })),
+      nodes: view.nodes.map(({ node, canMove, reasons }) => ({ node, canMove, reasons: [...reasons] })),
+      staysBecause: [...view.staysBecause],
+      lastMove: move(view.lastMove),
+      lastFailure: move(view.lastFailure),
+    };
   }
 
   /** Ends when the container is no more. */
@@ -75,7 +95,7 @@ export class ContainerService {
     const state = this.#scheduler.state();
     const container = Object.hasOwn(state.containers, id) ? state.containers[id] : undefined;
     if (container === undefined) return undefined;
-    return containerInfo(state, container, this.#scheduler.runtime().container(id)?.memoryBytes ?? 0);
+    return containerInfo(state, container, this.#scheduler.runtime().container(id));
   }
 
   #info(id: string): ContainerInfo {

@@ -2,7 +2,7 @@
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { AllocationState, DesiredState, NodeState } from "../../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
-import type { DeepReadonlyState } from "../../../scheduler/mod.ts";
+import type { ContainerRuntime, DeepReadonlyState } from "../../../scheduler/mod.ts";
 
 export type ContainerRecord = DeepReadonlyState["containers"][string];
 
@@ -48,7 +48,7 @@ export function containerState(container: ContainerRecord, nodeLost: boolean): C
 export function containerInfo(
   state: DeepReadonlyState,
   container: ContainerRecord,
-  memoryBytes: number,
+  runtime?: Pick<ContainerRuntime, "memoryBytes" | "blockers">,
 ): ContainerInfo {
   const allocation = container.allocation;
   const nodeLost = allocation !== undefined && state.nodes[allocation.node]?.state === NodeState.LOST;
@@ -69,7 +69,8 @@ export function containerInfo(
         : message,
     createdAtMs: container.createdAtMs,
     migrationId: container.migrationId,
-    memoryBytes,
+    memoryBytes: runtime?.memoryBytes ?? 0,
+    blockers: [...(runtime?.blockers ?? [])],
     desired: container.desired === DesiredState.STOPPED ? "stopped" : "running",
   };
 }

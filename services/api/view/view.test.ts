@@ -60,7 +60,7 @@ describe("a container's state", () => {
       placementFailure: "no room",
     });
     const state = State.fromPartial({ containers: { c: container } });
-    const info = containerInfo(state, container, 7);
+    const info = containerInfo(state, container, { memoryBytes: 7, blockers: [] });
     expect(info).toMatchObject({
       id: "c",
       state: "pending",

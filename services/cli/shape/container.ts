@@ -1,5 +1,6 @@
 /** Containers as JSON and as tables. Pure. */
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
+import { MigrationPolicy } from "../../../proto/gen/godwit/v1/spec.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatCpus, formatDuration } from "../quantity.ts";
 import { policyWord, restartWord, textOrNull, timeOrNull } from "./words.ts";
@@ -27,7 +28,16 @@ export function containerRow(info: ContainerInfo): Record<string, unknown> {
     labels: info.spec?.labels ?? {},
     message: textOrNull(info.message),
     createdAt: timeOrNull(info.createdAtMs),
+    blockers: info.blockers,
   };
+}
+
+/** Whether it can be moved, or what is in the way, in as few words as fit a column. */
+function movesWord(info: ContainerInfo): string {
+  if (info.state !== "running") return "-";
+  if (info.spec?.migration === MigrationPolicy.NEVER || info.spec?.migration === MigrationPolicy.COLD)
+    return policyWord(info.spec.migration);
+  return info.blockers.length === 0 ? "yes" : info.blockers.map(({ kind }) => kind).join(",");
 }
 
 /** Everything about one container. */
@@ -62,6 +72,7 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
             blackoutBudgetMs: spec.blackoutBudgetMs,
             labels: spec.labels,
             node: textOrNull(spec.node),
+            cures: !spec.noCures,
             stopGraceSeconds: spec.stopGraceSeconds,
           },
   };
@@ -82,6 +93,7 @@ export function containerColumns(nowMs: number): Column<ContainerInfo>[] {
       right: true,
     },
     { title: "AGE", cell: (info) => formatAge(nowMs - info.createdAtMs), right: true },
+    { title: "MOVES", cell: movesWord },
     { title: "EPOCH", cell: (info) => String(info.epoch), right: true, wide: true },
     { title: "LABELS", cell: (info) => dash(labelText(info.spec?.labels ?? {})), wide: true },
     { title: "MESSAGE", cell: (info) => info.message, wide: true },

@@ -18,6 +18,7 @@ import {
   NodeInfo,
 } from "./log.ts";
 import {
+  Blocker,
   ContainerSpec,
   Image,
   MigrationFigures,
@@ -290,6 +291,10 @@ export interface ObservedAllocation {
   memoryBytes: number;
   cpuUsageUsec: number;
   restartGeneration: number;
+  /** What keeps it from being moved anywhere, as last looked. */
+  blockers: Blocker[];
+  /** What a host has to have to take it beside what every host has; see NodeInfo.features. */
+  needs: string[];
 }
 
 export interface ReportReply {
@@ -750,6 +755,8 @@ function createBaseObservedAllocation(): ObservedAllocation {
     memoryBytes: 0,
     cpuUsageUsec: 0,
     restartGeneration: 0,
+    blockers: [],
+    needs: [],
   };
 }
 
@@ -781,6 +788,12 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     }
     if (message.restartGeneration !== 0) {
       writer.uint32(72).uint32(message.restartGeneration);
+    }
+    for (const v of message.blockers) {
+      Blocker.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.needs) {
+      writer.uint32(90).string(v!);
     }
     return writer;
   },
@@ -870,6 +883,22 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
             message.restartGeneration = reader.uint32();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.blockers.push(Blocker.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.needs.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -913,6 +942,12 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
         : isSet(object.restart_generation)
         ? globalThis.Number(object.restart_generation)
         : 0,
+      blockers: globalThis.Array.isArray(object?.blockers)
+        ? object.blockers.map((e: any) => Blocker.fromJSON(e))
+        : [],
+      needs: globalThis.Array.isArray(object?.needs)
+        ? object.needs.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -945,6 +980,12 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     if (message.restartGeneration !== 0) {
       obj.restartGeneration = Math.round(message.restartGeneration);
     }
+    if (message.blockers?.length) {
+      obj.blockers = message.blockers.map((e) => Blocker.toJSON(e));
+    }
+    if (message.needs?.length) {
+      obj.needs = message.needs;
+    }
     return obj;
   },
 
@@ -962,6 +1003,8 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     message.memoryBytes = object.memoryBytes ?? 0;
     message.cpuUsageUsec = object.cpuUsageUsec ?? 0;
     message.restartGeneration = object.restartGeneration ?? 0;
+    message.blockers = object.blockers?.map((e) => Blocker.fromPartial(e)) || [];
+    message.needs = object.needs?.map((e) => e) || [];
     return message;
   },
 };

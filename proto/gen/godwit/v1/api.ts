@@ -25,6 +25,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import {
+  Blocker,
   ContainerSpec,
   ImageConfig,
   MigrationFigures,
@@ -118,6 +119,39 @@ export interface ContainerInfo {
   memoryBytes: number;
   /** running|stopped */
   desired: string;
+  /** What keeps it from being moved anywhere; empty: nothing that is known. */
+  blockers: Blocker[];
+}
+
+export interface WhyReport {
+  container:
+    | ContainerInfo
+    | undefined;
+  /** Oldest first: how it came to be where it is. */
+  history: WhyStep[];
+  /** Every other node. */
+  nodes: WhyNode[];
+  /** absent: none */
+  lastMove:
+    | MigrationInfo
+    | undefined;
+  /** absent: none since the last move */
+  lastFailure:
+    | MigrationInfo
+    | undefined;
+  /** Why it cannot leave its node, whatever the target; empty: it can. */
+  staysBecause: string[];
+}
+
+export interface WhyStep {
+  atMs: number;
+  text: string;
+}
+
+export interface WhyNode {
+  node: string;
+  canMove: boolean;
+  reasons: string[];
 }
 
 export interface ListContainersRequest {
@@ -1447,6 +1481,7 @@ function createBaseContainerInfo(): ContainerInfo {
     migrationId: "",
     memoryBytes: 0,
     desired: "",
+    blockers: [],
   };
 }
 
@@ -1490,6 +1525,9 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     }
     if (message.desired !== "") {
       writer.uint32(106).string(message.desired);
+    }
+    for (const v of message.blockers) {
+      Blocker.encode(v!, writer.uint32(114).fork()).join();
     }
     return writer;
   },
@@ -1611,6 +1649,14 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
             message.desired = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.blockers.push(Blocker.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1654,6 +1700,9 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
         ? globalThis.Number(object.memory_bytes)
         : 0,
       desired: isSet(object.desired) ? globalThis.String(object.desired) : "",
+      blockers: globalThis.Array.isArray(object?.blockers)
+        ? object.blockers.map((e: any) => Blocker.fromJSON(e))
+        : [],
     };
   },
 
@@ -1698,6 +1747,9 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     if (message.desired !== "") {
       obj.desired = message.desired;
     }
+    if (message.blockers?.length) {
+      obj.blockers = message.blockers.map((e) => Blocker.toJSON(e));
+    }
     return obj;
   },
 
@@ -1721,6 +1773,375 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     message.migrationId = object.migrationId ?? "";
     message.memoryBytes = object.memoryBytes ?? 0;
     message.desired = object.desired ?? "";
+    message.blockers = object.blockers?.map((e) => Blocker.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseWhyReport(): WhyReport {
+  return {
+    container: undefined,
+    history: [],
+    nodes: [],
+    lastMove: undefined,
+    lastFailure: undefined,
+    staysBecause: [],
+  };
+}
+
+export const WhyReport: MessageFns<WhyReport> = {
+  encode(message: WhyReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.container !== undefined) {
+      ContainerInfo.encode(message.container, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.history) {
+      WhyStep.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.nodes) {
+      WhyNode.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.lastMove !== undefined) {
+      MigrationInfo.encode(message.lastMove, writer.uint32(34).fork()).join();
+    }
+    if (message.lastFailure !== undefined) {
+      MigrationInfo.encode(message.lastFailure, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.staysBecause) {
+      writer.uint32(50).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WhyReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWhyReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.container = ContainerInfo.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.history.push(WhyStep.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.nodes.push(WhyNode.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.lastMove = MigrationInfo.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.lastFailure = MigrationInfo.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.staysBecause.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WhyReport {
+    return {
+      container: isSet(object.container) ? ContainerInfo.fromJSON(object.container) : undefined,
+      history: globalThis.Array.isArray(object?.history) ? object.history.map((e: any) => WhyStep.fromJSON(e)) : [],
+      nodes: globalThis.Array.isArray(object?.nodes) ? object.nodes.map((e: any) => WhyNode.fromJSON(e)) : [],
+      lastMove: isSet(object.lastMove)
+        ? MigrationInfo.fromJSON(object.lastMove)
+        : isSet(object.last_move)
+        ? MigrationInfo.fromJSON(object.last_move)
+        : undefined,
+      lastFailure: isSet(object.lastFailure)
+        ? MigrationInfo.fromJSON(object.lastFailure)
+        : isSet(object.last_failure)
+        ? MigrationInfo.fromJSON(object.last_failure)
+        : undefined,
+      staysBecause: globalThis.Array.isArray(object?.staysBecause)
+        ? object.staysBecause.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.stays_because)
+        ? object.stays_because.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: WhyReport): unknown {
+    const obj: any = {};
+    if (message.container !== undefined) {
+      obj.container = ContainerInfo.toJSON(message.container);
+    }
+    if (message.history?.length) {
+      obj.history = message.history.map((e) => WhyStep.toJSON(e));
+    }
+    if (message.nodes?.length) {
+      obj.nodes = message.nodes.map((e) => WhyNode.toJSON(e));
+    }
+    if (message.lastMove !== undefined) {
+      obj.lastMove = MigrationInfo.toJSON(message.lastMove);
+    }
+    if (message.lastFailure !== undefined) {
+      obj.lastFailure = MigrationInfo.toJSON(message.lastFailure);
+    }
+    if (message.staysBecause?.length) {
+      obj.staysBecause = message.staysBecause;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WhyReport>): WhyReport {
+    return WhyReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WhyReport>): WhyReport {
+    const message = createBaseWhyReport();
+    message.container = (object.container !== undefined && object.container !== null)
+      ? ContainerInfo.fromPartial(object.container)
+      : undefined;
+    message.history = object.history?.map((e) => WhyStep.fromPartial(e)) || [];
+    message.nodes = object.nodes?.map((e) => WhyNode.fromPartial(e)) || [];
+    message.lastMove = (object.lastMove !== undefined && object.lastMove !== null)
+      ? MigrationInfo.fromPartial(object.lastMove)
+      : undefined;
+    message.lastFailure = (object.lastFailure !== undefined && object.lastFailure !== null)
+      ? MigrationInfo.fromPartial(object.lastFailure)
+      : undefined;
+    message.staysBecause = object.staysBecause?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseWhyStep(): WhyStep {
+  return { atMs: 0, text: "" };
+}
+
+export const WhyStep: MessageFns<WhyStep> = {
+  encode(message: WhyStep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.atMs !== 0) {
+      writer.uint32(8).int64(message.atMs);
+    }
+    if (message.text !== "") {
+      writer.uint32(18).string(message.text);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WhyStep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWhyStep();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.text = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WhyStep {
+    return {
+      atMs: isSet(object.atMs)
+        ? globalThis.Number(object.atMs)
+        : isSet(object.at_ms)
+        ? globalThis.Number(object.at_ms)
+        : 0,
+      text: isSet(object.text) ? globalThis.String(object.text) : "",
+    };
+  },
+
+  toJSON(message: WhyStep): unknown {
+    const obj: any = {};
+    if (message.atMs !== 0) {
+      obj.atMs = Math.round(message.atMs);
+    }
+    if (message.text !== "") {
+      obj.text = message.text;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WhyStep>): WhyStep {
+    return WhyStep.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WhyStep>): WhyStep {
+    const message = createBaseWhyStep();
+    message.atMs = object.atMs ?? 0;
+    message.text = object.text ?? "";
+    return message;
+  },
+};
+
+function createBaseWhyNode(): WhyNode {
+  return { node: "", canMove: false, reasons: [] };
+}
+
+export const WhyNode: MessageFns<WhyNode> = {
+  encode(message: WhyNode, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.canMove !== false) {
+      writer.uint32(16).bool(message.canMove);
+    }
+    for (const v of message.reasons) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WhyNode {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWhyNode();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.canMove = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reasons.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WhyNode {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      canMove: isSet(object.canMove)
+        ? globalThis.Boolean(object.canMove)
+        : isSet(object.can_move)
+        ? globalThis.Boolean(object.can_move)
+        : false,
+      reasons: globalThis.Array.isArray(object?.reasons) ? object.reasons.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: WhyNode): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.canMove !== false) {
+      obj.canMove = message.canMove;
+    }
+    if (message.reasons?.length) {
+      obj.reasons = message.reasons;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WhyNode>): WhyNode {
+    return WhyNode.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WhyNode>): WhyNode {
+    const message = createBaseWhyNode();
+    message.node = object.node ?? "";
+    message.canMove = object.canMove ?? false;
+    message.reasons = object.reasons?.map((e) => e) || [];
     return message;
   },
 };
@@ -5155,6 +5576,16 @@ export const GodwitService = {
     responseSerialize: (value: ContainerInfo): Buffer => Buffer.from(ContainerInfo.encode(value).finish()),
     responseDeserialize: (value: Buffer): ContainerInfo => ContainerInfo.decode(value),
   },
+  /** Why it is where it is, and where it can be moved. */
+  why: {
+    path: "/godwit.v1.Godwit/Why" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ContainerRef): Buffer => Buffer.from(ContainerRef.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ContainerRef => ContainerRef.decode(value),
+    responseSerialize: (value: WhyReport): Buffer => Buffer.from(WhyReport.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WhyReport => WhyReport.decode(value),
+  },
   setDesired: {
     path: "/godwit.v1.Godwit/SetDesired" as const,
     requestStream: false as const,
@@ -5303,6 +5734,8 @@ export interface GodwitServer extends UntypedServiceImplementation {
   inspectContainer: handleUnaryCall<ContainerRef, ContainerInfo>;
   /** A message at each change of the container. */
   watchContainer: handleServerStreamingCall<ContainerRef, ContainerInfo>;
+  /** Why it is where it is, and where it can be moved. */
+  why: handleUnaryCall<ContainerRef, WhyReport>;
   setDesired: handleUnaryCall<SetDesiredRequest, ContainerInfo>;
   removeContainer: handleUnaryCall<RemoveContainerRequest, RemoveContainerResponse>;
   exec: handleBidiStreamingCall<ExecRequest, ExecResponse>;
@@ -5435,6 +5868,19 @@ export interface GodwitClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ContainerInfo>;
+  /** Why it is where it is, and where it can be moved. */
+  why(request: ContainerRef, callback: (error: ServiceError | null, response: WhyReport) => void): ClientUnaryCall;
+  why(
+    request: ContainerRef,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: WhyReport) => void,
+  ): ClientUnaryCall;
+  why(
+    request: ContainerRef,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: WhyReport) => void,
+  ): ClientUnaryCall;
   setDesired(
     request: SetDesiredRequest,
     callback: (error: ServiceError | null, response: ContainerInfo) => void,

@@ -356,9 +356,12 @@ export interface NodeInfo {
   /** v1 | hybrid | v2 */
   cgroupMode: string;
   cpuFlags: string[];
+  /** What its kernel has that programs may use, such as ipv6; a container that uses one needs it on its next host too. */
   features: string[];
   /** X25519 public key that its image streams are secured with (32 bytes). The first one is kept: see NodeKeyTrusted. */
   streamKey: Buffer;
+  /** Why containers cannot be checkpointed or restored here at all; empty: they can. */
+  checkpointFault: string;
 }
 
 export interface NodeJoined {
@@ -1422,6 +1425,7 @@ function createBaseNodeInfo(): NodeInfo {
     cpuFlags: [],
     features: [],
     streamKey: Buffer.alloc(0),
+    checkpointFault: "",
   };
 }
 
@@ -1465,6 +1469,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     }
     if (message.streamKey.length !== 0) {
       writer.uint32(162).bytes(message.streamKey);
+    }
+    if (message.checkpointFault !== "") {
+      writer.uint32(106).string(message.checkpointFault);
     }
     return writer;
   },
@@ -1586,6 +1593,14 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.streamKey = Buffer.from(reader.bytes());
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.checkpointFault = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1651,6 +1666,11 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         : isSet(object.stream_key)
         ? Buffer.from(bytesFromBase64(object.stream_key))
         : Buffer.alloc(0),
+      checkpointFault: isSet(object.checkpointFault)
+        ? globalThis.String(object.checkpointFault)
+        : isSet(object.checkpoint_fault)
+        ? globalThis.String(object.checkpoint_fault)
+        : "",
     };
   },
 
@@ -1695,6 +1715,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.streamKey.length !== 0) {
       obj.streamKey = base64FromBytes(message.streamKey);
     }
+    if (message.checkpointFault !== "") {
+      obj.checkpointFault = message.checkpointFault;
+    }
     return obj;
   },
 
@@ -1716,6 +1739,7 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     message.cpuFlags = object.cpuFlags?.map((e) => e) || [];
     message.features = object.features?.map((e) => e) || [];
     message.streamKey = object.streamKey ?? Buffer.alloc(0);
+    message.checkpointFault = object.checkpointFault ?? "";
     return message;
   },
 };

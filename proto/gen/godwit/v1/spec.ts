@@ -256,6 +256,8 @@ export interface ContainerSpec {
   node: string;
   /** Seconds from SIGTERM to SIGKILL at a stop; 0 means 10. */
   stopGraceSeconds: number;
+  /** Leaves out what is set in the environment so that programs avoid what cannot be moved. */
+  noCures: boolean;
 }
 
 export interface ContainerSpec_EnvEntry {
@@ -266,6 +268,16 @@ export interface ContainerSpec_EnvEntry {
 export interface ContainerSpec_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** Why a container cannot be moved as it is now, found by looking at it. */
+export interface Blocker {
+  /** A word that scripts may rely on, such as io-uring. */
+  kind: string;
+  /** What it is and what to do about it. */
+  reason: string;
+  /** May pass by itself within seconds. */
+  passing: boolean;
 }
 
 /** The process defaults of an image (the part of an OCI image config that Godwit uses). */
@@ -460,6 +472,7 @@ function createBaseContainerSpec(): ContainerSpec {
     labels: {},
     node: "",
     stopGraceSeconds: 0,
+    noCures: false,
   };
 }
 
@@ -506,6 +519,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.stopGraceSeconds !== 0) {
       writer.uint32(112).uint32(message.stopGraceSeconds);
+    }
+    if (message.noCures !== false) {
+      writer.uint32(120).bool(message.noCures);
     }
     return writer;
   },
@@ -641,6 +657,14 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.stopGraceSeconds = reader.uint32();
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.noCures = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -711,6 +735,11 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
         : isSet(object.stop_grace_seconds)
         ? globalThis.Number(object.stop_grace_seconds)
         : 0,
+      noCures: isSet(object.noCures)
+        ? globalThis.Boolean(object.noCures)
+        : isSet(object.no_cures)
+        ? globalThis.Boolean(object.no_cures)
+        : false,
     };
   },
 
@@ -770,6 +799,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     if (message.stopGraceSeconds !== 0) {
       obj.stopGraceSeconds = Math.round(message.stopGraceSeconds);
     }
+    if (message.noCures !== false) {
+      obj.noCures = message.noCures;
+    }
     return obj;
   },
 
@@ -810,6 +842,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     );
     message.node = object.node ?? "";
     message.stopGraceSeconds = object.stopGraceSeconds ?? 0;
+    message.noCures = object.noCures ?? false;
     return message;
   },
 };
@@ -980,6 +1013,107 @@ export const ContainerSpec_LabelsEntry: MessageFns<ContainerSpec_LabelsEntry> = 
     const message = createBaseContainerSpec_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseBlocker(): Blocker {
+  return { kind: "", reason: "", passing: false };
+}
+
+export const Blocker: MessageFns<Blocker> = {
+  encode(message: Blocker, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.passing !== false) {
+      writer.uint32(24).bool(message.passing);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Blocker {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBlocker();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.passing = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Blocker {
+    return {
+      kind: isSet(object.kind) ? globalThis.String(object.kind) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      passing: isSet(object.passing) ? globalThis.Boolean(object.passing) : false,
+    };
+  },
+
+  toJSON(message: Blocker): unknown {
+    const obj: any = {};
+    if (message.kind !== "") {
+      obj.kind = message.kind;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.passing !== false) {
+      obj.passing = message.passing;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Blocker>): Blocker {
+    return Blocker.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Blocker>): Blocker {
+    const message = createBaseBlocker();
+    message.kind = object.kind ?? "";
+    message.reason = object.reason ?? "";
+    message.passing = object.passing ?? false;
     return message;
   },
 };

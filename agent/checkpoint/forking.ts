@@ -1,0 +1,60 @@
+import { readdirSync, readFileSync } from "node:fs";
+
+/** vfork, and clone with CLONE_VFORK, as x86_64 numbers them. */
+const VFORK = "58";
+const CLONE = "56";
+const CLONE_VFORK = 0x4000;
+
+/**
+ * What the container is in the middle of that CRIU cannot take along, and that passes by itself in a moment:
+ *
+ * - a thread that waits for the child which it has made with vfork to begin its own program: CRIU waits for the
+ *   thread to answer, and while the child stands frozen it never will;
+ * - a process that has ended with an exit code of 128 or more and was not waited for yet: CRIU restores such a one
+ *   with the lower seven bits only (restore_one_zombie).
+ *
+ * Looks through the container's own /proc, for cgroups do not list processes that have ended. For frozen containers.
+ */
+export function findUnsettled(initPid: number): "vfork" | "exit-code" | undefined {
+  const proc = `/proc/${initPid}/root/proc`;
+  const parents = new Set<string>();
+  let unsettled: "exit-code" | undefined;
+  for (const pid of list(proc)) {
+    if (!/^\d+$/.test(pid)) continue;
+    const stat = read(`${proc}/${pid}/stat`);
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    parents.add(fields[1] ?? "0");
+    if (fields[0] === "Z" && Number(fields[49]) >> 8 >= 128) unsettled = "exit-code";
+  }
+  // A process without a child has not just made one.
+  for (const pid of parents) {
+    if (pid !== "0" && waitsForVfork(`${proc}/${pid}/task`)) return "vfork";
+  }
+  return unsettled;
+}
+
+function waitsForVfork(tasks: string): boolean {
+  return list(tasks).some((thread) => {
+    const [call = "", flags = "0x0"] = read(`${tasks}/${thread}/syscall`).split(" ");
+    if (call !== VFORK && !(call === CLONE && (Number(flags) & CLONE_VFORK) !== 0)) return false;
+    // One that has come back from the call and was frozen on its way out still shows the number.
+    const place = read(`${tasks}/${thread}/wchan`);
+    return place === "0" || place === "" || /fork|clone/.test(place);
+  });
+}
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // it has ended
+  }
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "latin1").trim();
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,247 @@
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { setImmediate as breathe } from "node:timers/promises";
+
+import type { Blocker } from "../../proto/gen/godwit/v1/spec.ts";
+import { MASKED_PATHS, READONLY_PATHS } from "../container/bundle.ts";
+import { socketProtocol } from "../native/files.ts";
+import { processStat } from "../native/process.ts";
+import { waitingConnections } from "./backlog.ts";
+import {
+  anonymousBlocker,
+  blocker,
+  deviceBlocker,
+  mappingBlocker,
+  mountBlocker,
+  parseMounts,
+  protocolBlocker,
+} from "./unsupported.ts";
+
+/** What one look at a container has found. */
+export interface Findings {
+  readonly blockers: readonly Blocker[];
+  /** Features that its next host has to have, see NodeInfo. */
+  readonly needs: readonly string[];
+  /** Listening TCP sockets whose queue of finished connections was not empty. */
+  readonly backlog: ReadonlySet<string>;
+  /** Not everything was looked at: the container has more than a look is worth. */
+  readonly partial: boolean;
+}
+
+/** Each of a kind once is enough to say why; and a look must not cost more than it is worth. */
+const MAX_BLOCKERS = 8;
+const MAX_PROCESSES = 1_000;
+const MAX_DESCRIPTORS = 20_000;
+/** Reading a process's mappings holds its memory lock for a moment. */
+const MAX_MAPS = 64;
+/** Other work of the agent gets its turn after as long. */
+const TURN_MS = 4;
+
+const NAMESPACES = ["user", "mnt", "pid", "net", "ipc", "uts", "time"] as const;
+const MASKED = new Set([...MASKED_PATHS, ...READONLY_PATHS]);
+
+/**
+ * Looks at a running container's processes from outside for what keeps it from being moved. What is opened afterwards
+ * is not seen. `before` is what the last look found: some things are obstacles only when they last.
+ */
+export async function inspect(
+  initPid: number,
+  pids: readonly number[],
+  before?: Pick<Findings, "backlog">,
+): Promise<Findings> {
+  const look = new Look(initPid, pids);
+  const members = own(initPid, pids);
+  let turnMs = performance.now();
+  for (const pid of members.slice(0, MAX_PROCESSES)) {
+    if (look.isFull) break;
+    look.process(pid);
+    if (performance.now() - turnMs < TURN_MS) continue;
+    await breathe();
+    turnMs = performance.now();
+  }
+  look.mounts();
+  const backlog = waitingConnections(initPid);
+  if ([...backlog].some((socket) => before?.backlog.has(socket) === true)) {
+    look.add(
+      blocker(
+        "not-accepted",
+        "connections wait at a listening socket and no process accepts them",
+        "see why the program does not",
+        true,
+      ),
+    );
+  }
+  return {
+    blockers: look.found,
+    needs: usesIpv6(initPid) ? ["ipv6"] : [],
+    backlog,
+    partial: look.isFull || members.length > MAX_PROCESSES,
+  };
+}
+
+/** Without those of exec sessions, which are closed before a move: their sessions' leaders have parents outside. */
+function own(initPid: number, pids: readonly number[]): number[] {
+  const inside = new Set(pids);
+  const stats = new Map(pids.map((pid) => [pid, processStat(pid)]));
+  return pids.filter((pid) => {
+    const session = stats.get(pid)?.session;
+    if (session === undefined) return false; // it has ended
+    if (session === initPid || !inside.has(session)) return true;
+    return inside.has(stats.get(session)?.parentPid ?? 0);
+  });
+}
+
+/** A socket that listens on all addresses listens for IPv6 too wherever there is IPv6, and for IPv4 else. */
+function usesIpv6(initPid: number): boolean {
+  return ["tcp6", "udp6"].some((table) =>
+    read(`/proc/${initPid}/net/${table}`)
+      .split("\n")
+      .slice(1)
+      .some((line) => line !== ""),
+  );
+}
+
+class Look {
+  readonly found: Blocker[] = [];
+  readonly #initPid: number;
+  readonly #namespaces: readonly string[];
+  readonly #devices: ReadonlySet<number>;
+  readonly #inside: ReadonlySet<number>;
+  #descriptors = 0;
+  #maps = 0;
+
+  constructor(initPid: number, pids: readonly number[]) {
+    this.#initPid = initPid;
+    this.#inside = new Set(pids);
+    this.#namespaces = NAMESPACES.map((name) => link(`/proc/${initPid}/ns/${name}`));
+    const places = ["/", "/dev", "/dev/pts"];
+    this.#devices = new Set(
+      places.map((place) => statSync(`/proc/${initPid}/root${place}`, { throwIfNoEntry: false })?.dev ?? -1),
+    );
+  }
+
+  get isFull(): boolean {
+    return this.found.length >= MAX_BLOCKERS || this.#descriptors >= MAX_DESCRIPTORS;
+  }
+
+  /** One of a kind. */
+  add(one: Blocker | undefined): void {
+    if (one !== undefined && !this.found.some(({ kind }) => kind === one.kind)) this.found.push(one);
+  }
+
+  mounts(): void {
+    for (const mount of parseMounts(read(`/proc/${this.#initPid}/mountinfo`)))
+      this.add(mountBlocker(mount, MASKED));
+  }
+
+  process(pid: number): void {
+    const status = read(`/proc/${pid}/status`);
+    if (status === "") return;
+    const name = /^Name:\t(.*)$/m.exec(status)?.[1] ?? "?";
+    const inner = /^NSpid:.*?(\d+)$/m.exec(status)?.[1] ?? String(pid);
+    const who = `process ${inner} (${name})`;
+    this.#state(who, status);
+    NAMESPACES.forEach((namespace, index) => {
+      const its = link(`/proc/${pid}/ns/${namespace}`);
+      if (its === "" || its === this.#namespaces[index]) return;
+      const what = `${who} has a ${namespace} namespace of its own within the container`;
+      this.add(blocker("namespace", what, "CRIU cannot restore one inside another"));
+    });
+    if (this.#maps < MAX_MAPS) {
+      this.#maps += 1;
+      for (const path of mappedPaths(pid)) this.add(mappingBlocker(who, path));
+    }
+    for (const descriptor of list(`/proc/${pid}/fd`)) {
+      this.#descriptors += 1;
+      if (this.isFull) return;
+      this.#descriptor(pid, who, descriptor);
+    }
+  }
+
+  #state(who: string, status: string): void {
+    if (/^State:\s*T/m.test(status))
+      this.add(blocker("stopped", `${who} is stopped (SIGSTOP)`, "let it go on with SIGCONT first", true));
+    const tracer = Number(/^TracerPid:\s*(\d+)$/m.exec(status)?.[1] ?? 0);
+    if (tracer === 0) return;
+    const by = this.#inside.has(tracer)
+      ? "another process of the container"
+      : `process ${tracer} of the host`;
+    this.add(blocker("traced", `${who} is being debugged by ${by}`, "end the debugger first", true));
+  }
+
+  #descriptor(pid: number, who: string, descriptor: string): void {
+    const path = `/proc/${pid}/fd/${descriptor}`;
+    const target = link(path);
+    if (target.startsWith("socket:")) {
+      const protocol = socketProtocol(path);
+      if (protocol !== undefined) this.add(protocolBlocker(who, protocol));
+    } else if (target.startsWith("anon_inode:")) {
+      this.add(anonymousBlocker(who, target) ?? watched(pid, who, descriptor, target));
+    } else if (target.startsWith("/dev/")) {
+      const file = statSync(path, { throwIfNoEntry: false });
+      if (file === undefined || !(file.isCharacterDevice() || file.isBlockDevice())) return;
+      const device = { path: target, major: major(file.rdev), minor: minor(file.rdev) };
+      this.add(
+        deviceBlocker(who, { ...device, isBlock: file.isBlockDevice(), own: this.#devices.has(file.dev) }),
+      );
+    } else if (target.startsWith("/secretmem")) this.add(mappingBlocker(who, target));
+    else if (target.startsWith("/dmabuf")) this.add(anonymousBlocker(who, "anon_inode:[dmabuf]"));
+  }
+}
+
+/** Those of the kinds that CRIU can checkpoint which it can not. */
+function watched(pid: number, who: string, descriptor: string, target: string): Blocker | undefined {
+  const kind = /^anon_inode:\[?(inotify|fanotify|eventfd)\]?$/.exec(target)?.[1];
+  if (kind === undefined) return undefined;
+  const info = read(`/proc/${pid}/fdinfo/${descriptor}`);
+  if (kind === "eventfd") {
+    if (!/^eventfd-semaphore:\s*1$/m.test(info)) return undefined;
+    const what = `${who} holds an eventfd semaphore (EFD_SEMAPHORE)`;
+    return blocker("eventfd-semaphore", what, "CRIU would restore it as a plain counter");
+  }
+  if (!new RegExp(`^${kind} (wd|ino|mnt_id|sdev):`, "m").test(info)) return undefined;
+  const what = `${who} watches files with ${kind}`;
+  return blocker(
+    kind,
+    what,
+    "CRIU cannot find them again on an overlay; have it poll instead, or restart it without",
+  );
+}
+
+/** Each file that is mapped, once. */
+function mappedPaths(pid: number): Set<string> {
+  const paths = new Set<string>();
+  for (const line of read(`/proc/${pid}/maps`).split("\n")) {
+    const at = line.indexOf("/");
+    if (at > 0 && (line.startsWith("/dev/", at) || line.startsWith("/secretmem", at)))
+      paths.add(line.slice(at));
+    else if (line.endsWith("[uprobes]")) paths.add("[uprobes]");
+  }
+  return paths;
+}
+
+const major = (device: number): number => ((device >> 8) & 0xfff) | (Math.floor(device / 2 ** 32) & ~0xfff);
+const minor = (device: number): number => (device & 0xff) | ((device >> 12) & 0xfff00);
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // it has ended
+  }
+}
+
+function link(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "latin1");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,48 @@
+/** What `why` says. Pure. */
+import type { WhyNode, WhyReport } from "../../../proto/gen/godwit/v1/api.ts";
+import { oneLine, type Column } from "../output.ts";
+import { formatAge } from "../quantity.ts";
+import { migrationDetail, migrationSummary } from "./migration.ts";
+import { timeOrNull } from "./words.ts";
+
+export function whyDocument(report: WhyReport): Record<string, unknown> {
+  const { container } = report;
+  return {
+    name: container?.spec?.name ?? container?.id ?? "",
+    id: container?.id ?? "",
+    node: container?.node ?? "",
+    state: container?.state ?? "",
+    history: report.history.map(({ atMs, text }) => ({ at: timeOrNull(atMs), text })),
+    blockers: container?.blockers ?? [],
+    staysBecause: report.staysBecause,
+    nodes: report.nodes,
+    lastMove: report.lastMove === undefined ? null : migrationDetail(report.lastMove),
+    lastFailure: report.lastFailure === undefined ? null : migrationDetail(report.lastFailure),
+  };
+}
+
+export const WHY_COLUMNS: readonly Column<WhyNode>[] = [
+  { title: "NODE", cell: ({ node }) => node },
+  { title: "TAKES IT", cell: ({ reasons }) => (reasons.length === 0 ? "yes" : "no") },
+  { title: "WHY NOT", cell: ({ reasons }) => reasons.join("; ") || "-" },
+];
+
+export function whyLines(report: WhyReport, nowMs: number): string[] {
+  const { container, history, lastFailure, lastMove, staysBecause } = report;
+  const name = container?.spec?.name ?? container?.id ?? "";
+  const lines = [
+    `${name} is ${container?.state ?? "unknown"}${container?.node ? ` on ${container.node}` : ""}.`,
+  ];
+  const ago = (atMs: number): string => `${formatAge(nowMs - atMs)} ago`;
+  for (const { atMs, text } of history) lines.push(`  ${ago(atMs)}: ${text}`);
+  if (lastMove !== undefined) lines.push(`Last move: ${migrationSummary(lastMove)}`);
+  if (lastFailure !== undefined)
+    lines.push(
+      `Last attempt, ${ago(lastFailure.startedAtMs)}, from ${lastFailure.from} to ${lastFailure.to}, failed: ${lastFailure.error}`,
+    );
+  if (staysBecause.length > 0) {
+    lines.push("It cannot be moved now:");
+    for (const reason of staysBecause) lines.push(`  - ${reason}`);
+  } else if (!report.nodes.some(({ canMove }) => canMove)) lines.push("No other node can take it now.");
+  return lines.map(oneLine);
+}
