@@ -5,6 +5,12 @@ const VFORK = "58";
 const CLONE = "56";
 const CLONE_VFORK = 0x4000;
 
+export interface Unsettled {
+  readonly vfork: boolean;
+  /** Processes, as the container numbers them. */
+  readonly exitCodes: readonly string[];
+}
+
 /**
  * What the container is in the middle of that CRIU cannot take along, and that passes by itself in a moment:
  *
@@ -15,22 +21,20 @@ const CLONE_VFORK = 0x4000;
  *
  * Looks through the container's own /proc, for cgroups do not list processes that have ended. For frozen containers.
  */
-export function findUnsettled(initPid: number): "vfork" | "exit-code" | undefined {
+export function findUnsettled(initPid: number): Unsettled {
   const proc = `/proc/${initPid}/root/proc`;
   const parents = new Set<string>();
-  let unsettled: "exit-code" | undefined;
+  const exitCodes: string[] = [];
   for (const pid of list(proc)) {
     if (!/^\d+$/.test(pid)) continue;
     const stat = read(`${proc}/${pid}/stat`);
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     parents.add(fields[1] ?? "0");
-    if (fields[0] === "Z" && Number(fields[49]) >> 8 >= 128) unsettled = "exit-code";
+    if (fields[0] === "Z" && Number(fields[49]) >> 8 >= 128) exitCodes.push(pid);
   }
   // A process without a child has not just made one.
-  for (const pid of parents) {
-    if (pid !== "0" && waitsForVfork(`${proc}/${pid}/task`)) return "vfork";
-  }
-  return unsettled;
+  const vfork = [...parents].some((pid) => pid !== "0" && waitsForVfork(`${proc}/${pid}/task`));
+  return { vfork, exitCodes };
 }
 
 function waitsForVfork(tasks: string): boolean {

@@ -6,10 +6,10 @@ import { findUnsettled } from "../checkpoint/forking.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { NetworkPlug } from "../network/plug.ts";
 
-const TRIES = 20;
-/** An exit code that nobody has asked for in this time nobody will miss. */
-const EXIT_CODE_TRIES = 6;
+const TRIES = 40;
 const PATIENCE_MS = 15;
+/** An exit code that nobody has asked for after so many looks nobody will miss. */
+const EXIT_CODE_LOOKS = 5;
 
 /**
  * Freezes the container at a moment at which CRIU can dump it: not while a connection waits to be accepted, not between
@@ -24,14 +24,16 @@ export async function freezeAtRest(
   signal: AbortSignal,
 ): Promise<void> {
   if (arrivingConnections(initPid).busy) plug.unplug();
+  const looks = new Map<string, number>();
   for (let tries = 1; ; tries += 1) {
     await runtime.cgroup.freeze(signal);
     const arriving = arrivingConnections(initPid).waiting > 0;
-    const unsettled = findUnsettled(initPid);
-    if (!arriving && (unsettled === undefined || (unsettled === "exit-code" && tries >= EXIT_CODE_TRIES)))
-      return;
+    const { vfork, exitCodes } = findUnsettled(initPid);
+    for (const pid of exitCodes) looks.set(pid, (looks.get(pid) ?? 0) + 1);
+    const fresh = exitCodes.some((pid) => (looks.get(pid) ?? 0) < EXIT_CODE_LOOKS);
+    if (!arriving && !vfork && !fresh) return;
     if (tries >= TRIES) {
-      if (unsettled === "vfork")
+      if (vfork)
         throw new GodwitError(
           "refused",
           "a process waits in vfork for its child to begin a program, again and again; try again when it starts fewer programs",

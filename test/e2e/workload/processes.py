@@ -239,3 +239,29 @@ def programs():
         count += 1
         answer = subprocess.run(["sh", "-c", f"echo $(({count}*2))"], stdout=subprocess.PIPE)
         assert answer.returncode == 0 and int(answer.stdout) == count * 2
+
+
+@kind
+def vforks():
+    """A process that most of the time waits, in the kernel, for the child that it has made to begin a program or end."""
+    clone = ctypes.CDLL(None).syscall
+    ended = 0
+    while (yield):
+        pid = clone(56, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0)  # CLONE_VFORK
+        if pid == 0:
+            time.sleep(0.005)
+            os._exit(200)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 200
+        ended += 1
+    assert ended > 20, ended
+
+
+@kind
+def exit_codes():
+    """Exit codes of 128 and more, asked for a while after the end."""
+    while (yield):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(137)
+        time.sleep(0.01)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 137
