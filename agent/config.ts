@@ -22,6 +22,8 @@ export interface AgentConfig {
   /** What the image stream of one move may take of the link, unless the move says otherwise; without it, all. */
   readonly moveBytesPerSecond?: number;
   readonly criuPath?: string;
+  /** deploy/criu/tracking.c as setup.sh has built it. */
+  readonly criuTrackingLibrary?: string;
   readonly runcPath?: string;
   readonly logLevel?: string;
 }
@@ -70,6 +72,7 @@ export function readAgentConfig(path: string): AgentConfig {
     ...defined("memoryBytes", optionalCount("memoryBytes")),
     ...defined("moveBytesPerSecond", optionalCount("moveBytesPerSecond")),
     ...defined("criuPath", optionalText("criuPath")),
+    ...defined("criuTrackingLibrary", optionalText("criuTrackingLibrary")),
     ...defined("runcPath", optionalText("runcPath")),
     ...defined("logLevel", optionalText("logLevel")),
   };
@@ -87,7 +90,9 @@ export function readSecret(path: string): string {
 }
 
 /** Where setup.sh puts tools that the distribution ships too old. */
-const PRIVATE_TOOLS = `${process.env["GODWIT_PREFIX"] ?? "/opt/godwit"}/tools/bin`;
+const TOOLS = `${process.env["GODWIT_PREFIX"] ?? "/opt/godwit"}/tools`;
+const PRIVATE_TOOLS = `${TOOLS}/bin`;
+export const CRIU_TRACKING_LIBRARY = `${TOOLS}/lib/libgodwit-tracking.so`;
 
 /** A program of this host: the private one first, since it is there only when the host's is not good enough. */
 export function findProgram(name: string): string {

@@ -9,6 +9,7 @@ import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
 import type { ShimClient } from "./shim/client.ts";
 import type { StreamIdentity } from "./stream/identity.ts";
+import type { WriteTracking } from "./tracking/support.ts";
 
 /** What this host gives to every container on it. */
 export interface Host {
@@ -18,6 +19,8 @@ export interface Host {
   readonly runc: Runc;
   readonly criuPath: string;
   readonly criuVersion: string;
+  /** How the memory that a container writes while it is copied is found. */
+  readonly writeTracking: WriteTracking;
   readonly cgroups: CgroupTree;
   readonly images: ImageStore;
   readonly shim: ShimClient;

@@ -10,7 +10,13 @@ import { pino, type Logger } from "pino";
 
 import { GodwitError } from "../proto/contract/error.ts";
 import { criuVersion } from "./checkpoint/criu.ts";
-import { type AgentConfig, findProgram, readAgentConfig, readSecret } from "./config.ts";
+import {
+  CRIU_TRACKING_LIBRARY,
+  type AgentConfig,
+  findProgram,
+  readAgentConfig,
+  readSecret,
+} from "./config.ts";
 import { environmentOf } from "./container/bundle.ts";
 import { CgroupTree } from "./container/cgroup.ts";
 import { Runc } from "./container/runc.ts";
@@ -25,6 +31,7 @@ import { Reporter } from "./node/reporter.ts";
 import { OverlayNetwork } from "./network/overlay.ts";
 import { ShimClient } from "./shim/client.ts";
 import { loadIdentity } from "./stream/identity.ts";
+import { detectWriteTracking } from "./tracking/support.ts";
 
 async function connectToNats(config: AgentConfig, logger: Logger): Promise<NatsConnection> {
   const connection = await connect({
@@ -81,6 +88,7 @@ async function main(): Promise<void> {
     runc,
     criuPath,
     criuVersion: await criuVersion(criuPath),
+    writeTracking: detectWriteTracking(config.criuTrackingLibrary ?? CRIU_TRACKING_LIBRARY),
     cgroups: CgroupTree.detect(),
     images: await openImageStore({ dir: `${config.dataDir}/images`, connection, logger }),
     shim,
@@ -142,6 +150,7 @@ async function main(): Promise<void> {
       criu: host.criuVersion,
       cgroups: host.cgroups.mode,
       streamKey: Buffer.from(identity.publicKey).toString("base64url"),
+      writeTracking: host.writeTracking,
     },
     "the agent is up",
   );

@@ -164,6 +164,22 @@ if ! sees_limits && [ "$(cat "$tools/criu/limits.recipe" 2>/dev/null)" != "$limi
   criu_good "$tools/bin/criu" || die "CRIU does not work with deploy/criu/limits.c"
   printf '%s' "$limits" >"$tools/criu/limits.recipe"
 fi
+# deploy/criu/tracking.c says what it is for: kernels without soft-dirty tracking that can write-protect instead.
+tracking=$(sha256sum "$repo/deploy/criu/tracking.c" | cut -d' ' -f1)
+if [ "$(cat "$tools/lib/tracking.recipe" 2>/dev/null)" != "$tracking" ] &&
+  "$node" --disable-warning=ExperimentalWarning --input-type=module -e '
+    const { canWriteProtect } = await import(process.argv[1]);
+    process.exit(canWriteProtect() ? 0 : 1);' "$repo/agent/tracking/support.ts" 2>/dev/null; then
+  need gcc g++ "a small library, without which a frozen container's whole memory is compared"
+  say "letting CRIU leave out memory that was sent before: this kernel has no soft-dirty tracking"
+  gcc -shared -fPIC -O2 -o "$scratch/libgodwit-tracking.so" "$repo/deploy/criu/tracking.c" >"$scratch/gcc.log" 2>&1 ||
+    die "deploy/criu/tracking.c does not compile: $(grep -m1 error "$scratch/gcc.log" || tail -n 1 "$scratch/gcc.log")"
+  LD_PRELOAD="$scratch/libgodwit-tracking.so" timeout 20 "$tools/bin/criu" --version >/dev/null 2>&1 ||
+    LD_PRELOAD="$scratch/libgodwit-tracking.so" timeout 20 criu --version >/dev/null || die "CRIU does not start with deploy/criu/tracking.c"
+  mkdir -p "$tools/lib"
+  mv "$scratch/libgodwit-tracking.so" "$tools/lib/"
+  printf '%s' "$tracking" >"$tools/lib/tracking.recipe"
+fi
 nats_good() { command -v "$1" >/dev/null && at_least "$("$1" --version 2>/dev/null | sed 's/.*v//')" "$min_nats"; }
 if ! nats_good nats-server && ! nats_good "$tools/bin/nats-server"; then
   need patchelf patchelf "tells a static program from a dynamic one"

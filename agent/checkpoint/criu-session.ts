@@ -13,6 +13,8 @@ export interface CriuSessionOptions {
   readonly criuPath: string;
   /** Descriptors that CRIU inherits: the first becomes 4, the next 5, and so on (see `inheritedAs`). */
   readonly inherit?: readonly number[];
+  /** A library that is loaded into CRIU before all others. */
+  readonly preload?: string;
   /** `cgroup.procs` files that the process is moved into before it does anything. */
   readonly cgroupProcs?: readonly string[];
 }
@@ -44,6 +46,7 @@ export class CriuSession implements AsyncDisposable {
       const child = spawn(options.criuPath, ["swrk", "3"], {
         stdio: ["ignore", "ignore", "ignore", theirs, ...(options.inherit ?? [])],
         cwd: "/",
+        ...(options.preload === undefined ? {} : { env: { ...process.env, LD_PRELOAD: options.preload } }),
       });
       const spawned = once(child, "spawn");
       try {

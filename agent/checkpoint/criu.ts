@@ -5,6 +5,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { CgroupMode, NetworkLock, Options, RequestType } from "../../proto/gen/criu/rpc.ts";
 import { mustRun, runCommand } from "../native/command.ts";
 import { CriuSession } from "./criu-session.ts";
+import { PARENT_FOLDER } from "./parent-image.ts";
 
 /** Deleted files that are still open travel inside the image up to this size. */
 const GHOST_LIMIT_BYTES = 1024 * 1024 * 1024;
@@ -33,6 +34,8 @@ export interface DumpInputs {
   readonly session: CriuSession;
   /** Index among the session's inherited descriptors of the socket that memory pages go to, instead of files. */
   readonly pageSocketIndex: number;
+  /** Whoever serves that socket tells of some address spaces that there is a parent: see makeParentImage. */
+  readonly tracked: boolean;
 }
 
 export interface RestoreInputs {
@@ -96,6 +99,7 @@ export async function dump(inputs: DumpInputs): Promise<void> {
       networkLock: NetworkLock.SKIP,
       notifyScripts: true,
       ps: { fd: CriuSession.inheritedAs(inputs.pageSocketIndex) },
+      ...(inputs.tracked ? { trackMem: true, parentImg: PARENT_FOLDER } : {}),
       external: [
         `net[${inputs.netnsInode}]:${EXTERNAL_NETNS}`,
         ...inputs.externalMounts.map((path) => `mnt[${path}]:${path}`),

@@ -13,15 +13,17 @@ interface Command {
   readonly pages: number;
   readonly address: number;
   readonly space: bigint;
+  readonly inParent?: boolean;
 }
 
-function encode({ operation, pages, address, space }: Command): Buffer {
+function encode({ operation, pages, address, space, inParent = false }: Command): Buffer {
   const head = Buffer.alloc(header.bytes);
-  head.writeUInt32LE(operation === PAGE_SERVER_ADD_F ? (4 << 16) | operation : operation, 0);
+  const flags = operation !== PAGE_SERVER_ADD_F ? 0 : inParent ? 1 : 4;
+  head.writeUInt32LE((flags << 16) | operation, 0);
   head.writeBigUInt64LE(BigInt(pages), 8);
   head.writeBigUInt64LE(BigInt(address), 16);
   head.writeBigUInt64LE((space << 8n) | 1n, 24);
-  const content = operation === PAGE_SERVER_ADD_F ? pages * PAGE : 0;
+  const content = flags === 4 ? pages * PAGE : 0;
   return Buffer.concat([head, Buffer.alloc(content, address / PAGE)]);
 }
 
@@ -42,6 +44,7 @@ test.each([
     address: 0x7f00,
     space: "1-6",
     hasContent: true,
+    inParent: false,
   });
 });
 
@@ -52,6 +55,7 @@ describe("PageStreamParser", () => {
       pages: fc.integer({ min: 1, max: 5 }),
       address: fc.integer({ min: 1, max: 200 }).map((page) => page * PAGE),
       space: fc.constantFrom(1n, 9n),
+      inParent: fc.boolean(),
     });
     const open = fc.record({
       operation: fc.constant(OPEN2),
@@ -88,21 +92,23 @@ describe("PageStreamParser", () => {
             opened.push(...parsed.opened);
             for (const { space, address, pages: count, offset } of parsed.segments) {
               for (let index = 0; index < count; index += 1) {
-                pages.push(`${space}@${address + index * PAGE}:${buffer[offset + index * PAGE]}`);
+                const content = offset === undefined ? "parent" : buffer[offset + index * PAGE];
+                pages.push(`${space}@${address + index * PAGE}:${content}`);
               }
             }
             buffer.copy(buffer, 0, parsed.consumed, filled);
             filled -= parsed.consumed;
             ({ finished } = parsed);
           }
-          const expected = commands.flatMap(({ operation, pages: count, address, space }) =>
-            operation === OPEN2
-              ? []
-              : Array.from(
-                  { length: count },
-                  (_, index) => `1-${space}@${address + index * PAGE}:${(address / PAGE) & 255}`,
-                ),
-          );
+          const expected = commands.flatMap((command) => {
+            if (command.operation === OPEN2) return [];
+            const { pages: count, address, space } = command;
+            const content = "inParent" in command && command.inParent ? "parent" : (address / PAGE) & 255;
+            return Array.from(
+              { length: count },
+              (_, index) => `1-${space}@${address + index * PAGE}:${content}`,
+            );
+          });
           expect(pages).toEqual(expected);
           expect(opened).toEqual(
             commands.filter(({ operation }) => operation === OPEN2).map(({ space }) => `1-${space}`),

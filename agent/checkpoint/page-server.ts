@@ -9,7 +9,8 @@ export const PAGE_SERVER_ADD_F = 6;
 const PAGE_SERVER_CLOSE = 0x1023;
 const PAGE_SERVER_FORCE_CLOSE = 0x1024;
 const COMMAND_MASK = 0xffff;
-/** Flag of ADD_F: the pages' content follows. */
+/** Flags of ADD_F: the parent image has the pages; their content follows. */
+const PARENT = 1;
 const PRESENT = 4;
 
 export interface PageServerCommand {
@@ -19,6 +20,8 @@ export interface PageServerCommand {
   /** "<type>-<id>", see page-run.ts. */
   readonly space: string;
   readonly hasContent: boolean;
+  /** CRIU leaves the pages out: they were not written since the image that it builds upon. */
+  readonly inParent: boolean;
 }
 
 export interface PageServerHeader {
@@ -38,6 +41,7 @@ export function pageServerHeader(criuVersion: string): PageServerHeader {
       return {
         operation: command & COMMAND_MASK,
         hasContent: ((command >>> 16) & PRESENT) !== 0,
+        inParent: ((command >>> 16) & PARENT) !== 0,
         pages: wide ? Number(view.getBigUint64(8, true)) : view.getUint32(4, true),
         address: Number(view.getBigUint64(wide ? 16 : 8, true)),
         space: `${destination & 0xffn}-${destination >> 8n}`,
@@ -46,13 +50,13 @@ export function pageServerHeader(criuVersion: string): PageServerHeader {
   };
 }
 
-/** Pages that lie in the buffer that was parsed. */
+/** Consecutive pages, in the order in which CRIU names them. */
 export interface PageSegment {
   readonly space: string;
   readonly address: number;
   readonly pages: number;
-  /** In the buffer. */
-  readonly offset: number;
+  /** In the buffer that was parsed; undefined: CRIU says that the parent has them. */
+  readonly offset: number | undefined;
 }
 
 export interface ParsedPages {
@@ -103,9 +107,13 @@ export class PageStreamParser {
           opened.push(command.space);
           break;
         case PAGE_SERVER_ADD_F:
-          if (!command.hasContent) throw new GodwitError("internal", "CRIU sent pages without content");
-          if (command.pages > 0)
-            this.#run = { space: command.space, address: command.address, left: command.pages };
+          if (command.pages === 0) break;
+          if (command.inParent) {
+            const { space, address, pages } = command;
+            segments.push({ space, address, pages, offset: undefined });
+          } else if (!command.hasContent) {
+            throw new GodwitError("internal", "CRIU sent pages without content");
+          } else this.#run = { space: command.space, address: command.address, left: command.pages };
           break;
         case PAGE_SERVER_CLOSE:
         case PAGE_SERVER_FORCE_CLOSE:

@@ -1,6 +1,7 @@
 import { openSync, closeSync, readFileSync, readSync } from "node:fs";
 
 import { PAGE_BYTES } from "../native/page-hash.ts";
+import { processStat } from "../native/process.ts";
 
 /** Consecutive pages of one process that have content of their own. */
 export interface MemoryRun {
@@ -8,11 +9,21 @@ export interface MemoryRun {
   readonly pages: number;
 }
 
+/** A private mapping; what the kernel itself provides (vDSO and the like) is left out. */
+export interface Mapping {
+  readonly start: number;
+  readonly end: number;
+  /** Of no file. */
+  readonly anonymous: boolean;
+  readonly executable: boolean;
+}
+
 const PRESENT = 0x80;
 const SWAPPED = 0x40;
 const FILE_OR_SHARED = 0x20;
 const PAGEMAP_ENTRY_BYTES = 8;
 const WINDOW_PAGES = 8192;
+const KERNEL_MAPPINGS = new Set(["[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"]);
 
 /**
  * A running process's private memory, read from outside through /proc. It changes while it is read: what is read
@@ -22,13 +33,15 @@ export class ProcessMemory implements Disposable {
   readonly pid: number;
   /** As its own pid namespace numbers it, and so as CRIU names its images. */
   readonly innerPid: number;
+  readonly startTicks: number;
   readonly #memory: number;
   readonly #pagemap: number;
   readonly #window = Buffer.alloc(WINDOW_PAGES * PAGEMAP_ENTRY_BYTES);
 
-  private constructor(pid: number, innerPid: number, memory: number, pagemap: number) {
+  private constructor(pid: number, innerPid: number, startTicks: number, memory: number, pagemap: number) {
     this.pid = pid;
     this.innerPid = innerPid;
+    this.startTicks = startTicks;
     this.#memory = memory;
     this.#pagemap = pagemap;
   }
@@ -38,9 +51,12 @@ export class ProcessMemory implements Disposable {
     try {
       const status = readFileSync(`/proc/${pid}/status`, "utf8");
       const innerPid = Number(/^NSpid:.*?(\d+)$/m.exec(status)?.[1]);
+      const stat = processStat(pid);
+      if (stat === undefined) return undefined;
       const memory = openSync(`/proc/${pid}/mem`, "r");
       try {
-        return new ProcessMemory(pid, innerPid, memory, openSync(`/proc/${pid}/pagemap`, "r"));
+        const pagemap = openSync(`/proc/${pid}/pagemap`, "r");
+        return new ProcessMemory(pid, innerPid, stat.startTicks, memory, pagemap);
       } catch (error) {
         closeSync(memory);
         throw error;
@@ -50,9 +66,14 @@ export class ProcessMemory implements Disposable {
     }
   }
 
+  /** An open /proc/PID/pagemap. */
+  get pagemap(): number {
+    return this.#pagemap;
+  }
+
   /** Runs of pages that a checkpoint would carry: present or swapped out, and not a file's. */
   *runs(): Generator<MemoryRun> {
-    for (const { start, end } of this.#privateMappings()) {
+    for (const { start, end } of this.mappings()) {
       let address = start;
       let from = -1;
       while (address < end) {
@@ -60,6 +81,7 @@ export class ProcessMemory implements Disposable {
         const bytes = this.#read(
           this.#pagemap,
           this.#window,
+          0,
           (address / PAGE_BYTES) * PAGEMAP_ENTRY_BYTES,
           wanted * PAGEMAP_ENTRY_BYTES,
         );
@@ -81,34 +103,40 @@ export class ProcessMemory implements Disposable {
     }
   }
 
-  /** Bytes read: fewer than asked for when the memory has gone away in between. */
-  readPages(buffer: Buffer, address: number, pages: number): number {
-    return this.#read(this.#memory, buffer, address, pages * PAGE_BYTES);
+  /**
+   * Reads into the buffer from `offset` on. Answers whole pages: fewer than asked for when the memory has gone away
+   * in between.
+   */
+  readPages(buffer: Buffer, offset: number, address: number, pages: number): number {
+    return Math.floor(this.#read(this.#memory, buffer, offset, address, pages * PAGE_BYTES) / PAGE_BYTES);
   }
 
-  #read(descriptor: number, buffer: Buffer, position: number, bytes: number): number {
+  #read(descriptor: number, buffer: Buffer, offset: number, position: number, bytes: number): number {
     try {
-      return readSync(descriptor, buffer, 0, bytes, position);
+      return readSync(descriptor, buffer, offset, bytes, position);
     } catch {
       return 0; // unmapped or ended meanwhile
     }
   }
 
-  *#privateMappings(): Generator<{ start: number; end: number }> {
+  /** By rising address. */
+  mappings(): Mapping[] {
     let maps: string;
     try {
       maps = readFileSync(`/proc/${this.pid}/maps`, "latin1");
     } catch {
-      return;
+      return [];
     }
+    const mappings: Mapping[] = [];
     for (const line of maps.split("\n")) {
-      const match = /^([0-9a-f]+)-([0-9a-f]+) ..(.)p \S+ \S+ \S+ *(.*)$/.exec(line);
-      if (match === null || match[4] === "[vvar]" || match[4] === "[vdso]" || match[4] === "[vsyscall]")
-        continue;
+      const match = /^([0-9a-f]+)-([0-9a-f]+) ..(.)p \S+ \S+ (\d+) *(.*)$/.exec(line);
+      if (match === null || KERNEL_MAPPINGS.has(match[5] ?? "")) continue;
       const start = parseInt(match[1] ?? "", 16);
       const end = parseInt(match[2] ?? "", 16);
-      if (end < Number.MAX_SAFE_INTEGER) yield { start, end };
+      if (end >= Number.MAX_SAFE_INTEGER) continue;
+      mappings.push({ start, end, anonymous: match[4] === "0", executable: match[3] === "x" });
     }
+    return mappings;
   }
 
   [Symbol.dispose](): void {

@@ -27,8 +27,10 @@ export interface ImageFile {
   readonly sizeBytes: number;
 }
 
-/** The image's files, CRIU's logs left out. */
+/** The image's files; CRIU's logs and what the image builds upon left out. */
 export async function listImageFiles(folder: string): Promise<ImageFile[]> {
-  const names = (await readdir(folder)).filter((name) => !name.endsWith(".log"));
+  const names = (await readdir(folder, { withFileTypes: true }))
+    .filter((entry) => entry.isFile() && !entry.name.endsWith(".log"))
+    .map(({ name }) => name);
   return names.sort().map((name) => ({ name, sizeBytes: statSync(`${folder}/${name}`).size }));
 }

@@ -10,25 +10,29 @@ import {
 } from "../checkpoint/pagemap-image.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { RoundIndex } from "../page-server/page-index.ts";
+import { type Pages, union, without } from "./known-pages.ts";
 import { decodePageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
 
 interface Space {
   readonly pagesId: number;
+  /** By rising address. */
   readonly runs: PagemapRun[];
   readonly file: FileHandle;
 }
 
 /**
  * The target's side of the memory rounds: each round becomes a folder of CRIU image files whose `parent` is the round
- * before, so that CRIU itself finds a page that did not change where it was first written. The last round ends up in
- * the image's own folder.
+ * before, so that CRIU itself finds a page that did not change where it was first written. A round brings content
+ * only; what else was there before is added to its list here. The last round, whose list says which pages there are,
+ * ends up in the image's own folder.
  */
 export class PageStore implements AsyncDisposable {
   readonly #folder: string;
   #round = 1;
   #spaces = new Map<string, Space>();
-  /** Of the round that ended last. */
+  /** Of the round that ended last, and of all before it: the pages that there are by address space. */
   #last = new Map<string, Space>();
+  readonly #known = new Map<string, Pages[]>();
   /** By address space, the last round first: what the page server is given. */
   readonly #indexes = new Map<string, RoundIndex[]>();
   /** Numbers of pages files are the image's own: no two the same. */
@@ -59,11 +63,11 @@ export class PageStore implements AsyncDisposable {
         if (head.byteLength < PAGE_RUN_HEAD_BYTES) continue;
         const run = decodePageRun(head, length - PAGE_RUN_HEAD_BYTES);
         if (run === undefined) throw new GodwitError("corrupt", "a run of pages that makes no sense");
-        if (run.kind === "parent" && run.pages > 0 && this.#round === 1) {
-          throw new GodwitError("corrupt", "pages that are said to be here and are not");
-        }
-        target = await this.#space(space);
+        target = await this.#space(this.#round, this.#spaces, space);
         const flags = run.kind === "content" ? PageFlag.present : PageFlag.parent;
+        const before = target.runs.at(-1);
+        if (run.pages > 0 && before !== undefined && run.address < before.address + before.pages * PAGE_BYTES)
+          throw new GodwitError("corrupt", "runs of pages that are out of order");
         if (run.pages > 0) target.runs.push({ address: run.address, pages: run.pages, flags });
       }
       this.contentBytes += content.byteLength;
@@ -74,35 +78,48 @@ export class PageStore implements AsyncDisposable {
     if (target === undefined) throw new GodwitError("corrupt", "a run of pages that is cut short");
   }
 
-  async #space(space: string): Promise<Space> {
-    const known = this.#spaces.get(space);
+  async #space(round: number, spaces: Map<string, Space>, space: string): Promise<Space> {
+    const known = spaces.get(space);
     if (known !== undefined) return known;
-    const folder = this.#roundFolder(this.#round);
+    const folder = this.#roundFolder(round);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const pagesId = this.#nextPagesId;
     this.#nextPagesId += 1;
     const made = { pagesId, runs: [], file: await open(`${folder}/pages-${pagesId}.img`, "wx", 0o600) };
-    this.#spaces.set(space, made);
+    spaces.set(space, made);
     return made;
   }
 
-  /** The round is complete: its index is written, the next one builds upon it. */
+  /** The round is complete; the one before it now is a parent for good. */
   async endRound(): Promise<void> {
-    const folder = this.#roundFolder(this.#round);
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    if (this.#round > 1) await symlink(`../round-${this.#round - 1}`, `${folder}/parent`);
-    for (const [space, { pagesId, runs, file }] of this.#spaces) {
-      await file.close();
-      await writeFile(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), {
-        mode: 0o600,
-      });
-    }
-    // The round before is now a parent for good, and is where its pages will be looked for.
-    for (const [space, { pagesId, runs }] of this.#last)
-      this.#index(space, pagesId, runs, `round-${this.#round - 1}`);
+    await this.#makeParent();
+    for (const { file } of this.#spaces.values()) await file.close();
+    await mkdir(this.#roundFolder(this.#round), { recursive: true, mode: 0o700 });
     this.#last = this.#spaces;
     this.#spaces = new Map();
     this.#round += 1;
+  }
+
+  /** Completes the list of the round that ended last: a child looks up there every page that it does not bring. */
+  async #makeParent(): Promise<void> {
+    const round = this.#round - 1;
+    if (round < 1) return;
+    const folder = this.#roundFolder(round);
+    for (const space of this.#known.keys()) {
+      if (this.#last.has(space)) continue;
+      await (await this.#space(round, this.#last, space)).file.close();
+    }
+    if (round > 1) await symlink(`../round-${round - 1}`, `${folder}/parent`);
+    for (const [space, { pagesId, runs }] of this.#last) {
+      const content = runs.filter(({ flags }) => flags === PageFlag.present);
+      const known = this.#known.get(space) ?? [];
+      const inherited = without(known, content).map((run) => ({ ...run, flags: PageFlag.parent }));
+      const complete = [...content, ...inherited].sort((a, b) => a.address - b.address);
+      const name = pagemapFileOf(space) ?? "";
+      await writeFile(`${folder}/${name}`, encodePagemap(pagesId, complete), { mode: 0o600 });
+      this.#index(space, pagesId, complete, `round-${round}`);
+      this.#known.set(space, union(known, content));
+    }
   }
 
   /**
@@ -115,6 +132,9 @@ export class PageStore implements AsyncDisposable {
     const folder = this.#roundFolder(round);
     for (const [space, { pagesId, runs }] of this.#last) {
       const name = pagemapFileOf(space) ?? "";
+      const inherited = runs.filter(({ flags }) => flags === PageFlag.parent);
+      if (without(inherited, this.#known.get(space) ?? []).length > 0)
+        throw new GodwitError("corrupt", "pages that are said to be here and are not");
       const mm =
         space.startsWith("1-") && lazy
           ? await readFile(`${this.#folder}/mm-${space.slice(2)}.img`)

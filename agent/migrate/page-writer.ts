@@ -44,6 +44,23 @@ export class PageWriter {
     this.#open = { space, address, kind, offset, pages: 1 };
   }
 
+  /** Takes note of pages that the target has from an earlier round. */
+  addParents(space: string, address: number, pages: number): void {
+    this.parentPages += pages;
+    const run = this.#open;
+    if (
+      run !== undefined &&
+      run.kind === "parent" &&
+      run.space === space &&
+      run.address + run.pages * PAGE_BYTES === address
+    ) {
+      run.pages += pages;
+      return;
+    }
+    if (run !== undefined) this.#ready.push(run);
+    this.#open = { space, address, kind: "parent", offset: 0, pages };
+  }
+
   /** Says that an address space exists, even if no page of it will come. */
   open(space: string): void {
     if (this.#open !== undefined) this.#ready.push(this.#open);

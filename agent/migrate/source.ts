@@ -10,6 +10,7 @@ import { dump } from "../checkpoint/criu.ts";
 import { keepTimersGoing } from "../checkpoint/files-image.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
 import { pageServerHeader } from "../checkpoint/page-server.ts";
+import { makeParentImage } from "../checkpoint/parent-image.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
@@ -28,6 +29,7 @@ import { removeTree } from "../native/remove-tree.ts";
 import { inspect } from "../obstacles/inspect.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
+import { WriteTracker } from "../tracking/write-tracker.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
@@ -79,11 +81,16 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   undo.use(sender);
   const writer = new RecordWriter(sender);
   // CRIU's start-up takes longer than freezing: it is over before the container stands still.
+  const tracking = host.writeTracking;
   const [pageSocket, criuPageSocket] = openStreamPair(PAGE_SOCKET_BYTES);
   undo.defer(() => closeSync(pageSocket));
   let session: CriuSession;
   try {
-    session = await CriuSession.start({ criuPath: host.criuPath, inherit: [criuPageSocket] });
+    session = await CriuSession.start({
+      criuPath: host.criuPath,
+      inherit: [criuPageSocket],
+      ...(tracking.kind === "write-protect" ? { preload: tracking.criuLibrary } : {}),
+    });
   } finally {
     closeSync(criuPageSocket);
   }
@@ -94,7 +101,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     sender.abort(obstacle.reason);
     throw new GodwitError("refused", obstacle.reason);
   }
-  const memory = new MemoryRounds(sender);
+  const tracker = undo.use(new WriteTracker(tracking, host.logger));
+  const memory = new MemoryRounds(sender, tracker);
   const plug = await runtime.plug(record);
 
   const sent = new Map<string, EntryStamp>();
@@ -132,7 +140,13 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   progress.enter(MigrationPhase.FROZEN);
   const standingAt = performance.now();
 
-  const lastRound = memory.serveDump(pageSocket, pageServerHeader(host.criuVersion));
+  if (tracking.kind !== "compare") makeParentImage(runtime.paths.images);
+  const lastRound = memory.serveDump(
+    pageSocket,
+    pageServerHeader(host.criuVersion),
+    runtime.cgroup.processes(),
+    signal,
+  );
   // Its failure is the dump's too, which is waited for first.
   lastRound.catch(() => undefined);
   const sendRest = async (): Promise<void> => {
@@ -190,6 +204,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
       externalMounts: maskedIn(init.pid),
       session,
       pageSocketIndex: 0,
+      tracked: tracking.kind !== "compare",
       // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
       onNetworkLock: () => {
         plug.unplug();

@@ -1,0 +1,86 @@
+import koffi from "koffi";
+
+import { addressOf } from "./sockets.ts";
+
+/** ioctl(PAGEMAP_SCAN), Linux 6.7 (Documentation/admin-guide/mm/pagemap.rst): finds pages by what they are. */
+const ioctl = koffi.load(null).func("int ioctl(int fd, unsigned long request, void *argument)");
+
+const PAGEMAP_SCAN = 0xc060_6610;
+const ARGUMENT_BYTES = 96;
+const REGION_BYTES = 24;
+const REGIONS = 4096;
+const WP_MATCHING = 1n;
+
+const Page = {
+  written: 1n << 1n,
+  file: 1n << 2n,
+  present: 1n << 3n,
+  swapped: 1n << 4n,
+  zero: 1n << 5n,
+} as const;
+const SOFT_DIRTY = 1n << 7n;
+
+export interface AddressRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface ScanOptions extends AddressRange {
+  /**
+   * "all": every page with content of its own. "written": of these, those that are not write-protected, in mappings
+   * without tracking all. "written-reset": the same, in tracked mappings only, and protects them in the same step.
+   * "soft-dirty": those that were written since the process's soft-dirty bits were cleared.
+   */
+  readonly pages: "all" | "written" | "written-reset" | "soft-dirty";
+}
+
+/** Room for the answers of one scan after the other. */
+export class PagemapScanner {
+  readonly #argument = Buffer.alloc(ARGUMENT_BYTES);
+  readonly #regions = Buffer.allocUnsafeSlow(REGIONS * REGION_BYTES);
+  readonly #regionsAddress = addressOf(this.#regions);
+
+  /**
+   * Pages that a checkpoint would carry: in memory or swapped out, neither a file's nor the zero page.
+   * @param pagemap an open /proc/PID/pagemap
+   * @throws errno EINVAL or ENOTTY on a kernel without it; ESRCH never: a process that is gone has no pages
+   */
+  *scan(pagemap: number, options: ScanOptions): Generator<AddressRange> {
+    const wanted = options.pages === "all" ? 0n : options.pages === "soft-dirty" ? SOFT_DIRTY : Page.written;
+    const argument = this.#argument;
+    let at = options.start;
+    while (at < options.end) {
+      argument.writeBigUInt64LE(BigInt(ARGUMENT_BYTES), 0);
+      argument.writeBigUInt64LE(options.pages === "written-reset" ? WP_MATCHING : 0n, 8);
+      argument.writeBigUInt64LE(BigInt(at), 16);
+      argument.writeBigUInt64LE(BigInt(options.end), 24);
+      argument.writeBigUInt64LE(0n, 32);
+      argument.writeBigUInt64LE(BigInt(this.#regionsAddress), 40);
+      argument.writeBigUInt64LE(BigInt(REGIONS), 48);
+      argument.writeBigUInt64LE(0n, 56);
+      argument.writeBigUInt64LE(Page.zero | Page.file, 64);
+      argument.writeBigUInt64LE(Page.zero | Page.file | wanted, 72);
+      argument.writeBigUInt64LE(Page.present | Page.swapped, 80);
+      argument.writeBigUInt64LE(Page.present, 88);
+      const found = ioctl(pagemap, PAGEMAP_SCAN, argument);
+      if (found < 0) {
+        if (koffi.errno() === ESRCH) return;
+        throw new Error(`ioctl(PAGEMAP_SCAN): errno ${koffi.errno()}`);
+      }
+      const next = Number(argument.readBigUInt64LE(32));
+      const ranges: AddressRange[] = [];
+      for (let index = 0; index < found; index += 1) {
+        const offset = index * REGION_BYTES;
+        ranges.push({
+          start: Number(this.#regions.readBigUInt64LE(offset)),
+          end: Number(this.#regions.readBigUInt64LE(offset + 8)),
+        });
+      }
+      yield* ranges;
+      if (next <= at) return;
+      at = next;
+    }
+  }
+}
+
+const ESRCH = 3;

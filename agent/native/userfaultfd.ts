@@ -1,0 +1,62 @@
+import { closeSync } from "node:fs";
+
+import koffi from "koffi";
+
+import type { AddressRange } from "./pagemap-scan.ts";
+
+/** userfaultfd(2) in its asynchronous write-protect mode (Linux 6.7): the kernel itself notes what is written. */
+const libc = koffi.load(null);
+const ioctl = libc.func("int ioctl(int fd, unsigned long request, void *argument)");
+const syscall = libc.func("long syscall(long number, ...)");
+
+export const SYS_USERFAULTFD = 323;
+const SYS_PIDFD_OPEN = 434;
+const SYS_PIDFD_GETFD = 438;
+const O_CLOEXEC = 0o2000000;
+const UFFD_USER_MODE_ONLY = 1;
+/** Does not need a privilege inside the process; asynchronous protection never asks user space anyway. */
+export const USERFAULTFD_FLAGS = O_CLOEXEC | UFFD_USER_MODE_ONLY;
+
+const UFFDIO_API = 0xc018_aa3f;
+const UFFDIO_REGISTER = 0xc020_aa00;
+const UFFD_API = 0xaan;
+const FEATURE_WP_UNPOPULATED = 1n << 13n;
+const FEATURE_WP_ASYNC = 1n << 15n;
+const REGISTER_MODE_WP = 2n;
+
+/** A userfaultfd of this very process, to try what the kernel can. @throws when it has none */
+export function openUserfaultfd(): number {
+  const descriptor = Number(syscall(SYS_USERFAULTFD, "int", USERFAULTFD_FLAGS));
+  if (descriptor < 0) throw new Error(`userfaultfd: errno ${koffi.errno()}`);
+  return descriptor;
+}
+
+/** A copy of another process's descriptor. @throws when either is gone */
+export function takeDescriptor(pid: number, descriptor: number): number {
+  const process = Number(syscall(SYS_PIDFD_OPEN, "int", pid, "uint", 0));
+  if (process < 0) throw new Error(`pidfd_open(${pid}): errno ${koffi.errno()}`);
+  try {
+    const taken = Number(syscall(SYS_PIDFD_GETFD, "int", process, "int", descriptor, "uint", 0));
+    if (taken < 0) throw new Error(`pidfd_getfd(${pid}, ${descriptor}): errno ${koffi.errno()}`);
+    return taken;
+  } finally {
+    closeSync(process);
+  }
+}
+
+/** Chooses asynchronous write protection. @throws on a kernel without it */
+export function enableWriteTracking(userfaultfd: number): void {
+  const api = Buffer.alloc(24);
+  api.writeBigUInt64LE(UFFD_API, 0);
+  api.writeBigUInt64LE(FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, 8);
+  if (ioctl(userfaultfd, UFFDIO_API, api) !== 0) throw new Error(`UFFDIO_API: errno ${koffi.errno()}`);
+}
+
+/** Whether writes to this mapping can be tracked from now on; again for one that is tracked changes nothing. */
+export function trackWrites(userfaultfd: number, range: AddressRange): boolean {
+  const register = Buffer.alloc(32);
+  register.writeBigUInt64LE(BigInt(range.start), 0);
+  register.writeBigUInt64LE(BigInt(range.end - range.start), 8);
+  register.writeBigUInt64LE(REGISTER_MODE_WP, 16);
+  return ioctl(userfaultfd, UFFDIO_REGISTER, register) === 0;
+}

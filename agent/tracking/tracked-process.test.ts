@@ -1,0 +1,130 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+
+import { afterEach, expect, test } from "vitest";
+
+import { ProcessMemory } from "../checkpoint/process-memory.ts";
+import { processStat } from "../native/process.ts";
+import { canWriteProtect } from "./support.ts";
+import { TrackedProcess } from "./tracked-process.ts";
+import { Tracer } from "./tracer.ts";
+
+/** Holds 64 MiB, has threads, waits in system calls that have to be started again, and writes when it is told to. */
+const PROGRAM = `
+import mmap, sys, threading, time, os
+memory = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, len(memory), 4096): memory[page] = 1
+def sleeper():
+    while True: time.sleep(0.001)
+for _ in range(4): threading.Thread(target=sleeper, daemon=True).start()
+print("ready", flush=True)
+for line in sys.stdin:
+    word, *numbers = line.split()
+    if word == "write":
+        for number in numbers: memory[int(number) * 4096] = 2
+    if word == "exec": os.execv(sys.executable, [sys.executable, "-c", "import sys; print('again', flush=True); sys.stdin.read()"])
+    print("done", flush=True)
+`;
+
+let child: ChildProcess | undefined;
+afterEach(async () => {
+  if (child?.exitCode === null && child.signalCode === null) {
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  }
+});
+
+async function start(): Promise<{ pid: number; say: (line: string) => Promise<string> }> {
+  const started = spawn("python3", ["-c", PROGRAM], { stdio: ["pipe", "pipe", "inherit"] });
+  child = started;
+  const lines = createInterface({ input: started.stdout })[Symbol.asyncIterator]();
+  expect((await lines.next()).value).toBe("ready");
+  return {
+    pid: started.pid ?? 0,
+    say: async (line) => {
+      started.stdin.write(`${line}\n`);
+      return (await lines.next()).value ?? "";
+    },
+  };
+}
+
+function open(pid: number): ProcessMemory {
+  const memory = ProcessMemory.open(pid);
+  if (memory === undefined) throw new Error(`process ${pid} has no memory`);
+  return memory;
+}
+
+/** Sum of the pages of runs. */
+function count(runs: Iterable<{ pages: number }>): number {
+  return [...runs].reduce((sum, { pages }) => sum + pages, 0);
+}
+
+const PAGES = (64 << 20) / 4096;
+
+// What is tracked is the kernel's to say; one without write protection has its own way, which the machines' tests try.
+test.skipIf(!canWriteProtect())("written pages are told apart, and the process notices nothing", async () => {
+  const { pid, say } = await start();
+  using tracer = new Tracer();
+  using memory = open(pid);
+  using tracked = await TrackedProcess.begin(memory, "write-protect", tracer, (reason) => {
+    throw new Error(reason);
+  });
+  expect(tracked.knowsWrites).toBe(true);
+  expect(count(tracked.takeWritten(memory))).toBeGreaterThanOrEqual(PAGES);
+  expect(await say("write 5 6 7 9000")).toBe("done");
+  const second = count(tracked.takeWritten(memory));
+  expect(second).toBeGreaterThanOrEqual(4);
+  expect(second).toBeLessThan(PAGES / 2);
+  expect(await say("write 100")).toBe("done");
+  const { written, untold } = tracked.writtenAtLast(memory);
+  const last = count(written);
+  expect(last).toBeGreaterThanOrEqual(1);
+  expect(last).toBeLessThan(PAGES / 2);
+  expect(untold.length).toBeGreaterThan(0);
+  expect(processStat(pid)?.state).toMatch(/[SR]/);
+});
+
+test.skipIf(!canWriteProtect())("a process that becomes another program is all written", async () => {
+  const { pid, say } = await start();
+  using tracer = new Tracer();
+  using before = open(pid);
+  using tracked = await TrackedProcess.begin(before, "write-protect", tracer, (reason) => {
+    throw new Error(reason);
+  });
+  count(tracked.takeWritten(before));
+  expect(await say("exec")).toBe("again");
+  using after = open(pid);
+  const all = count(after.runs());
+  const { written, untold } = tracked.writtenAtLast(after);
+  const untoldPages = untold.reduce((sum, { start, end }) => sum + (end - start) / 4096, 0);
+  expect(count(written) + untoldPages).toBeGreaterThanOrEqual(all);
+});
+
+test.skipIf(!canWriteProtect())(
+  "many processes one after the other, each made to stop in the middle of its calls",
+  async () => {
+    const { pid, say } = await start();
+    for (let turn = 0; turn < 20; turn += 1) {
+      using tracer = new Tracer();
+      using memory = open(pid);
+      using tracked = await TrackedProcess.begin(memory, "write-protect", tracer, (reason) => {
+        throw new Error(reason);
+      });
+      count(tracked.takeWritten(memory));
+      expect(await say(`write ${turn}`)).toBe("done");
+    }
+  },
+);
+
+test("a process that does not exist is compared, with a reason", async () => {
+  const { pid } = await start();
+  using memory = open(pid);
+  using tracer = new Tracer();
+  child?.kill("SIGKILL");
+  await once(child as ChildProcess, "exit");
+  let reason = "";
+  using tracked = await TrackedProcess.begin(memory, "write-protect", tracer, (why) => (reason = why));
+  expect(tracked.knowsWrites).toBe(false);
+  expect(reason).not.toBe("");
+});

@@ -1,0 +1,126 @@
+import { closeSync, writeFileSync } from "node:fs";
+
+import type { Mapping, MemoryRun, ProcessMemory } from "../checkpoint/process-memory.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
+import { type AddressRange, PagemapScanner } from "../native/pagemap-scan.ts";
+import { enableWriteTracking, trackWrites } from "../native/userfaultfd.ts";
+import type { WriteTracking } from "./support.ts";
+import type { Tracer } from "./tracer.ts";
+
+/**
+ * Mappings whose written pages the kernel tells apart. Pages of private file mappings are few and may turn into the
+ * file's again; CRIU puts its code into executable ones while it dumps: these are compared instead.
+ */
+function isTracked(mapping: Mapping): boolean {
+  return mapping.anonymous && !mapping.executable;
+}
+
+/**
+ * What is known of a running process's writes. Its memory is opened anew by the caller each time, for a process that
+ * becomes another program (execve) leaves its old one behind; nothing is tracked then, which reads as all written.
+ */
+export class TrackedProcess implements Disposable {
+  readonly startTicks: number;
+  readonly #pid: number;
+  readonly #scanner = new PagemapScanner();
+  #userfaultfd: number | undefined;
+  #marksSoftDirty: boolean;
+
+  private constructor(memory: ProcessMemory, userfaultfd: number | undefined, marksSoftDirty: boolean) {
+    this.#pid = memory.pid;
+    this.startTicks = memory.startTicks;
+    this.#userfaultfd = userfaultfd;
+    this.#marksSoftDirty = marksSoftDirty;
+  }
+
+  /**
+   * @param tracer needed for write protection
+   * @param onUntracked told why the writes of a process cannot be tracked, so that all of it will be compared
+   */
+  static async begin(
+    memory: ProcessMemory,
+    tracking: WriteTracking["kind"],
+    tracer: Tracer | undefined,
+    onUntracked: (reason: string) => void,
+  ): Promise<TrackedProcess> {
+    let userfaultfd: number | undefined;
+    if (tracking === "write-protect" && tracer !== undefined) {
+      try {
+        userfaultfd = await tracer.userfaultfdOf(memory.pid);
+        enableWriteTracking(userfaultfd);
+      } catch (error) {
+        if (userfaultfd !== undefined) closeSync(userfaultfd);
+        userfaultfd = undefined;
+        onUntracked((error as Error).message);
+      }
+    }
+    return new TrackedProcess(memory, userfaultfd, tracking === "soft-dirty");
+  }
+
+  /** Whether CRIU may be told that pages which were not written have been sent. */
+  get knowsWrites(): boolean {
+    return this.#userfaultfd !== undefined || this.#marksSoftDirty;
+  }
+
+  /**
+   * Runs of pages to look at in a round, by rising address, whose writes are tracked anew from then on: those that
+   * were written since the round before where the kernel tells, else all.
+   */
+  *takeWritten(memory: ProcessMemory): Generator<MemoryRun> {
+    const userfaultfd = this.#userfaultfd;
+    if (userfaultfd === undefined) {
+      // Before anything is read: that a page is read twice costs time, that a write is missed would cost the page.
+      if (this.#marksSoftDirty) this.#marksSoftDirty = this.#clearSoftDirty();
+      yield* memory.runs();
+      return;
+    }
+    for (const mapping of memory.mappings()) {
+      const tracked = isTracked(mapping) && trackWrites(userfaultfd, mapping);
+      yield* this.#scan(memory, mapping, tracked ? "written-reset" : "all");
+    }
+  }
+
+  /**
+   * For a frozen process under write protection: `written`, what was written in tracked mappings since the last
+   * round, and `untold`, the mappings about which nothing is known. Both by rising address.
+   */
+  writtenAtLast(memory: ProcessMemory): {
+    readonly written: Iterable<MemoryRun>;
+    readonly untold: readonly AddressRange[];
+  } {
+    if (this.#userfaultfd === undefined) return { written: [], untold: [] };
+    const mappings = memory.mappings();
+    return {
+      written: this.#written(memory, mappings.filter(isTracked)),
+      untold: mappings.filter((mapping) => !isTracked(mapping)),
+    };
+  }
+
+  *#written(memory: ProcessMemory, mappings: readonly Mapping[]): Generator<MemoryRun> {
+    for (const mapping of mappings) yield* this.#scan(memory, mapping, "written");
+  }
+
+  *#scan(
+    memory: ProcessMemory,
+    { start, end }: AddressRange,
+    pages: "all" | "written" | "written-reset",
+  ): Generator<MemoryRun> {
+    for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages }))
+      yield { address: found.start, pages: (found.end - found.start) / PAGE_BYTES };
+  }
+
+  #clearSoftDirty(): boolean {
+    try {
+      writeFileSync(`/proc/${this.#pid}/clear_refs`, "4");
+      return true;
+    } catch {
+      return false; // it has ended
+    }
+  }
+
+  /** Ends the tracking, at once and in whatever state the process is. */
+  [Symbol.dispose](): void {
+    if (this.#userfaultfd !== undefined) closeSync(this.#userfaultfd);
+    this.#userfaultfd = undefined;
+  }
+}

@@ -1,0 +1,96 @@
+/*
+ * Lets CRIU leave out of a dump what has been sent before, on kernels that track no soft-dirty pages.
+ *
+ * CRIU asks its kernel once whether it has soft-dirty tracking, and refuses `track_mem` without. Godwit's agent
+ * tracks writes by other means there (asynchronous userfaultfd write protection, Linux 6.7), and answers itself for
+ * each page of which CRIU then says "my parent has it". With soft-dirty bits that are always 0 that is every page of
+ * an address space for which the agent has told CRIU that there is a parent.
+ *
+ * Preloaded by the agent, for dumps only, and only on such kernels. What CRIU finds out about its kernel goes into a
+ * file of its own then: any other CRIU that believed it would lose memory.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CACHE "/run/criu.kdat"
+#define OWN_CACHE "/run/criu-godwit.kdat"
+#define SOFT_DIRTY (1ULL << 55)
+
+static const char *own_cache(const char *path, char *room, size_t size)
+{
+	if (strncmp(path, CACHE, sizeof(CACHE) - 1) != 0)
+		return path;
+	snprintf(room, size, OWN_CACHE "%s", path + sizeof(CACHE) - 1);
+	return room;
+}
+
+int open64(const char *path, int flags, ...)
+{
+	static int (*next)(const char *, int, ...);
+	char room[64];
+	va_list arguments;
+	va_start(arguments, flags);
+	int mode = va_arg(arguments, int);
+	va_end(arguments);
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "open64");
+	return next(own_cache(path, room, sizeof(room)), flags, mode);
+}
+
+int rename(const char *from, const char *to)
+{
+	static int (*next)(const char *, const char *);
+	char from_room[64], to_room[64];
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "rename");
+	return next(own_cache(from, from_room, sizeof(from_room)), own_cache(to, to_room, sizeof(to_room)));
+}
+
+int unlink(const char *path)
+{
+	static int (*next)(const char *);
+	char room[64];
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "unlink");
+	return next(own_cache(path, room, sizeof(room)));
+}
+
+static int is_file_of_proc(int descriptor, const char *name)
+{
+	char link[32], target[64];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", descriptor);
+	ssize_t length = readlink(link, target, sizeof(target));
+	ssize_t wanted = (ssize_t)strlen(name);
+	return length > wanted && length < (ssize_t)sizeof(target) && strncmp(target, "/proc/", 6) == 0 &&
+	       memcmp(target + length - wanted, name, wanted) == 0;
+}
+
+/* The probe (kerndat_get_dirty_track) is the only one that reads a single entry of a pagemap with read(2). */
+ssize_t read(int descriptor, void *buffer, size_t bytes)
+{
+	static ssize_t (*next)(int, void *, size_t);
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "read");
+	ssize_t result = next(descriptor, buffer, bytes);
+	if (bytes == sizeof(uint64_t) && result == (ssize_t)bytes && is_file_of_proc(descriptor, "/pagemap"))
+		*(uint64_t *)buffer |= SOFT_DIRTY;
+	return result;
+}
+
+/* There is nothing to clear, and the kernel would walk through all of a frozen container's memory for it. */
+ssize_t write(int descriptor, const void *buffer, size_t bytes)
+{
+	static ssize_t (*next)(int, const void *, size_t);
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "write");
+	if (bytes == 2 && memcmp(buffer, "4", 2) == 0 && is_file_of_proc(descriptor, "/clear_refs"))
+		return (ssize_t)bytes;
+	return next(descriptor, buffer, bytes);
+}
