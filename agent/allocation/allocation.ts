@@ -326,6 +326,8 @@ export class Allocation {
     const { migrationId, init, startedAtMs } = record.status;
     await thaw(this.runtime, record);
     this.#container.setStatus({ kind: "running", init, startedAtMs });
+    // Of a copy whose agent died: nobody else would remove it.
+    this.#arrival.dropImage();
     // An agent that was restarted in the middle has lost the stream: the move cannot go on from here.
     if (
       this.#step.kind === "thaw" &&

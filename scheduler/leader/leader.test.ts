@@ -66,6 +66,39 @@ test("a second agent of the same name is refused while the first one lives", asy
   );
 });
 
+test("a node that shows another stream key is refused until an operator trusts it", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await cluster.up(2, { leaseMs: 500 });
+  const [n1] = agents as [SimulatedAgent];
+  n1.info.streamKey = Buffer.alloc(32, 1);
+  await eventually("the first key to be kept", () => s.state().nodes["n1"]?.info?.streamKey.length === 32);
+  n1.info.streamKey = Buffer.alloc(32, 2);
+  await eventually("a refusal", () => /godwit node trust n1/.test(n1.replies.at(-1)?.refusal ?? ""));
+  expect(s.status().warnings).toContainEqual(expect.stringContaining("godwit node trust n1"));
+  await eventually("its lease to end", () => s.state().nodes["n1"]?.state === NodeState.LOST);
+  await s.trustNodeKey("n1", n1.info.streamKey);
+  await eventually("it to be taken in", () => s.state().nodes["n1"]?.state === NodeState.READY);
+  expect(s.status().warnings).not.toContainEqual(expect.stringContaining("trust"));
+  // Who is to move something there learns of the new key.
+  const id = await runOn(s, "web", "n2");
+  const agent = agents[1] as SimulatedAgent;
+  agent.script = { allows: (phase) => phase !== MigrationPhase.DUMPED };
+  await s.startMigration({
+    containerId: id,
+    to: "n1",
+    mode: MigrationMode.AUTO,
+    blackoutBudgetMs: 0,
+    bandwidthBytesPerSecond: 5_000,
+    reason: "operator",
+  });
+  await eventually("the order", () => agent.desired?.allocations[0]?.migration !== undefined);
+  expect(agent.desired?.allocations[0]?.migration).toMatchObject({
+    peerNode: "n1",
+    peerKey: Buffer.alloc(32, 2),
+    bandwidthBytesPerSecond: 5_000,
+  });
+});
+
 test("a node whose description changes is described anew", async () => {
   await using cluster = await TestCluster.start();
   const { s, agents } = await cluster.up(1);

@@ -3,7 +3,7 @@ import { AllocationState, DesiredState, MigrationState, NodeState } from "../../
 import { MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { Drive, idOf } from "../testing/drive.ts";
-import { digestOf, memoryLimit, sampleImage, sampleSpec } from "../testing/sample.ts";
+import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "../testing/sample.ts";
 import { apply } from "./apply.ts";
 import { emptyCluster } from "./cluster.ts";
 
@@ -331,5 +331,46 @@ describe("nodes", () => {
     drive.place(1, "n2");
     expect(drive.container(1).allocation).toMatchObject({ node: "n2", epoch: 2 });
     expect(drive.cluster.index.unplaced.size).toBe(0);
+  });
+});
+
+describe("stream keys", () => {
+  const key = (byte: number): Buffer => Buffer.alloc(32, byte);
+  const join = (drive: Drive, streamKey: Buffer, incarnation = "i-n1"): string | undefined =>
+    drive.try(command("nodeJoined", { info: sampleNode("n1", { streamKey }), incarnation }))?.message;
+  const keyOf = (drive: Drive): Buffer | undefined => drive.cluster.state.nodes["n1"]?.info?.streamKey;
+
+  test("the first that a node shows is kept; another is refused with what to do", () => {
+    const drive = new Drive();
+    expect(join(drive, key(1))).toBeUndefined();
+    const refusal = join(drive, key(0xfb), "another incarnation");
+    expect(refusal).toMatch(/another stream key .*"godwit node trust n1 -_v7[\w-]{39}"/);
+    expect(join(drive, Buffer.alloc(0))).toMatch(/no stream key/);
+    expect(keyOf(drive)).toEqual(key(1));
+    expect(join(drive, key(1), "another incarnation")).toBeUndefined();
+  });
+
+  test("an operator's word lets another one in, and the old one no more", () => {
+    const drive = new Drive();
+    join(drive, key(1));
+    expect(drive.try(command("nodeKeyTrusted", { node: "n1", key: key(2) }))).toBeUndefined();
+    expect(join(drive, key(1))).toMatch(/another stream key/);
+    expect(join(drive, key(2))).toBeUndefined();
+    expect(drive.try(command("nodeKeyTrusted", { node: "n9", key: key(2) }))?.code).toBe("not-found");
+    expect(drive.try(command("nodeKeyTrusted", { node: "n1", key: Buffer.alloc(5) }))?.code).toBe("invalid");
+  });
+
+  test("a node of an older version may begin to show one; one of another length is no key", () => {
+    const drive = new Drive("n1");
+    expect(join(drive, Buffer.alloc(31, 1))).toMatch(/32 bytes/);
+    expect(join(drive, key(3))).toBeUndefined();
+    expect(keyOf(drive)).toEqual(key(3));
+  });
+
+  test("a removed node may come back as another", () => {
+    const drive = new Drive();
+    join(drive, key(1));
+    drive.try(command("nodeRemoved", { node: "n1" }));
+    expect(join(drive, key(2))).toBeUndefined();
   });
 });

@@ -1,13 +1,15 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { type MoveRow, REDIS_COMMAND, TestCluster } from "./cluster.ts";
+import type { MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { type MoveRow, REDIS_COMMAND, TestCluster, until } from "./cluster.ts";
 import type { Heard } from "./eavesdropper.ts";
 
 const repo = fileURLToPath(new URL("../..", import.meta.url));
@@ -90,7 +92,7 @@ describe("what others on the bus learn of a container that is moved", () => {
     ).toBe(secretDigest());
   });
 
-  test("each host's key and the images are for root alone, and nothing of them is left", async () => {
+  test("each host's key is for root alone, and its own", () => {
     const keys = cluster.dev.nodes.map(({ name }) => {
       const path = `${cluster.dev.node(name).dataDir}/stream-key.pem`;
       expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -106,7 +108,52 @@ describe("what others on the bus learn of a container that is moved", () => {
     expect(slow.sentBytes / seconds).toBeLessThan(2.2 * 1024 * 1024);
     expect(seconds).toBeGreaterThan(1);
   });
+
+  /** As the host sees it: it has mounts of its own. */
+  async function imageFolder(node: string): Promise<string> {
+    const { id } = await cluster.container("vault");
+    const host = cluster.dev.node(node);
+    return `/proc/${await host.agentPid()}/root${host.stateDir}/containers/${id}/images`;
+  }
+
+  test("an image is on a tmpfs that root alone can enter, and goes also when an agent dies", async () => {
+    const folders = await Promise.all(["n1", "n2"].map(imageFolder));
+    const { id: migration } = await startSlowMove();
+    await cluster.watchMigration(migration, (info) => info.phase === "copying" || info.phase === "receiving");
+    for (const folder of folders) {
+      await until(`a tmpfs at ${folder}`, () => statfsSync(folder).type === TMPFS_MAGIC);
+      expect(statSync(folder).mode & 0o777).toBe(0o700);
+    }
+    for (const name of readdirSync(folders[1] ?? "", { recursive: true, withFileTypes: true }))
+      if (name.isFile()) expect(statSync(`${name.parentPath}/${name.name}`).mode & 0o077).toBe(0);
+    process.kill(await cluster.dev.node("n1").agentPid(), "SIGKILL");
+    const ended = await cluster.watchMigration(migration, () => false);
+    expect(ended.state).toBe("aborted");
+    for (const node of ["n1", "n2"])
+      await until(`no image to be left on ${node}`, async () => {
+        return statSync(await imageFolder(node), { throwIfNoEntry: false }) === undefined;
+      });
+    expect(await cluster.container("vault")).toMatchObject({ node: "n1", state: "running", restarts: 0 });
+  });
+
+  function startSlowMove(): Promise<MigrationInfo> {
+    return new Promise((resolve, reject) => {
+      cluster.api.move(
+        {
+          nameOrId: "vault",
+          node: "n2",
+          mode: MigrationMode.AUTO,
+          blackoutBudgetMs: 0,
+          bandwidthBytesPerSecond: 512 * 1024,
+          dryRun: false,
+        },
+        (error, answer) => (error === null ? resolve(answer) : reject(error)),
+      );
+    });
+  }
 });
+
+const TMPFS_MAGIC = 0x01021994;
 
 function secretDigest(): string {
   const hash = createHash("sha1");
