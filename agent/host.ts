@@ -5,6 +5,7 @@ import type { AgentConfig } from "./config.ts";
 import type { CgroupTree } from "./container/cgroup.ts";
 import type { Runc } from "./container/runc.ts";
 import type { ExecService } from "./exec/exec-service.ts";
+import type { CostBook } from "./forecast/cost-book.ts";
 import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
 import type { ShimClient } from "./shim/client.ts";
@@ -27,6 +28,7 @@ export interface Host {
   /** By which this node proves to others that it is the one that the cluster means. */
   readonly identity: StreamIdentity;
   readonly network: OverlayNetwork;
+  readonly costs: CostBook;
   /** Ends exec sessions before a freeze; see ExecService. */
   readonly exec: () => Pick<ExecService, "quiesce" | "admit">;
 }

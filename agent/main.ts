@@ -21,6 +21,8 @@ import { environmentOf } from "./container/bundle.ts";
 import { CgroupTree } from "./container/cgroup.ts";
 import { Runc } from "./container/runc.ts";
 import { type ExecService, serveExec } from "./exec/exec-service.ts";
+import { CostBook } from "./forecast/cost-book.ts";
+import { serveForecasts } from "./forecast/forecast-service.ts";
 import type { Host } from "./host.ts";
 import { openImageStore } from "./image/mod.ts";
 import { serveLogs } from "./logs/logs-service.ts";
@@ -94,6 +96,7 @@ async function main(): Promise<void> {
     shim,
     identity,
     network: new OverlayNetwork(config.underlayAddress),
+    costs: CostBook.open(`${config.dataDir}/move-costs.json`, logger),
     exec: () => {
       if (exec === undefined) throw new GodwitError("unavailable", "the agent is still starting");
       return exec;
@@ -137,6 +140,19 @@ async function main(): Promise<void> {
       signal: stop.signal,
       directoryOf: (id) =>
         node.container(id)?.record === undefined ? undefined : node.container(id)?.runtime.paths.log,
+    }),
+  );
+  stack.use(
+    await serveForecasts({
+      host,
+      signal: stop.signal,
+      running: (id) => {
+        const container = node.container(id);
+        const status = container?.record?.status;
+        return container !== undefined && status?.kind === "running"
+          ? { initPid: status.init.pid, runtime: container.runtime }
+          : undefined;
+      },
     }),
   );
   node.onLeave = (id, reason) => logs.end(id, reason);

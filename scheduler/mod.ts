@@ -6,6 +6,7 @@ export type {
   DeepReadonlyState,
   DrainProgress,
   MigrationRuntime,
+  MovePlan,
   NodeRuntime,
   Scheduler,
   SchedulerOptions,

@@ -4,7 +4,13 @@ import type { Logger } from "pino";
 import type { Load, MigrationReport } from "../proto/gen/godwit/v1/agent.ts";
 import type { DrainItem, Event } from "../proto/gen/godwit/v1/api.ts";
 import type { AllocationState, Container, Migration, State } from "../proto/gen/godwit/v1/log.ts";
-import type { Blocker, ContainerSpec, Image, MigrationMode } from "../proto/gen/godwit/v1/spec.ts";
+import type {
+  Blocker,
+  ContainerSpec,
+  Image,
+  MigrationForecast,
+  MigrationMode,
+} from "../proto/gen/godwit/v1/spec.ts";
 import type { WhyView } from "./plan/movable.ts";
 
 type DeepReadonly<T> = T extends (infer U)[]
@@ -81,6 +87,18 @@ export interface MoveRequest {
   readonly bandwidthBytesPerSecond?: number;
   /** operator | drain | balance */
   readonly reason: string;
+  /** What the source's agent expects of the move. */
+  readonly predicted?: MigrationForecast;
+}
+
+export interface MovePlan {
+  readonly from: string;
+  readonly to: string;
+  readonly mode: MigrationMode;
+  /** The request's, or the container's own; 0: none. */
+  readonly blackoutBudgetMs: number;
+  /** 0: what the source's agent is configured with. */
+  readonly bandwidthBytesPerSecond: number;
 }
 
 export interface DrainProgress {
@@ -124,7 +142,7 @@ export interface Scheduler extends AsyncDisposable {
   removeContainer(containerId: string, force: boolean): Promise<void>;
 
   /** Throws a GodwitError that says why when the move may not be made. */
-  planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode };
+  planMove(request: MoveRequest): MovePlan;
   startMigration(request: MoveRequest): Promise<Migration>;
   cancelMigration(id: string): Promise<void>;
 

@@ -10,9 +10,11 @@ import {
 } from "../../proto/gen/godwit/v1/agent.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
+import { SubjectSampler } from "../forecast/subject-sampler.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
 import { copyToTarget, thaw } from "../migrate/source.ts";
 import { interruption, nextStep, type Step } from "../model/next-step.ts";
+import { learnOverhead } from "../model/move-costs.ts";
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
@@ -36,6 +38,12 @@ export class Allocation {
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
   #ordered = false;
   #migration: MigrationProgress | undefined;
+  /** Of a container that is to leave: measured while the target makes itself ready. */
+  #sampler:
+    { readonly migrationId: string; readonly of: SubjectSampler; readonly orderedAtMs: number } | undefined;
+  /** Of the copy that the target has: when it was ordered, and what of its time its forecast reckons. */
+  #copied:
+    { readonly migrationId: string; readonly orderedAtMs: number; readonly forecastMs: number } | undefined;
   #step: Step = { kind: "none" };
   #stepAbort = new AbortController();
   #commit: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -89,7 +97,21 @@ export class Allocation {
     }
     if (this.#migration !== undefined && desired?.migration?.id !== this.#migration.id)
       this.#migration = undefined;
+    this.#measureIfLeaving();
     this.#wakeUp();
+  }
+
+  #measureIfLeaving(): void {
+    const order = this.#desired?.role === Role.SOURCE ? this.#desired.migration : undefined;
+    if (this.#sampler?.migrationId === order?.id) return;
+    this.#sampler?.of[Symbol.dispose]();
+    this.#sampler = undefined;
+    if (order === undefined || this.#container.status?.kind !== "running") return;
+    this.#sampler = {
+      migrationId: order.id,
+      of: new SubjectSampler(this.runtime),
+      orderedAtMs: performance.now(),
+    };
   }
 
   /** A stream does not outlive the agent that held its end: a move that was under way then cannot go on. */
@@ -103,12 +125,12 @@ export class Allocation {
       status.migrationId === order.id
     ) {
       this.#report(order.id, Role.TARGET, MigrationPhase.RECEIVING).fail(
-        "the target's agent restarted during the move",
+        new GodwitError("unavailable", "the target's agent restarted during the move"),
       );
     }
     if (this.#desired?.role === Role.SOURCE && status.kind === "running" && order.copy) {
       this.#report(order.id, Role.SOURCE, MigrationPhase.COPYING).fail(
-        "the source's agent restarted during the move",
+        new GodwitError("unavailable", "the source's agent restarted during the move"),
       );
     }
   }
@@ -155,7 +177,8 @@ export class Allocation {
         () => undefined,
       ).report();
       // What it measured as the source belongs to the account of the whole.
-      return { ...released, figures: this.#migration?.report().figures };
+      const measured = this.#migration?.report();
+      return { ...released, figures: measured?.figures, forecast: measured?.forecast };
     }
     if (this.#migration !== undefined) return this.#migration.report();
     // After a crash between the switch and this report, the record alone tells that the container runs here.
@@ -179,6 +202,7 @@ export class Allocation {
   async close(): Promise<void> {
     this.#closed = true;
     this.#arrival.close();
+    this.#sampler?.of[Symbol.dispose]();
     this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
@@ -280,6 +304,8 @@ export class Allocation {
         await this.runtime.reattachOutput(status.init);
         // A thaw that was cut off between its steps: nothing that is said to run may stand frozen.
         if (this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();
+        // Nor slowed down for a move that ended with the agent.
+        this.runtime.cgroup.limitCpu(this.#container.record?.spec.limits?.cpuMillis ?? 0);
         this.#arrival.dropImage();
       } else await this.#arrival.adopt();
     } catch (error) {
@@ -293,6 +319,10 @@ export class Allocation {
     await this.#leaves(this.#desired?.role === Role.RELEASED ? "moved" : "removed");
     await this.runtime.remove();
     this.#container.forget();
+    if (this.#copied === undefined || this.#copied.migrationId !== this.#desired?.migration?.id) return;
+    const overheadMs = performance.now() - this.#copied.orderedAtMs - this.#copied.forecastMs;
+    this.#container.host.costs.learn((costs) => learnOverhead(costs, overheadMs));
+    this.#copied = undefined;
   }
 
   async #copy(migrationId: string): Promise<void> {
@@ -302,7 +332,8 @@ export class Allocation {
     const progress = this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING);
     try {
       await this.#arrival.settled;
-      await copyToTarget({
+      const orderedAtMs = this.#sampler?.orderedAtMs ?? performance.now();
+      const { forecastMs } = await copyToTarget({
         host: this.#container.host,
         runtime: this.runtime,
         record,
@@ -310,13 +341,15 @@ export class Allocation {
         signal: this.#stepAbort.signal,
         setStatus: (status) => this.#container.setStatus(status),
         progress,
+        sampler: this.#sampler?.of ?? new SubjectSampler(this.runtime),
       });
+      this.#copied = { migrationId, orderedAtMs, forecastMs };
     } catch (error) {
       const status = this.#container.record?.status;
       this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
       // Only an image that was sent to its end can be restored elsewhere: otherwise it goes on here at once.
       if (status?.kind === "frozen" && status.sent === "no") await this.#thaw();
-      progress.fail(GodwitError.from(error).message);
+      progress.fail(GodwitError.from(error));
     }
   }
 
@@ -335,7 +368,7 @@ export class Allocation {
       this.#desired.role === Role.SOURCE
     ) {
       this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING).fail(
-        "the source's agent restarted during the copy",
+        new GodwitError("unavailable", "the source's agent restarted during the copy"),
       );
     }
   }

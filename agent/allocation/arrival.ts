@@ -41,7 +41,7 @@ export class Arrival {
       // Nothing is deleted here: if the leader has switched already, the received image is all there is of the
       // container and is tried again; if not, the abort's order says to remove it.
       if (await this.adopt()) order.progress.enter(MigrationPhase.RUNNING);
-      else order.progress.fail(GodwitError.from(error).message);
+      else order.progress.fail(GodwitError.from(error));
     }
   }
 

@@ -36,6 +36,7 @@ export class CgroupTree {
 }
 
 const FREEZE_DEADLINE_MS = 10_000;
+const CPU_PERIOD_USEC = 100_000;
 
 export class ContainerCgroup {
   readonly #mode: CgroupMode;
@@ -174,7 +175,20 @@ export class ContainerCgroup {
   liftLimits(): void {
     this.#write("memory", "memory.max", "memory.limit_in_bytes", "max", "-1");
     this.#write("pids", "pids.max", "pids.max", "max", "max");
-    this.#write("cpu", "cpu.max", "cpu.cfs_quota_us", "max 100000", "-1");
+    this.limitCpu(0);
+  }
+
+  get canLimitCpu(): boolean {
+    const folder = this.#folders.get(this.#v2 ? "" : "cpu");
+    return folder !== undefined && exists(`${folder}/${this.#v2 ? "cpu.max" : "cpu.cfs_quota_us"}`);
+  }
+
+  /** Thousandths of a core; 0: no limit. */
+  limitCpu(cpuMillis: number): void {
+    // The kernel takes no quota below 1 ms a period.
+    const quota =
+      cpuMillis === 0 ? undefined : String(Math.round((Math.max(10, cpuMillis) * CPU_PERIOD_USEC) / 1000));
+    this.#write("cpu", "cpu.max", "cpu.cfs_quota_us", `${quota ?? "max"} ${CPU_PERIOD_USEC}`, quota ?? "-1");
   }
 
   applyLimits(limits: Resources | undefined): void {
@@ -183,10 +197,7 @@ export class ContainerCgroup {
     if (memory !== undefined) this.#write("memory", "memory.max", "memory.limit_in_bytes", memory, memory);
     if (limits.pids > 0)
       this.#write("pids", "pids.max", "pids.max", String(limits.pids), String(limits.pids));
-    if (limits.cpuMillis > 0) {
-      const quota = String(limits.cpuMillis * 100);
-      this.#write("cpu", "cpu.max", "cpu.cfs_quota_us", `${quota} 100000`, quota);
-    }
+    if (limits.cpuMillis > 0) this.limitCpu(limits.cpuMillis);
   }
 
   #write(controller: string, v2File: string, v1File: string, v2Value: string, v1Value: string): void {

@@ -164,6 +164,11 @@ export class PageStore implements AsyncDisposable {
     this.#indexes.set(space, [index, ...(this.#indexes.get(space) ?? [])]);
   }
 
+  /** Processes whose memory the last round brought. */
+  get processes(): number {
+    return [...this.#last.keys()].filter((space) => space.startsWith("1-")).length;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { file } of this.#spaces.values()) await file.close();
     this.#spaces.clear();

@@ -1,6 +1,11 @@
+import type { ErrorCode, GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationPhase, MigrationReport, Role } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase as Phase } from "../../proto/gen/godwit/v1/agent.ts";
-import { MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import {
+  type CopyProgress,
+  type MigrationForecast,
+  MigrationFigures,
+} from "../../proto/gen/godwit/v1/spec.ts";
 
 /** What this host reports of one migration. Each change wakes the reporter. */
 export class MigrationProgress {
@@ -13,6 +18,9 @@ export class MigrationProgress {
   #figures = MigrationFigures.fromPartial({});
   #bytesDone = 0;
   #bytesTotal = 0;
+  #forecast: MigrationForecast | undefined;
+  #copy: CopyProgress | undefined;
+  #errorCode: ErrorCode | undefined;
 
   constructor(id: string, containerId: string, role: Role, phase: MigrationPhase, changed: () => void) {
     this.id = id;
@@ -31,13 +39,25 @@ export class MigrationProgress {
     this.#changed();
   }
 
-  fail(reason: string): void {
-    this.#error = reason;
+  fail(error: GodwitError): void {
+    this.#error = error.message;
+    this.#errorCode = error.code;
     this.enter(Phase.FAILED);
   }
 
   figures(known: Partial<MigrationFigures>): void {
     this.#figures = { ...this.#figures, ...known };
+  }
+
+  /** As the move was seen before its first byte. */
+  forecast(forecast: MigrationForecast): void {
+    this.#forecast = forecast;
+    this.#changed();
+  }
+
+  copying(copy: CopyProgress): void {
+    this.#copy = copy;
+    this.#changed();
   }
 
   estimate(bytesTotal: number): void {
@@ -60,6 +80,9 @@ export class MigrationProgress {
       figures: this.#figures,
       bytesDone: this.#bytesDone,
       bytesTotal: this.#bytesTotal,
+      forecast: this.#forecast,
+      copy: this.#phase === Phase.COPYING ? this.#copy : undefined,
+      errorCode: this.#errorCode,
     };
   }
 }

@@ -4,7 +4,6 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
-import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { dump } from "../checkpoint/criu.ts";
 import { keepTimersGoing } from "../checkpoint/files-image.ts";
@@ -14,6 +13,7 @@ import { makeParentImage } from "../checkpoint/parent-image.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
+import type { SubjectSampler } from "../forecast/subject-sampler.ts";
 import type { Host } from "../host.ts";
 import { compareLayers } from "../layer/compare.ts";
 import { findSharedWritableFiles } from "../layer/mappings.ts";
@@ -22,7 +22,6 @@ import type { EntryStamp, LayerManifest } from "../layer/stamp.ts";
 import { packLayer } from "../layer/pack.ts";
 import { scanLayer } from "../layer/scan.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
-import { type CopiedRound, isTimeToFreeze } from "../model/stop-rule.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
@@ -30,6 +29,7 @@ import { inspect } from "../obstacles/inspect.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
 import { WriteTracker } from "../tracking/write-tracker.ts";
+import { bandwidthOf, CopyPilot } from "./copy-pilot.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
@@ -53,6 +53,12 @@ export interface SourceInputs {
   /** Persists before it returns. */
   readonly setStatus: (status: RecordStatus) => void;
   readonly progress: MigrationProgress;
+  readonly sampler: SubjectSampler;
+}
+
+export interface CopyOutcome {
+  /** Of the move's total time, what its forecast reckons piece by piece; the rest is what every move takes. */
+  readonly forecastMs: number;
 }
 
 /**
@@ -60,23 +66,25 @@ export interface SourceInputs {
  * changed. When it returns, the target has everything and the container stands frozen here, alive, until the
  * log says whose it is. When it throws, the record says whether this host may thaw it by itself.
  */
-export async function copyToTarget(inputs: SourceInputs): Promise<void> {
-  const { host, runtime, record, signal, progress } = inputs;
+export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
+  const { host, runtime, record, progress } = inputs;
   const running = record.status;
   if (running.kind !== "running")
     throw new GodwitError("refused", `the container is ${running.kind}, not running`);
   const { init } = running;
   progress.enter(MigrationPhase.COPYING);
-  await filled(runtime.paths.lazyPages, signal);
+  await filled(runtime.paths.lazyPages, inputs.signal);
   await makeImageFolder(runtime.paths.images);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => removeTree(runtime.paths.images));
+  const pilot = undo.use(await CopyPilot.begin(inputs));
+  const { signal } = pilot;
   const sender = await openSender({
     connection: host.connection,
     ends: streamEnds(host, "source", inputs.order),
     signal,
     idleTimeoutMs: STREAM_IDLE_MS,
-    bytesPerSecond: inputs.order.bandwidthBytesPerSecond || (host.config.moveBytesPerSecond ?? 0),
+    bytesPerSecond: bandwidthOf(inputs),
   });
   undo.use(sender);
   const writer = new RecordWriter(sender);
@@ -98,9 +106,10 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   // What it has opened since it was looked at last is found here, before anything is copied.
   const [obstacle] = (await inspect(init.pid, runtime.cgroup.processes())).blockers;
   if (obstacle !== undefined) {
-    sender.abort(obstacle.reason);
+    sender.abort(`refused: ${obstacle.reason}`);
     throw new GodwitError("refused", obstacle.reason);
   }
+  pilot.follow(() => sender.rawBytes);
   const tracker = undo.use(new WriteTracker(tracking, host.logger));
   const memory = new MemoryRounds(sender, tracker);
   const plug = await runtime.plug(record);
@@ -113,13 +122,15 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   );
   mappedBefore.push(...(await findSharedWritableFiles(runtime.cgroup.processes())));
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
-  const rounds: CopiedRound[] = [];
-  while (inputs.order.mode !== MigrationMode.CHECKPOINT && !isTimeToFreeze(rounds)) {
-    const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
-    rounds.push(round);
-    progress.figures({ rounds: rounds.length, sentBytes: sender.sentBytes });
-    progress.estimate(filesystemBytes + (rounds[0]?.pages ?? 0) * PAGE_BYTES);
-    progress.sent(sender.rawBytes);
+  try {
+    while (pilot.goesOn()) {
+      pilot.add(await memory.copyRunning(runtime.cgroup.processes(), signal));
+      progress.figures({ rounds: memory.rounds, sentBytes: sender.sentBytes });
+    }
+  } catch (error) {
+    // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
+    sender.abort(told(error));
+    throw error;
   }
   await sender.flush();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
@@ -133,6 +144,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     migrationId: inputs.order.id,
     sent,
   });
+  pilot.freezes();
   const frozenAt = performance.now();
   inputs.setStatus(frozen("no"));
   await freezeAtRest(runtime, init.pid, plug, signal);
@@ -150,7 +162,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   // Its failure is the dump's too, which is waited for first.
   lastRound.catch(() => undefined);
   const sendRest = async (): Promise<void> => {
-    const { pages } = await lastRound;
+    const round = await lastRound;
+    const { pages } = round;
     const dumpedAt = performance.now();
     progress.figures({
       memoryBytes: pages * PAGE_BYTES,
@@ -184,9 +197,11 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
     signal.throwIfAborted();
     // From here on the target may have the whole image, whatever this host learns of it.
     inputs.setStatus(frozen("maybe"));
+    pilot.committed();
     await sender.finish();
     inputs.setStatus(frozen("yes"));
     const nowMs = performance.now();
+    pilot.sent(round, nowMs - frozenAt);
     progress.figures({
       filesystemBytes,
       transferMs: nowMs - dumpedAt,
@@ -213,9 +228,9 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
       onDumped: sendRest,
     });
   } catch (error) {
-    // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
-    sender.abort(GodwitError.from(error).message);
-    throw error;
+    const cause: unknown = signal.aborted ? signal.reason : error;
+    sender.abort(told(cause));
+    throw cause;
   } finally {
     // A CRIU that failed before its first page leaves the other end waiting.
     shutdownSocket(pageSocket);
@@ -223,7 +238,13 @@ export async function copyToTarget(inputs: SourceInputs): Promise<void> {
   }
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
+  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs };
 }
+
+const told = (value: unknown): string => {
+  const { code, message } = GodwitError.from(value);
+  return code === "refused" ? `refused: ${message}` : message;
+};
 
 /** Lets a container that was frozen for a migration go on here. */
 export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): Promise<void> {
@@ -231,6 +252,7 @@ export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): 
   await untraced(record.status.init.pid);
   await runtime.reattachOutput(record.status.init);
   (await runtime.plug(record)).plugIn();
+  runtime.cgroup.limitCpu(record.spec.limits?.cpuMillis ?? 0);
   runtime.cgroup.thaw();
 }
 

@@ -11,6 +11,7 @@ import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { applyDeletions, applyLayer } from "../layer/apply.ts";
 import { decodePaths } from "../layer/paths.ts";
+import { isFilledLater, learnArrival } from "../model/move-costs.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { LogImport } from "../shim/log-store.ts";
@@ -21,9 +22,6 @@ import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { STREAM_IDLE_MS } from "./source.ts";
 import { streamEnds } from "./stream-ends.ts";
-
-/** Below this, putting all pages in place at once takes less time than starting the daemon that fills them in. */
-const LAZY_FROM_BYTES = 48 * 1024 * 1024;
 
 export interface TargetInputs {
   readonly host: Host;
@@ -60,9 +58,14 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   });
   progress.enter(MigrationPhase.READY);
 
-  const { description, lazy } = await takeIn(runtime, readRecords(receiver.chunks()), signal, () => {
-    progress.enter(MigrationPhase.RECEIVING);
-  });
+  const { description, lazy, processes } = await takeIn(
+    runtime,
+    readRecords(receiver.chunks()),
+    signal,
+    () => {
+      progress.enter(MigrationPhase.RECEIVING);
+    },
+  );
   const receivedAt = performance.now();
   if (description.criuVersion !== host.criuVersion) {
     throw new GodwitError(
@@ -73,7 +76,12 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   const encoded = Buffer.from(CheckpointDescription.encode(description).finish()).toString("base64");
   inputs.setStatus({ kind: "restoring", migrationId, stage: "received", description: encoded });
   if (lazy) await lazyPages.start(runtime.paths.lazyPages);
-  return await place.restore(inputs, description, { receivedAt, lazy });
+  const size = { memoryBytes: description.memoryBytes, processes };
+  return await place.restore(inputs, description, {
+    receivedAt,
+    lazy,
+    took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)),
+  });
 }
 
 /** After a crash: the image is here in full, the log says that the container is this host's. */
@@ -84,6 +92,13 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
   await using place = await RestorePlace.prepare(inputs.host, inputs.runtime, inputs.record, inputs.signal);
   // Not on demand this time: the simplest way is the surest.
   return await place.restore(inputs, description, { receivedAt: performance.now(), lazy: false });
+}
+
+interface RestoreTerms {
+  readonly receivedAt: number;
+  readonly lazy: boolean;
+  /** Told the milliseconds from `receivedAt` until it ran. */
+  readonly took?: (ms: number) => void;
 }
 
 /** Cgroups, network and a waiting CRIU: all that a restore needs and that no image is needed for. */
@@ -130,7 +145,7 @@ class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    { receivedAt, lazy }: { readonly receivedAt: number; readonly lazy: boolean },
+    { receivedAt, lazy, took }: RestoreTerms,
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
     await runtime.mountRootfs(record, inputs.signal);
@@ -183,6 +198,7 @@ class RestorePlace implements AsyncDisposable {
       throw new GodwitError("internal", "CRIU never said that it had restored the container");
     const runningAt = performance.now();
     progress.figures({ resumeMs: runningAt - switchedAt, blackoutMs: runningAt - receivedAt });
+    took?.(runningAt - receivedAt);
     await host.runc.adoptInit(runtime.id, init.pid, init.startTicks, runtime.paths.rootfs);
     runtime.cgroup.applyLimits(record.spec.limits);
     return init;
@@ -203,8 +219,9 @@ async function takeIn(
   records: AsyncIterable<StreamRecord>,
   signal: AbortSignal,
   onFirst: () => void,
-): Promise<{ description: CheckpointDescription; lazy: boolean }> {
+): Promise<{ description: CheckpointDescription; lazy: boolean; processes: number }> {
   let lazy = false;
+  let processes = 1;
   let description: CheckpointDescription | undefined;
   let open: { name: string; descriptor: number } | undefined;
   let files = 0;
@@ -259,7 +276,8 @@ async function takeIn(
           log.finish(description.logOffset);
           break;
         case RecordKind.END:
-          lazy = pages.contentBytes >= LAZY_FROM_BYTES;
+          processes = pages.processes;
+          lazy = isFilledLater({ memoryBytes: pages.contentBytes });
           await pages.finish(lazy);
           break;
         case RecordKind.UNSPECIFIED:
@@ -273,7 +291,7 @@ async function takeIn(
   if (description === undefined) throw new GodwitError("corrupt", "the image came without its description");
   if (description.containerId !== runtime.id)
     throw new GodwitError("corrupt", "the image is another container's");
-  return { description, lazy };
+  return { description, lazy, processes };
 }
 
 /** One tar stream in consecutive LAYER records up to the empty one. */

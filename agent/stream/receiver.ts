@@ -142,8 +142,7 @@ class NatsImageReceiver implements ImageReceiver {
     if (frame.kind === "probe") {
       this.#window.probe(frame.sequence);
       this.#publishCredit();
-    } else if (frame.kind === "abort" && !this.#window.complete)
-      this.#giveUp(new GodwitError("cancelled", `the source gave up: ${frame.reason}`));
+    } else if (frame.kind === "abort" && !this.#window.complete) this.#giveUp(sourcesWord(frame.reason));
   }
 
   #hearChunk(message: SealedMessage): void {
@@ -259,3 +258,11 @@ class NatsImageReceiver implements ImageReceiver {
     this.#wake();
   }
 }
+
+const REFUSED = "refused: ";
+
+/** A rule's or a budget's no stays one on its way to the target. */
+const sourcesWord = (reason: string): GodwitError =>
+  reason.startsWith(REFUSED)
+    ? new GodwitError("refused", `the source refused: ${reason.slice(REFUSED.length)}`)
+    : new GodwitError("cancelled", `the source gave up: ${reason}`);

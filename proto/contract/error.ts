@@ -16,6 +16,9 @@ export const ERROR_CODES = [
 ] as const;
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
+export const isErrorCode = (text: string): text is ErrorCode =>
+  (ERROR_CODES as readonly string[]).includes(text);
+
 export class GodwitError extends Error {
   override readonly name = "GodwitError";
   readonly code: ErrorCode;

@@ -19,5 +19,9 @@ export const logsStopSubject = (node: string, session: string): string =>
   `godwit.node.${node}.logs.${session}`;
 /** Output of exec and log sessions goes below this; the API subscribes with an id of its own. */
 export const sessionOutputSubject = (session: string): string => `godwit.session.${session}`;
+/** Forecasts of moves away from the node. */
+export const forecastSubject = (node: string): string => `godwit.node.${node}.forecast`;
+/** How fast the link to the node is; below "godwit.migration.", where agents may write to each other. */
+export const probeSubject = (node: string): string => `godwit.migration.probe.${node}`;
 export const migrationDataSubject = (migration: string): string => `godwit.migration.${migration}.data`;
 export const migrationCreditSubject = (migration: string): string => `godwit.migration.${migration}.credit`;

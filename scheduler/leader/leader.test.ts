@@ -223,7 +223,13 @@ test("moves that may not be made say why", async () => {
         reason: "operator",
         ...rest,
       });
-  expect(plan({})()).toEqual({ from: "n1", to: "n2", mode: MigrationMode.PRECOPY });
+  expect(plan({})()).toEqual({
+    from: "n1",
+    to: "n2",
+    mode: MigrationMode.PRECOPY,
+    blackoutBudgetMs: 0,
+    bandwidthBytesPerSecond: 0,
+  });
   expect(plan({ containerId: "0000000000000000" })).toThrow(/no container/);
   expect(plan({ to: "n1" })).toThrow(/already on n1/);
   expect(plan({ to: "n7" })).toThrow(/no node n7/);

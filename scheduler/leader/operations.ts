@@ -9,12 +9,13 @@ import {
   NodeState,
   type Command,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { ContainerSpec, type Image, type MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, type Image } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes, formatCpus } from "../model/quantity.ts";
+import { checkedForecast } from "../model/forecast-check.ts";
 import { checkImage, checkSpec } from "../model/spec-check.ts";
 import { command } from "../plan/command.ts";
 import { chooseTarget, stayCheck, targetRefusals, type Seen } from "../plan/movable.ts";
-import type { DrainOptions, MoveRequest } from "../public.ts";
+import type { DrainOptions, MovePlan, MoveRequest } from "../public.ts";
 import { NODE_PIDS } from "../state/capacity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { resolveMode } from "../state/move-check.ts";
@@ -136,8 +137,12 @@ export class Operations {
     await this.#propose(command("containerRemoveRequested", { id, force }));
   }
 
-  planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode } {
+  planMove(request: MoveRequest): MovePlan {
     const container = this.#container(request.containerId);
+    const terms = {
+      blackoutBudgetMs: request.blackoutBudgetMs || (container.spec?.blackoutBudgetMs ?? 0),
+      bandwidthBytesPerSecond: request.bandwidthBytesPerSecond ?? 0,
+    };
     const seen = this.#seen();
     allow(stayCheck(this.#cluster, seen, container, false));
     const from = container.allocation?.node ?? "";
@@ -149,16 +154,16 @@ export class Operations {
       );
     if (request.to !== undefined) {
       allow(targetRefusals(this.#cluster, seen, container, request.to)[0]);
-      return { from, to: request.to, mode };
+      return { from, to: request.to, mode, ...terms };
     }
     const placement = chooseTarget(this.#cluster, seen, container);
     if (placement.node === undefined)
       throw new GodwitError("exhausted", `${nameOf(container)} cannot be moved: ${placement.failure}`);
-    return { from, to: placement.node, mode };
+    return { from, to: placement.node, mode, ...terms };
   }
 
   async startMigration(request: MoveRequest): Promise<Migration> {
-    const { from, to, mode } = this.planMove(request);
+    const { from, to, mode, blackoutBudgetMs, bandwidthBytesPerSecond } = this.planMove(request);
     const container = this.#container(request.containerId);
     const id = newId();
     await this.#propose(
@@ -169,10 +174,11 @@ export class Operations {
         to,
         epoch: (container.allocation?.epoch ?? 0) + 1,
         mode,
-        blackoutBudgetMs: request.blackoutBudgetMs || (container.spec?.blackoutBudgetMs ?? 0),
+        blackoutBudgetMs,
         drainId: "",
         reason: request.reason,
-        bandwidthBytesPerSecond: request.bandwidthBytesPerSecond ?? 0,
+        bandwidthBytesPerSecond,
+        ...(request.predicted === undefined ? {} : { predicted: checkedForecast(request.predicted) }),
       }),
     );
     const migration = this.#cluster.state.migrations[id];

@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { Event } from "../../proto/gen/godwit/v1/api.ts";
 import { NodeState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
-import type { ContainerSpec, Image, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import type { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
 import { Committer } from "../log/committer.ts";
 import { ConnectionWatch } from "../log/connection.ts";
 import type { Applied } from "../log/replica.ts";
@@ -16,6 +16,7 @@ import type {
   DeepReadonlyState,
   DrainOptions,
   DrainProgress,
+  MovePlan,
   MoveRequest,
   Runtime,
   Scheduler,
@@ -213,7 +214,7 @@ export class RunningScheduler implements Scheduler {
   removeContainer(containerId: string, force: boolean): Promise<void> {
     return this.#operations.removeContainer(containerId, force);
   }
-  planMove(request: MoveRequest): { from: string; to: string; mode: MigrationMode } {
+  planMove(request: MoveRequest): MovePlan {
     return this.#operations.planMove(request);
   }
   startMigration(request: MoveRequest): Promise<Migration> {

@@ -8,7 +8,8 @@ import {
   type Command,
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { type MigrationForecast, MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { checkedForecast } from "../model/forecast-check.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
@@ -24,14 +25,27 @@ export const RELEASE_SILENCE_MS = 10_000;
 /** Reasons come from agents and go into the log. */
 const MAX_REASON = 1_024;
 
+/** The code of an error that is a rule's or a budget's no. */
+const REFUSED = "refused";
+
+interface Abort {
+  readonly reason: string;
+  readonly errorCode?: string;
+}
+
 const failureOf = (
   side: "source" | "target",
   node: string,
   report: MigrationReport | undefined,
-): string | undefined =>
-  report?.phase === MigrationPhase.FAILED || report?.phase === MigrationPhase.ABORTED
-    ? `the ${side} ${node} ${report.phase === MigrationPhase.FAILED ? "failed" : "gave up"}: ${report.error || "it gave no reason"}`
-    : undefined;
+): Abort | undefined => {
+  if (report?.phase !== MigrationPhase.FAILED && report?.phase !== MigrationPhase.ABORTED) return undefined;
+  const isRefused = report.errorCode === REFUSED;
+  const verb = isRefused ? "refused" : report.phase === MigrationPhase.FAILED ? "failed" : "gave up";
+  return {
+    reason: `the ${side} ${node} ${verb}: ${report.error || "it gave no reason"}`,
+    ...(isRefused ? { errorCode: REFUSED } : {}),
+  };
+};
 
 const lost = (cluster: Cluster, name: string): string | undefined => {
   const node = cluster.state.nodes[name];
@@ -47,30 +61,53 @@ const abortReason = (
   volatile: Volatile,
   migration: Migration,
   nowMs: number,
-): string | undefined => {
+): Abort | undefined => {
   const seen = volatile.migrations.get(migration.id);
+  const because = outerReason(cluster, migration);
+  if (because !== undefined) return { reason: because };
+  const target = failureOf("target", migration.to, seen?.target);
+  const source = failureOf("source", migration.from, seen?.source);
+  // The target fails because the source refused, and may be heard first.
+  const failed = source?.errorCode === REFUSED ? source : (target ?? source);
+  if (failed !== undefined) return failed;
+  const ended = endReason(cluster, volatile, migration);
+  if (ended !== undefined) return { reason: ended };
+  const sinceMs = Math.max(migration.startedAtMs, volatile.leaderSinceMs);
+  if (seen?.copy !== true && nowMs - sinceMs > READY_LIMIT_MS)
+    return { reason: `the target ${migration.to} was not ready within ${formatSeconds(READY_LIMIT_MS)}` };
+  const idleMs = nowMs - Math.max(sinceMs, seen?.progressAtMs ?? 0);
+  return idleMs > PROGRESS_LIMIT_MS ? { reason: `no progress for ${formatSeconds(idleMs)}` } : undefined;
+};
+
+const outerReason = (cluster: Cluster, migration: Migration): string | undefined => {
   const container = cluster.state.containers[migration.containerId];
   if (migration.cancelRequested) return "cancelled";
   if (container === undefined || container.removing) return "the container was removed";
   if (container.desired !== DesiredState.RUNNING) return "the container was stopped";
   // A lost source may well hold the frozen copy and thaw it when it is back, so ownership stays with it.
-  const gone = lost(cluster, migration.from) ?? lost(cluster, migration.to);
-  if (gone !== undefined) return gone;
-  const failed =
-    failureOf("target", migration.to, seen?.target) ?? failureOf("source", migration.from, seen?.source);
-  if (failed !== undefined) return failed;
+  return lost(cluster, migration.from) ?? lost(cluster, migration.to);
+};
+
+const endReason = (cluster: Cluster, volatile: Volatile, migration: Migration): string | undefined => {
+  const container = cluster.state.containers[migration.containerId];
   const observed = observedOn(volatile.nodes.get(migration.from), migration.containerId);
-  if (observed?.epoch === container.allocation?.epoch) {
-    if (observed?.state === AllocationState.EXITED)
-      return `the container exited with code ${observed.exitCode} during the move`;
-    if (observed?.state === AllocationState.FAILED)
-      return `the container failed during the move: ${observed.message}`;
-  }
-  const sinceMs = Math.max(migration.startedAtMs, volatile.leaderSinceMs);
-  if (seen?.copy !== true && nowMs - sinceMs > READY_LIMIT_MS)
-    return `the target ${migration.to} was not ready within ${formatSeconds(READY_LIMIT_MS)}`;
-  const idleMs = nowMs - Math.max(sinceMs, seen?.progressAtMs ?? 0);
-  return idleMs > PROGRESS_LIMIT_MS ? `no progress for ${formatSeconds(idleMs)}` : undefined;
+  if (observed?.epoch !== container?.allocation?.epoch) return undefined;
+  if (observed?.state === AllocationState.EXITED)
+    return `the container exited with code ${observed.exitCode} during the move`;
+  if (observed?.state === AllocationState.FAILED)
+    return `the container failed during the move: ${observed.message}`;
+  return undefined;
+};
+
+/** The forecast that the source made, unless the log has an earlier one. */
+const predictedOf = (
+  migration: Migration,
+  seen: MigrationSeen | undefined,
+): { predicted?: MigrationForecast } => {
+  const forecast = seen?.source?.forecast;
+  return forecast === undefined || migration.predicted !== undefined
+    ? {}
+    : { predicted: checkedForecast(forecast) };
 };
 
 /** An agent's figures, without what is no measurement: they go into the log and from there into JSON. */
@@ -171,15 +208,27 @@ const planMigration = (
   const { id } = migration;
   const seen = volatile.migrations.get(id);
   if (migration.state === MigrationState.RUNNING) {
-    const reason = abortReason(cluster, volatile, migration, nowMs);
-    if (reason !== undefined) return command("migrationAborted", { id, reason: reason.slice(0, MAX_REASON) });
+    const abort = abortReason(cluster, volatile, migration, nowMs);
+    if (abort !== undefined) {
+      const { reason, ...code } = abort;
+      return command("migrationAborted", {
+        id,
+        reason: reason.slice(0, MAX_REASON),
+        ...code,
+        ...predictedOf(migration, seen),
+      });
+    }
     return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;
   }
   if (migration.state !== MigrationState.SWITCHED) return undefined;
   const sinceSwitchMs = nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs);
   if (!targetDone(volatile, migration, seen, sinceSwitchMs)) return undefined;
   if (!sourceDone(cluster, volatile, migration, seen, sinceSwitchMs)) return undefined;
-  return command("migrationFinished", { id, figures: mergeFigures(migration, seen, nowMs) });
+  return command("migrationFinished", {
+    id,
+    figures: mergeFigures(migration, seen, nowMs),
+    ...predictedOf(migration, seen),
+  });
 };
 
 export const planMigrations = (cluster: Cluster, volatile: Volatile, nowMs: number): Command[] =>

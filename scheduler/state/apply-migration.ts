@@ -116,6 +116,7 @@ export const migrationStarted = (
       endedAtMs: 0,
       figures: undefined,
       bandwidthBytesPerSecond: start.bandwidthBytesPerSecond,
+      ...(start.predicted === undefined ? {} : { predicted: start.predicted }),
     };
     container.migrationId = start.id;
   });
@@ -159,12 +160,14 @@ export const migrationSwitched = (
 
 export const migrationAborted = (
   cluster: Cluster,
-  { id, reason }: MigrationAborted,
+  { id, reason, errorCode, predicted }: MigrationAborted,
   { atMs }: ApplyContext,
 ): Outcome => {
   const migration = find(cluster, id);
   if (migration === undefined) return missing(id);
   if (migration.state !== MigrationState.RUNNING) return tooLate(migration);
+  if (errorCode !== undefined) migration.errorCode = errorCode;
+  if (predicted !== undefined) migration.predicted ??= predicted;
   endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
   return undefined;
 };
@@ -178,6 +181,7 @@ export const migrationFinished = (
   if (migration === undefined) return missing(finished.id);
   if (migration.state !== MigrationState.SWITCHED) return tooLate(migration);
   migration.figures = finished.figures;
+  if (finished.predicted !== undefined) migration.predicted ??= finished.predicted;
   endMigration(cluster, migration, MigrationState.FINISHED, "", atMs);
   return undefined;
 };

@@ -116,7 +116,7 @@ function handlers(
   nodes: NodeService,
 ): Partial<GodwitServer> {
   const containers = new ContainerService(scheduler);
-  const migrations = new MigrationService(scheduler);
+  const migrations = new MigrationService(scheduler, connection);
   return {
     status: calls.unary(() => nodes.status()),
     importImage: calls.clientStream((requests, signal) => images.import(requests, signal)),

@@ -184,7 +184,7 @@ export function addContainerVerbs(program: Command): void {
       parseDurationMs,
       0,
     )
-    .option("--dry-run", "only say where it would go, or why it cannot", false)
+    .option("--dry-run", "only say where it would go and what that would cost, or why it cannot", false)
     .addOption(detachOption())
     .addOption(outputOption())
     .addOption(apiOption())

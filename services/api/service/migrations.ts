@@ -8,7 +8,9 @@ import type {
 } from "../../../proto/gen/godwit/v1/api.ts";
 import { MigrationFigures, MigrationMode } from "../../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
+import type { NatsConnection } from "@nats-io/transport-node";
 import type { Scheduler } from "../../../scheduler/mod.ts";
+import { askForecast, NO_FORECAST } from "../session/forecast.ts";
 import { findContainer, findMigration, findNode } from "../find.ts";
 import { follow } from "../follow.ts";
 import { migrationEnded, migrationInfo } from "../view/migration.ts";
@@ -17,9 +19,11 @@ const DEFAULT_LIMIT = 100;
 
 export class MigrationService {
   readonly #scheduler: Scheduler;
+  readonly #connection: NatsConnection;
 
-  constructor(scheduler: Scheduler) {
+  constructor(scheduler: Scheduler, connection: NatsConnection) {
     this.#scheduler = scheduler;
+    this.#connection = connection;
   }
 
   async move(request: MoveRequest): Promise<MigrationInfo> {
@@ -35,13 +39,29 @@ export class MigrationService {
       bandwidthBytesPerSecond: request.bandwidthBytesPerSecond,
       reason: "operator",
     };
+    const plan = this.#scheduler.planMove(order);
+    // Measuring takes a second: it is waited for where a budget may say no, or where the forecast is what was asked for.
+    const { forecast, remark } =
+      request.dryRun || plan.blackoutBudgetMs > 0
+        ? await askForecast(this.#connection, containerId, plan)
+        : NO_FORECAST;
+    if (forecast !== undefined && forecast.refusal !== "")
+      throw new GodwitError(
+        "refused",
+        `${name} is not moved from ${plan.from} to ${plan.to}: ${forecast.refusal}`,
+      );
     if (!request.dryRun) {
-      const migration = await this.#scheduler.startMigration(order);
+      const migration = await this.#scheduler.startMigration({
+        ...order,
+        to: plan.to,
+        ...(forecast === undefined ? {} : { predicted: forecast }),
+      });
       // The agents may have been faster than the answer: look it up instead of using what was recorded first.
       return this.#view(migration.id) ?? migrationInfo(migration, undefined);
     }
-    const plan = this.#scheduler.planMove(order);
     return {
+      predicted: forecast,
+      remark,
       id: "",
       container: name,
       containerId,

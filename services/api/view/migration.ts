@@ -66,6 +66,9 @@ export function migrationInfo(record: MigrationRecord, runtime: MigrationRuntime
     bytesDone: ended ? 0 : (sender?.bytesDone ?? 0),
     bytesTotal: ended ? 0 : (sender?.bytesTotal ?? 0),
     reason: record.reason,
+    predicted: record.predicted ?? runtime?.source?.forecast,
+    copy: ended ? undefined : runtime?.source?.copy,
+    errorCode: record.errorCode,
   };
 }
 

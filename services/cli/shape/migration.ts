@@ -1,5 +1,6 @@
 /** Migrations as JSON and as tables. Pure. */
 import type { MigrationInfo } from "../../../proto/gen/godwit/v1/api.ts";
+import type { CopyProgress, MigrationForecast } from "../../../proto/gen/godwit/v1/spec.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatDuration } from "../quantity.ts";
 import { modeWord, textOrNull, timeOrNull } from "./words.ts";
@@ -21,6 +22,27 @@ export function migrationRow(info: MigrationInfo): Record<string, unknown> {
     sentBytes: figures?.sentBytes ?? 0,
     filesystemBytes: figures?.filesystemBytes ?? 0,
     error: textOrNull(info.error),
+    errorCode: textOrNull(info.errorCode ?? ""),
+    predicted: predictedDocument(info.predicted),
+    ...(info.state === "planned" ? { remark: textOrNull(info.remark ?? "") } : {}),
+  };
+}
+
+function predictedDocument(forecast: MigrationForecast | undefined): Record<string, unknown> | null {
+  if (forecast === undefined) return null;
+  return {
+    mode: modeWord(forecast.mode),
+    rounds: forecast.rounds,
+    blackoutMs: rounded(forecast.blackoutMs),
+    totalMs: rounded(forecast.totalMs),
+    memoryBytes: forecast.memoryBytes,
+    sentBytes: forecast.sentBytes,
+    filesystemBytes: forecast.filesystemBytes,
+    processes: forecast.processes,
+    dirtyBytesPerSecond: Math.round(forecast.dirtyBytesPerSecond),
+    copyBytesPerSecond: Math.round(forecast.copyBytesPerSecond),
+    cpuPercent: forecast.cpuPercent,
+    refusal: textOrNull(forecast.refusal),
   };
 }
 
@@ -32,6 +54,9 @@ export function migrationDetail(info: MigrationInfo): Record<string, unknown> {
     containerId: info.containerId,
     reason: info.reason,
     phase: textOrNull(info.phase),
+    bytesDone: info.bytesDone,
+    bytesTotal: info.bytesTotal,
+    copy: info.copy === undefined ? null : copyDocument(info.copy),
     startedAt: timeOrNull(info.startedAtMs),
     endedAt: timeOrNull(info.endedAtMs),
     phases: {
@@ -43,6 +68,14 @@ export function migrationDetail(info: MigrationInfo): Record<string, unknown> {
     },
   };
 }
+
+const copyDocument = (copy: CopyProgress): Record<string, unknown> => ({
+  round: copy.round,
+  dirtyBytesPerSecond: Math.round(copy.dirtyBytesPerSecond),
+  copyBytesPerSecond: Math.round(copy.copyBytesPerSecond),
+  remainingMs: rounded(copy.remainingMs),
+  cpuPercent: copy.cpuPercent,
+});
 
 const rounded = (ms: number | undefined): number => Number((ms ?? 0).toFixed(3));
 const known = (value: number | undefined, format: (value: number) => string): string =>
@@ -61,6 +94,13 @@ export function migrationColumns(nowMs: number): Column<MigrationInfo>[] {
     { title: "MEMORY", cell: (info) => known(info.figures?.memoryBytes, formatBytes), right: true },
     { title: "SENT", cell: (info) => known(info.figures?.sentBytes, formatBytes), right: true },
     { title: "AGE", cell: (info) => formatAge(nowMs - info.startedAtMs), right: true },
+    {
+      title: "FORECAST",
+      cell: (info) => known(info.predicted?.blackoutMs, formatDuration),
+      right: true,
+      wide: true,
+    },
+    { title: "OFF BY", cell: offBy, right: true, wide: true },
     {
       title: "FREEZE",
       cell: (info) => known(info.figures?.freezeMs, formatDuration),
@@ -91,11 +131,86 @@ export function migrationColumns(nowMs: number): Column<MigrationInfo>[] {
   ];
 }
 
+/** The blackout against its forecast: "+12%" was longer than expected. */
+function offBy({ figures, predicted }: MigrationInfo): string {
+  const [actual, expected] = [figures?.blackoutMs ?? 0, predicted?.blackoutMs ?? 0];
+  if (actual === 0 || expected === 0) return "-";
+  const percent = Math.round(((actual - expected) / expected) * 100);
+  return `${percent > 0 ? "+" : ""}${percent}%`;
+}
+
+const rate = (bytesPerSecond: number): string => `${formatBytes(Math.round(bytesPerSecond))}/s`;
+
+/** One migration, for people. */
+export function migrationFields(info: MigrationInfo, nowMs: number): [string, string][] {
+  const { copy, figures, predicted } = info;
+  const fields: [string, string][] = [
+    ["id", info.id],
+    ["container", info.container],
+    ["from", info.from],
+    ["to", info.to],
+    ["mode", modeWord(info.mode)],
+    ["state", info.phase === "" ? info.state : `${info.state} (${info.phase})`],
+    ["reason", info.reason],
+    ["started", `${formatAge(nowMs - info.startedAtMs)} ago`],
+  ];
+  if (info.bytesDone > 0)
+    fields.push(["copied", `${formatBytes(info.bytesDone)} of about ${formatBytes(info.bytesTotal)}`]);
+  if (copy !== undefined) fields.push(["copying", copyWords(copy)]);
+  for (const [title, value] of [
+    ["blackout", figures?.blackoutMs],
+    ["  freeze", figures?.freezeMs],
+    ["  dump", figures?.dumpMs],
+    ["  transfer", figures?.transferMs],
+    ["  restore", figures?.restoreMs],
+    ["  resume", figures?.resumeMs],
+    ["total", figures?.totalMs],
+  ] as const)
+    fields.push([title, known(value, formatDuration)]);
+  fields.push(
+    ["rounds", String(figures?.rounds ?? 0)],
+    ["memory", known(figures?.memoryBytes, formatBytes)],
+    ["files", known(figures?.filesystemBytes, formatBytes)],
+    ["sent", known(figures?.sentBytes, formatBytes)],
+  );
+  if (predicted !== undefined) fields.push(["forecast", forecastWords(predicted)], ["off by", offBy(info)]);
+  if (info.error !== "") fields.push(["error", info.error]);
+  return fields;
+}
+
+/** "round 2, writes 12 MiB/s, copies 180 MiB/s, about 1.2 s left". */
+export function copyWords(copy: CopyProgress): string {
+  const parts = [
+    `round ${copy.round}`,
+    `writes ${rate(copy.dirtyBytesPerSecond)}`,
+    `copies ${rate(copy.copyBytesPerSecond)}`,
+  ];
+  if (copy.cpuPercent < 100) parts.push(`slowed down to ${copy.cpuPercent}%`);
+  if (copy.remainingMs > 0) parts.push(`about ${formatDuration(copy.remainingMs)} left`);
+  return parts.join(", ");
+}
+
+function forecastWords(forecast: MigrationForecast): string {
+  const parts = [
+    `blackout ${formatDuration(forecast.blackoutMs)}`,
+    `total ${formatDuration(forecast.totalMs)}`,
+    `${forecast.rounds} rounds`,
+    `memory ${formatBytes(forecast.memoryBytes)}`,
+    `sent ${formatBytes(forecast.sentBytes)}`,
+  ];
+  if (forecast.cpuPercent < 100) parts.push(`slowed down to ${forecast.cpuPercent}% of its CPU time`);
+  return parts.join(", ");
+}
+
 /** What `move` says at its end, in one line. */
 export function migrationSummary(info: MigrationInfo): string {
-  const { figures } = info;
-  if (info.state === "planned")
-    return `${info.container} would move from ${info.from} to ${info.to} (${modeWord(info.mode)})`;
+  const { figures, predicted } = info;
+  if (info.state === "planned") {
+    const would = `${info.container} would move from ${info.from} to ${info.to} (${modeWord(info.mode)})`;
+    if (predicted === undefined) return info.remark ? `${would}; ${info.remark}` : would;
+    const writes = `it writes ${rate(predicted.dirtyBytesPerSecond)}, ${rate(predicted.copyBytesPerSecond)} can be copied`;
+    return `${would}: ${forecastWords(predicted)} (${writes})`;
+  }
   const parts = [
     `blackout ${known(figures?.blackoutMs, formatDuration)}`,
     `total ${known(figures?.totalMs, formatDuration)}`,

@@ -54,6 +54,8 @@ test("the documented JSON fields", () => {
     sentBytes: 3,
     filesystemBytes: 0,
     error: null,
+    errorCode: null,
+    predicted: null,
   });
   expect(migrationSummary(move)).toBe(
     "web moved from n1 to n2 (checkpoint): blackout 87 ms, total 400 ms, memory 5 B, sent 3 B",

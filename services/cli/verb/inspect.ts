@@ -4,7 +4,7 @@ import { printFields, printJson, printList, type OutputFormat } from "../output.
 import { statusDocument, statusFields } from "../shape/cluster.ts";
 import { containerColumns, containerDetail, containerFields, containerRow } from "../shape/container.ts";
 import { imageColumns, imageRow } from "../shape/image.ts";
-import { migrationColumns, migrationDetail } from "../shape/migration.ts";
+import { migrationColumns, migrationDetail, migrationFields } from "../shape/migration.ts";
 import { NODE_COLUMNS, nodeRow } from "../shape/node.ts";
 
 interface ListOptions {
@@ -53,6 +53,8 @@ export async function migrations(
   const request = { id: id ?? "", container: options.container ?? "", limit: options.limit };
   const answer = await api.call("listMigrations", request);
   const [only] = answer.migrations;
-  if (id !== undefined && only !== undefined && options.output === "json") printJson(migrationDetail(only));
+  if (id !== undefined && only !== undefined && options.output !== "wide")
+    if (options.output === "json") printJson(migrationDetail(only));
+    else await printFields(migrationFields(only, Date.now()));
   else await printList(options.output, answer.migrations, migrationColumns(Date.now()), migrationDetail);
 }

@@ -7,7 +7,7 @@ import { followStream } from "../follow.ts";
 import { printJson, type OutputFormat } from "../output.ts";
 import { startProgress } from "../progress.ts";
 import { connectApi, say, waitInterruptibly } from "../session.ts";
-import { migrationRow, migrationSummary } from "../shape/migration.ts";
+import { copyWords, migrationRow, migrationSummary } from "../shape/migration.ts";
 
 export interface MoveOptions {
   readonly api?: string;
@@ -38,7 +38,10 @@ export async function move(nameOrId: string, node: string, options: MoveOptions)
       : await waitInterruptibly(hint, (signal) => ended(api, started, signal));
   if (options.output === "json") printJson(migrationRow(info));
   if (info.state === "aborted")
-    throw new ExitWith(EXIT.failed, `${info.container} stays on ${info.from}: ${info.error}`);
+    throw new ExitWith(
+      info.errorCode === "refused" ? EXIT.refused : EXIT.failed,
+      `${info.container} stays on ${info.from}: ${info.error}`,
+    );
   if (options.output === "json") return;
   say(
     options.detach && !dryRun
@@ -55,7 +58,8 @@ async function ended(api: ApiClient, started: MigrationInfo, signal: AbortSignal
   for await (const info of followStream(() => api.stub.watchMigration({ id: started.id }), signal)) {
     last = info;
     if (isOver(info)) break;
-    const label = `${info.from} → ${info.to} ${info.phase === "" ? info.state : info.phase}`;
+    const phase = info.phase === "" ? info.state : info.phase;
+    const label = `${info.from} → ${info.to} ${phase}${info.copy === undefined ? "" : `: ${copyWords(info.copy)}`}`;
     progress.update(info.bytesDone, info.bytesTotal, label);
   }
   if (isOver(last)) return last;

@@ -20,8 +20,10 @@ import {
 import {
   Blocker,
   ContainerSpec,
+  CopyProgress,
   Image,
   MigrationFigures,
+  MigrationForecast,
   MigrationMode,
   migrationModeFromJSON,
   migrationModeToJSON,
@@ -371,6 +373,43 @@ export interface MigrationReport {
   bytesDone: number;
   /** estimate */
   bytesTotal: number;
+  /** Source: as it saw the move before it began. */
+  forecast?: MigrationForecast | undefined;
+  copy?:
+    | CopyProgress
+    | undefined;
+  /** The code of the error that `error` says: "refused" is a rule's or a budget's no, not a failure. */
+  errorCode?: string | undefined;
+}
+
+/** Forecast: the API requests "godwit.node.<source>.forecast". */
+export interface ForecastRequest {
+  containerId: string;
+  to: string;
+  mode: MigrationMode;
+  blackoutBudgetMs: number;
+  bandwidthBytesPerSecond: number;
+}
+
+export interface ForecastReply {
+  forecast:
+    | MigrationForecast
+    | undefined;
+  /** Why there is none, with the code of the error. */
+  error: string;
+  errorCode: string;
+}
+
+/** One agent asks another on "godwit.migration.probe.<node>": how long until the answer says how fast the link is. */
+export interface PeerProbe {
+  filler: Buffer;
+  processes: number;
+  memoryBytes: number;
+}
+
+export interface PeerProbeReply {
+  /** What the restore of such a container is expected to take there, from its last byte to its first instruction. */
+  arrivalMs: number;
 }
 
 /**
@@ -1935,6 +1974,9 @@ function createBaseMigrationReport(): MigrationReport {
     figures: undefined,
     bytesDone: 0,
     bytesTotal: 0,
+    forecast: undefined,
+    copy: undefined,
+    errorCode: undefined,
   };
 }
 
@@ -1963,6 +2005,15 @@ export const MigrationReport: MessageFns<MigrationReport> = {
     }
     if (message.bytesTotal !== 0) {
       writer.uint32(64).uint64(message.bytesTotal);
+    }
+    if (message.forecast !== undefined) {
+      MigrationForecast.encode(message.forecast, writer.uint32(74).fork()).join();
+    }
+    if (message.copy !== undefined) {
+      CopyProgress.encode(message.copy, writer.uint32(82).fork()).join();
+    }
+    if (message.errorCode !== undefined) {
+      writer.uint32(90).string(message.errorCode);
     }
     return writer;
   },
@@ -2044,6 +2095,30 @@ export const MigrationReport: MessageFns<MigrationReport> = {
             message.bytesTotal = longToNumber(reader.uint64());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.forecast = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.copy = CopyProgress.decode(reader, reader.uint32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.errorCode = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2078,6 +2153,13 @@ export const MigrationReport: MessageFns<MigrationReport> = {
         : isSet(object.bytes_total)
         ? globalThis.Number(object.bytes_total)
         : 0,
+      forecast: isSet(object.forecast) ? MigrationForecast.fromJSON(object.forecast) : undefined,
+      copy: isSet(object.copy) ? CopyProgress.fromJSON(object.copy) : undefined,
+      errorCode: isSet(object.errorCode)
+        ? globalThis.String(object.errorCode)
+        : isSet(object.error_code)
+        ? globalThis.String(object.error_code)
+        : undefined,
     };
   },
 
@@ -2107,6 +2189,15 @@ export const MigrationReport: MessageFns<MigrationReport> = {
     if (message.bytesTotal !== 0) {
       obj.bytesTotal = Math.round(message.bytesTotal);
     }
+    if (message.forecast !== undefined) {
+      obj.forecast = MigrationForecast.toJSON(message.forecast);
+    }
+    if (message.copy !== undefined) {
+      obj.copy = CopyProgress.toJSON(message.copy);
+    }
+    if (message.errorCode !== undefined) {
+      obj.errorCode = message.errorCode;
+    }
     return obj;
   },
 
@@ -2125,6 +2216,443 @@ export const MigrationReport: MessageFns<MigrationReport> = {
       : undefined;
     message.bytesDone = object.bytesDone ?? 0;
     message.bytesTotal = object.bytesTotal ?? 0;
+    message.forecast = (object.forecast !== undefined && object.forecast !== null)
+      ? MigrationForecast.fromPartial(object.forecast)
+      : undefined;
+    message.copy = (object.copy !== undefined && object.copy !== null)
+      ? CopyProgress.fromPartial(object.copy)
+      : undefined;
+    message.errorCode = object.errorCode ?? undefined;
+    return message;
+  },
+};
+
+function createBaseForecastRequest(): ForecastRequest {
+  return { containerId: "", to: "", mode: MigrationMode.UNSPECIFIED, blackoutBudgetMs: 0, bandwidthBytesPerSecond: 0 };
+}
+
+export const ForecastRequest: MessageFns<ForecastRequest> = {
+  encode(message: ForecastRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.to !== "") {
+      writer.uint32(18).string(message.to);
+    }
+    if (message.mode !== MigrationMode.UNSPECIFIED) {
+      writer.uint32(24).int32(migrationModeToNumber(message.mode));
+    }
+    if (message.blackoutBudgetMs !== 0) {
+      writer.uint32(32).uint32(message.blackoutBudgetMs);
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      writer.uint32(40).uint64(message.bandwidthBytesPerSecond);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForecastRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForecastRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.mode = migrationModeFromJSON(reader.int32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.blackoutBudgetMs = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForecastRequest {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      to: isSet(object.to) ? globalThis.String(object.to) : "",
+      mode: isSet(object.mode) ? migrationModeFromJSON(object.mode) : MigrationMode.UNSPECIFIED,
+      blackoutBudgetMs: isSet(object.blackoutBudgetMs)
+        ? globalThis.Number(object.blackoutBudgetMs)
+        : isSet(object.blackout_budget_ms)
+        ? globalThis.Number(object.blackout_budget_ms)
+        : 0,
+      bandwidthBytesPerSecond: isSet(object.bandwidthBytesPerSecond)
+        ? globalThis.Number(object.bandwidthBytesPerSecond)
+        : isSet(object.bandwidth_bytes_per_second)
+        ? globalThis.Number(object.bandwidth_bytes_per_second)
+        : 0,
+    };
+  },
+
+  toJSON(message: ForecastRequest): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.to !== "") {
+      obj.to = message.to;
+    }
+    if (message.mode !== MigrationMode.UNSPECIFIED) {
+      obj.mode = migrationModeToJSON(message.mode);
+    }
+    if (message.blackoutBudgetMs !== 0) {
+      obj.blackoutBudgetMs = Math.round(message.blackoutBudgetMs);
+    }
+    if (message.bandwidthBytesPerSecond !== 0) {
+      obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ForecastRequest>): ForecastRequest {
+    return ForecastRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ForecastRequest>): ForecastRequest {
+    const message = createBaseForecastRequest();
+    message.containerId = object.containerId ?? "";
+    message.to = object.to ?? "";
+    message.mode = object.mode ?? MigrationMode.UNSPECIFIED;
+    message.blackoutBudgetMs = object.blackoutBudgetMs ?? 0;
+    message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
+    return message;
+  },
+};
+
+function createBaseForecastReply(): ForecastReply {
+  return { forecast: undefined, error: "", errorCode: "" };
+}
+
+export const ForecastReply: MessageFns<ForecastReply> = {
+  encode(message: ForecastReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.forecast !== undefined) {
+      MigrationForecast.encode(message.forecast, writer.uint32(10).fork()).join();
+    }
+    if (message.error !== "") {
+      writer.uint32(18).string(message.error);
+    }
+    if (message.errorCode !== "") {
+      writer.uint32(26).string(message.errorCode);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForecastReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForecastReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.forecast = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.errorCode = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForecastReply {
+    return {
+      forecast: isSet(object.forecast) ? MigrationForecast.fromJSON(object.forecast) : undefined,
+      error: isSet(object.error) ? globalThis.String(object.error) : "",
+      errorCode: isSet(object.errorCode)
+        ? globalThis.String(object.errorCode)
+        : isSet(object.error_code)
+        ? globalThis.String(object.error_code)
+        : "",
+    };
+  },
+
+  toJSON(message: ForecastReply): unknown {
+    const obj: any = {};
+    if (message.forecast !== undefined) {
+      obj.forecast = MigrationForecast.toJSON(message.forecast);
+    }
+    if (message.error !== "") {
+      obj.error = message.error;
+    }
+    if (message.errorCode !== "") {
+      obj.errorCode = message.errorCode;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ForecastReply>): ForecastReply {
+    return ForecastReply.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ForecastReply>): ForecastReply {
+    const message = createBaseForecastReply();
+    message.forecast = (object.forecast !== undefined && object.forecast !== null)
+      ? MigrationForecast.fromPartial(object.forecast)
+      : undefined;
+    message.error = object.error ?? "";
+    message.errorCode = object.errorCode ?? "";
+    return message;
+  },
+};
+
+function createBasePeerProbe(): PeerProbe {
+  return { filler: Buffer.alloc(0), processes: 0, memoryBytes: 0 };
+}
+
+export const PeerProbe: MessageFns<PeerProbe> = {
+  encode(message: PeerProbe, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.filler.length !== 0) {
+      writer.uint32(10).bytes(message.filler);
+    }
+    if (message.processes !== 0) {
+      writer.uint32(16).uint32(message.processes);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(24).uint64(message.memoryBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PeerProbe {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePeerProbe();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.filler = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.processes = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PeerProbe {
+    return {
+      filler: isSet(object.filler) ? Buffer.from(bytesFromBase64(object.filler)) : Buffer.alloc(0),
+      processes: isSet(object.processes) ? globalThis.Number(object.processes) : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+    };
+  },
+
+  toJSON(message: PeerProbe): unknown {
+    const obj: any = {};
+    if (message.filler.length !== 0) {
+      obj.filler = base64FromBytes(message.filler);
+    }
+    if (message.processes !== 0) {
+      obj.processes = Math.round(message.processes);
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PeerProbe>): PeerProbe {
+    return PeerProbe.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PeerProbe>): PeerProbe {
+    const message = createBasePeerProbe();
+    message.filler = object.filler ?? Buffer.alloc(0);
+    message.processes = object.processes ?? 0;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    return message;
+  },
+};
+
+function createBasePeerProbeReply(): PeerProbeReply {
+  return { arrivalMs: 0 };
+}
+
+export const PeerProbeReply: MessageFns<PeerProbeReply> = {
+  encode(message: PeerProbeReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.arrivalMs !== 0) {
+      writer.uint32(9).double(message.arrivalMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PeerProbeReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePeerProbeReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.arrivalMs = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PeerProbeReply {
+    return {
+      arrivalMs: isSet(object.arrivalMs)
+        ? globalThis.Number(object.arrivalMs)
+        : isSet(object.arrival_ms)
+        ? globalThis.Number(object.arrival_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: PeerProbeReply): unknown {
+    const obj: any = {};
+    if (message.arrivalMs !== 0) {
+      obj.arrivalMs = floatToJson(message.arrivalMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PeerProbeReply>): PeerProbeReply {
+    return PeerProbeReply.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PeerProbeReply>): PeerProbeReply {
+    const message = createBasePeerProbeReply();
+    message.arrivalMs = object.arrivalMs ?? 0;
     return message;
   },
 };

@@ -27,8 +27,10 @@ import {
 import {
   Blocker,
   ContainerSpec,
+  CopyProgress,
   ImageConfig,
   MigrationFigures,
+  MigrationForecast,
   MigrationMode,
   migrationModeFromJSON,
   migrationModeToJSON,
@@ -261,6 +263,19 @@ export interface MigrationInfo {
   bytesDone: number;
   bytesTotal: number;
   reason: string;
+  predicted?:
+    | MigrationForecast
+    | undefined;
+  /** while memory is copied */
+  copy?:
+    | CopyProgress
+    | undefined;
+  /** of proto/contract/error.ts: "refused" is a rule's or a budget's no */
+  errorCode?:
+    | string
+    | undefined;
+  /** Of a plan: why there is no forecast. */
+  remark?: string | undefined;
 }
 
 export interface ListMigrationsRequest {
@@ -3675,6 +3690,10 @@ function createBaseMigrationInfo(): MigrationInfo {
     bytesDone: 0,
     bytesTotal: 0,
     reason: "",
+    predicted: undefined,
+    copy: undefined,
+    errorCode: undefined,
+    remark: undefined,
   };
 }
 
@@ -3724,6 +3743,18 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
     }
     if (message.reason !== "") {
       writer.uint32(122).string(message.reason);
+    }
+    if (message.predicted !== undefined) {
+      MigrationForecast.encode(message.predicted, writer.uint32(130).fork()).join();
+    }
+    if (message.copy !== undefined) {
+      CopyProgress.encode(message.copy, writer.uint32(138).fork()).join();
+    }
+    if (message.errorCode !== undefined) {
+      writer.uint32(146).string(message.errorCode);
+    }
+    if (message.remark !== undefined) {
+      writer.uint32(154).string(message.remark);
     }
     return writer;
   },
@@ -3861,6 +3892,38 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
             message.reason = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.predicted = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.copy = CopyProgress.decode(reader, reader.uint32());
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.errorCode = reader.string();
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.remark = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3910,6 +3973,14 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
         ? globalThis.Number(object.bytes_total)
         : 0,
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
+      copy: isSet(object.copy) ? CopyProgress.fromJSON(object.copy) : undefined,
+      errorCode: isSet(object.errorCode)
+        ? globalThis.String(object.errorCode)
+        : isSet(object.error_code)
+        ? globalThis.String(object.error_code)
+        : undefined,
+      remark: isSet(object.remark) ? globalThis.String(object.remark) : undefined,
     };
   },
 
@@ -3960,6 +4031,18 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
     if (message.reason !== "") {
       obj.reason = message.reason;
     }
+    if (message.predicted !== undefined) {
+      obj.predicted = MigrationForecast.toJSON(message.predicted);
+    }
+    if (message.copy !== undefined) {
+      obj.copy = CopyProgress.toJSON(message.copy);
+    }
+    if (message.errorCode !== undefined) {
+      obj.errorCode = message.errorCode;
+    }
+    if (message.remark !== undefined) {
+      obj.remark = message.remark;
+    }
     return obj;
   },
 
@@ -3985,6 +4068,14 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
     message.bytesDone = object.bytesDone ?? 0;
     message.bytesTotal = object.bytesTotal ?? 0;
     message.reason = object.reason ?? "";
+    message.predicted = (object.predicted !== undefined && object.predicted !== null)
+      ? MigrationForecast.fromPartial(object.predicted)
+      : undefined;
+    message.copy = (object.copy !== undefined && object.copy !== null)
+      ? CopyProgress.fromPartial(object.copy)
+      : undefined;
+    message.errorCode = object.errorCode ?? undefined;
+    message.remark = object.remark ?? undefined;
     return message;
   },
 };

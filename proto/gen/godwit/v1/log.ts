@@ -10,6 +10,7 @@ import {
   ContainerSpec,
   Image,
   MigrationFigures,
+  MigrationForecast,
   MigrationMode,
   migrationModeFromJSON,
   migrationModeToJSON,
@@ -463,6 +464,8 @@ export interface MigrationStarted {
   reason: string;
   /** 0: what the source's agent is configured with */
   bandwidthBytesPerSecond: number;
+  /** When one was made before the order was given. */
+  predicted?: MigrationForecast | undefined;
 }
 
 export interface MigrationSwitched {
@@ -472,12 +475,15 @@ export interface MigrationSwitched {
 export interface MigrationAborted {
   id: string;
   reason: string;
+  errorCode?: string | undefined;
+  predicted?: MigrationForecast | undefined;
 }
 
 /** The target runs the container and the source has removed its copy. */
 export interface MigrationFinished {
   id: string;
   figures: MigrationFigures | undefined;
+  predicted?: MigrationForecast | undefined;
 }
 
 export interface MigrationCancelRequested {
@@ -594,6 +600,8 @@ export interface Migration {
   endedAtMs: number;
   figures: MigrationFigures | undefined;
   bandwidthBytesPerSecond: number;
+  predicted?: MigrationForecast | undefined;
+  errorCode?: string | undefined;
 }
 
 function createBaseLogEntry(): LogEntry {
@@ -3189,6 +3197,7 @@ function createBaseMigrationStarted(): MigrationStarted {
     drainId: "",
     reason: "",
     bandwidthBytesPerSecond: 0,
+    predicted: undefined,
   };
 }
 
@@ -3223,6 +3232,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     }
     if (message.bandwidthBytesPerSecond !== 0) {
       writer.uint32(160).uint64(message.bandwidthBytesPerSecond);
+    }
+    if (message.predicted !== undefined) {
+      MigrationForecast.encode(message.predicted, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -3320,6 +3332,14 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
             message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.predicted = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3360,6 +3380,7 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
         : isSet(object.bandwidth_bytes_per_second)
         ? globalThis.Number(object.bandwidth_bytes_per_second)
         : 0,
+      predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
     };
   },
 
@@ -3395,6 +3416,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     if (message.bandwidthBytesPerSecond !== 0) {
       obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
     }
+    if (message.predicted !== undefined) {
+      obj.predicted = MigrationForecast.toJSON(message.predicted);
+    }
     return obj;
   },
 
@@ -3413,6 +3437,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     message.drainId = object.drainId ?? "";
     message.reason = object.reason ?? "";
     message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
+    message.predicted = (object.predicted !== undefined && object.predicted !== null)
+      ? MigrationForecast.fromPartial(object.predicted)
+      : undefined;
     return message;
   },
 };
@@ -3485,7 +3512,7 @@ export const MigrationSwitched: MessageFns<MigrationSwitched> = {
 };
 
 function createBaseMigrationAborted(): MigrationAborted {
-  return { id: "", reason: "" };
+  return { id: "", reason: "", errorCode: undefined, predicted: undefined };
 }
 
 export const MigrationAborted: MessageFns<MigrationAborted> = {
@@ -3495,6 +3522,12 @@ export const MigrationAborted: MessageFns<MigrationAborted> = {
     }
     if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
+    }
+    if (message.errorCode !== undefined) {
+      writer.uint32(26).string(message.errorCode);
+    }
+    if (message.predicted !== undefined) {
+      MigrationForecast.encode(message.predicted, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -3528,6 +3561,22 @@ export const MigrationAborted: MessageFns<MigrationAborted> = {
             message.reason = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.errorCode = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.predicted = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3544,6 +3593,12 @@ export const MigrationAborted: MessageFns<MigrationAborted> = {
     return {
       id: isSet(object.id) ? globalThis.String(object.id) : "",
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      errorCode: isSet(object.errorCode)
+        ? globalThis.String(object.errorCode)
+        : isSet(object.error_code)
+        ? globalThis.String(object.error_code)
+        : undefined,
+      predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
     };
   },
 
@@ -3555,6 +3610,12 @@ export const MigrationAborted: MessageFns<MigrationAborted> = {
     if (message.reason !== "") {
       obj.reason = message.reason;
     }
+    if (message.errorCode !== undefined) {
+      obj.errorCode = message.errorCode;
+    }
+    if (message.predicted !== undefined) {
+      obj.predicted = MigrationForecast.toJSON(message.predicted);
+    }
     return obj;
   },
 
@@ -3565,12 +3626,16 @@ export const MigrationAborted: MessageFns<MigrationAborted> = {
     const message = createBaseMigrationAborted();
     message.id = object.id ?? "";
     message.reason = object.reason ?? "";
+    message.errorCode = object.errorCode ?? undefined;
+    message.predicted = (object.predicted !== undefined && object.predicted !== null)
+      ? MigrationForecast.fromPartial(object.predicted)
+      : undefined;
     return message;
   },
 };
 
 function createBaseMigrationFinished(): MigrationFinished {
-  return { id: "", figures: undefined };
+  return { id: "", figures: undefined, predicted: undefined };
 }
 
 export const MigrationFinished: MessageFns<MigrationFinished> = {
@@ -3580,6 +3645,9 @@ export const MigrationFinished: MessageFns<MigrationFinished> = {
     }
     if (message.figures !== undefined) {
       MigrationFigures.encode(message.figures, writer.uint32(18).fork()).join();
+    }
+    if (message.predicted !== undefined) {
+      MigrationForecast.encode(message.predicted, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -3613,6 +3681,14 @@ export const MigrationFinished: MessageFns<MigrationFinished> = {
             message.figures = MigrationFigures.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.predicted = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3629,6 +3705,7 @@ export const MigrationFinished: MessageFns<MigrationFinished> = {
     return {
       id: isSet(object.id) ? globalThis.String(object.id) : "",
       figures: isSet(object.figures) ? MigrationFigures.fromJSON(object.figures) : undefined,
+      predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
     };
   },
 
@@ -3639,6 +3716,9 @@ export const MigrationFinished: MessageFns<MigrationFinished> = {
     }
     if (message.figures !== undefined) {
       obj.figures = MigrationFigures.toJSON(message.figures);
+    }
+    if (message.predicted !== undefined) {
+      obj.predicted = MigrationForecast.toJSON(message.predicted);
     }
     return obj;
   },
@@ -3651,6 +3731,9 @@ export const MigrationFinished: MessageFns<MigrationFinished> = {
     message.id = object.id ?? "";
     message.figures = (object.figures !== undefined && object.figures !== null)
       ? MigrationFigures.fromPartial(object.figures)
+      : undefined;
+    message.predicted = (object.predicted !== undefined && object.predicted !== null)
+      ? MigrationForecast.fromPartial(object.predicted)
       : undefined;
     return message;
   },
@@ -5282,6 +5365,8 @@ function createBaseMigration(): Migration {
     endedAtMs: 0,
     figures: undefined,
     bandwidthBytesPerSecond: 0,
+    predicted: undefined,
+    errorCode: undefined,
   };
 }
 
@@ -5340,6 +5425,12 @@ export const Migration: MessageFns<Migration> = {
     }
     if (message.bandwidthBytesPerSecond !== 0) {
       writer.uint32(240).uint64(message.bandwidthBytesPerSecond);
+    }
+    if (message.predicted !== undefined) {
+      MigrationForecast.encode(message.predicted, writer.uint32(146).fork()).join();
+    }
+    if (message.errorCode !== undefined) {
+      writer.uint32(154).string(message.errorCode);
     }
     return writer;
   },
@@ -5501,6 +5592,22 @@ export const Migration: MessageFns<Migration> = {
             message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
             continue;
           }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.predicted = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.errorCode = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5569,6 +5676,12 @@ export const Migration: MessageFns<Migration> = {
         : isSet(object.bandwidth_bytes_per_second)
         ? globalThis.Number(object.bandwidth_bytes_per_second)
         : 0,
+      predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
+      errorCode: isSet(object.errorCode)
+        ? globalThis.String(object.errorCode)
+        : isSet(object.error_code)
+        ? globalThis.String(object.error_code)
+        : undefined,
     };
   },
 
@@ -5628,6 +5741,12 @@ export const Migration: MessageFns<Migration> = {
     if (message.bandwidthBytesPerSecond !== 0) {
       obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
     }
+    if (message.predicted !== undefined) {
+      obj.predicted = MigrationForecast.toJSON(message.predicted);
+    }
+    if (message.errorCode !== undefined) {
+      obj.errorCode = message.errorCode;
+    }
     return obj;
   },
 
@@ -5656,6 +5775,10 @@ export const Migration: MessageFns<Migration> = {
       ? MigrationFigures.fromPartial(object.figures)
       : undefined;
     message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
+    message.predicted = (object.predicted !== undefined && object.predicted !== null)
+      ? MigrationForecast.fromPartial(object.predicted)
+      : undefined;
+    message.errorCode = object.errorCode ?? undefined;
     return message;
   },
 };

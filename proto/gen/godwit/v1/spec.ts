@@ -327,6 +327,40 @@ export interface MigrationFigures {
   filesystemBytes: number;
 }
 
+/** What a move is expected to cost, said before it begins. 0 where it is not known. */
+export interface MigrationForecast {
+  /** What the mode asked for comes down to. */
+  mode: MigrationMode;
+  rounds: number;
+  blackoutMs: number;
+  totalMs: number;
+  memoryBytes: number;
+  sentBytes: number;
+  filesystemBytes: number;
+  processes: number;
+  /** Distinct pages written within one second of running. */
+  dirtyBytesPerSecond: number;
+  /** Memory that goes over while the container runs, before compression. */
+  copyBytesPerSecond: number;
+  /** Of the CPU time that it uses now, what it is left with while it is copied; 100: all. */
+  cpuPercent: number;
+  /** Why a move with this budget is refused; empty: it is not. */
+  refusal: string;
+}
+
+/** How the copying of memory goes on, at the source. */
+export interface CopyProgress {
+  /** the one under way, from 1 */
+  round: number;
+  /** Distinct pages written a second, as the last round found them. */
+  dirtyBytesPerSecond: number;
+  copyBytesPerSecond: number;
+  /** estimate, until it runs at the target; 0: not known */
+  remainingMs: number;
+  /** below 100: slowed down */
+  cpuPercent: number;
+}
+
 function createBaseResources(): Resources {
   return { memoryBytes: 0, cpuMillis: 0, pids: 0, diskBytes: 0 };
 }
@@ -1802,6 +1836,445 @@ export const MigrationFigures: MessageFns<MigrationFigures> = {
     message.memoryBytes = object.memoryBytes ?? 0;
     message.sentBytes = object.sentBytes ?? 0;
     message.filesystemBytes = object.filesystemBytes ?? 0;
+    return message;
+  },
+};
+
+function createBaseMigrationForecast(): MigrationForecast {
+  return {
+    mode: MigrationMode.UNSPECIFIED,
+    rounds: 0,
+    blackoutMs: 0,
+    totalMs: 0,
+    memoryBytes: 0,
+    sentBytes: 0,
+    filesystemBytes: 0,
+    processes: 0,
+    dirtyBytesPerSecond: 0,
+    copyBytesPerSecond: 0,
+    cpuPercent: 0,
+    refusal: "",
+  };
+}
+
+export const MigrationForecast: MessageFns<MigrationForecast> = {
+  encode(message: MigrationForecast, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mode !== MigrationMode.UNSPECIFIED) {
+      writer.uint32(8).int32(migrationModeToNumber(message.mode));
+    }
+    if (message.rounds !== 0) {
+      writer.uint32(16).uint32(message.rounds);
+    }
+    if (message.blackoutMs !== 0) {
+      writer.uint32(25).double(message.blackoutMs);
+    }
+    if (message.totalMs !== 0) {
+      writer.uint32(33).double(message.totalMs);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(40).uint64(message.memoryBytes);
+    }
+    if (message.sentBytes !== 0) {
+      writer.uint32(48).uint64(message.sentBytes);
+    }
+    if (message.filesystemBytes !== 0) {
+      writer.uint32(56).uint64(message.filesystemBytes);
+    }
+    if (message.processes !== 0) {
+      writer.uint32(64).uint32(message.processes);
+    }
+    if (message.dirtyBytesPerSecond !== 0) {
+      writer.uint32(73).double(message.dirtyBytesPerSecond);
+    }
+    if (message.copyBytesPerSecond !== 0) {
+      writer.uint32(81).double(message.copyBytesPerSecond);
+    }
+    if (message.cpuPercent !== 0) {
+      writer.uint32(88).uint32(message.cpuPercent);
+    }
+    if (message.refusal !== "") {
+      writer.uint32(98).string(message.refusal);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MigrationForecast {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMigrationForecast();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.mode = migrationModeFromJSON(reader.int32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.rounds = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.blackoutMs = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.totalMs = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.sentBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.filesystemBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.processes = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 73) {
+              break;
+            }
+
+            message.dirtyBytesPerSecond = reader.double();
+            continue;
+          }
+          case 10: {
+            if (tag !== 81) {
+              break;
+            }
+
+            message.copyBytesPerSecond = reader.double();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.cpuPercent = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.refusal = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MigrationForecast {
+    return {
+      mode: isSet(object.mode) ? migrationModeFromJSON(object.mode) : MigrationMode.UNSPECIFIED,
+      rounds: isSet(object.rounds) ? globalThis.Number(object.rounds) : 0,
+      blackoutMs: isSet(object.blackoutMs)
+        ? globalThis.Number(object.blackoutMs)
+        : isSet(object.blackout_ms)
+        ? globalThis.Number(object.blackout_ms)
+        : 0,
+      totalMs: isSet(object.totalMs)
+        ? globalThis.Number(object.totalMs)
+        : isSet(object.total_ms)
+        ? globalThis.Number(object.total_ms)
+        : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      sentBytes: isSet(object.sentBytes)
+        ? globalThis.Number(object.sentBytes)
+        : isSet(object.sent_bytes)
+        ? globalThis.Number(object.sent_bytes)
+        : 0,
+      filesystemBytes: isSet(object.filesystemBytes)
+        ? globalThis.Number(object.filesystemBytes)
+        : isSet(object.filesystem_bytes)
+        ? globalThis.Number(object.filesystem_bytes)
+        : 0,
+      processes: isSet(object.processes) ? globalThis.Number(object.processes) : 0,
+      dirtyBytesPerSecond: isSet(object.dirtyBytesPerSecond)
+        ? globalThis.Number(object.dirtyBytesPerSecond)
+        : isSet(object.dirty_bytes_per_second)
+        ? globalThis.Number(object.dirty_bytes_per_second)
+        : 0,
+      copyBytesPerSecond: isSet(object.copyBytesPerSecond)
+        ? globalThis.Number(object.copyBytesPerSecond)
+        : isSet(object.copy_bytes_per_second)
+        ? globalThis.Number(object.copy_bytes_per_second)
+        : 0,
+      cpuPercent: isSet(object.cpuPercent)
+        ? globalThis.Number(object.cpuPercent)
+        : isSet(object.cpu_percent)
+        ? globalThis.Number(object.cpu_percent)
+        : 0,
+      refusal: isSet(object.refusal) ? globalThis.String(object.refusal) : "",
+    };
+  },
+
+  toJSON(message: MigrationForecast): unknown {
+    const obj: any = {};
+    if (message.mode !== MigrationMode.UNSPECIFIED) {
+      obj.mode = migrationModeToJSON(message.mode);
+    }
+    if (message.rounds !== 0) {
+      obj.rounds = Math.round(message.rounds);
+    }
+    if (message.blackoutMs !== 0) {
+      obj.blackoutMs = floatToJson(message.blackoutMs);
+    }
+    if (message.totalMs !== 0) {
+      obj.totalMs = floatToJson(message.totalMs);
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.sentBytes !== 0) {
+      obj.sentBytes = Math.round(message.sentBytes);
+    }
+    if (message.filesystemBytes !== 0) {
+      obj.filesystemBytes = Math.round(message.filesystemBytes);
+    }
+    if (message.processes !== 0) {
+      obj.processes = Math.round(message.processes);
+    }
+    if (message.dirtyBytesPerSecond !== 0) {
+      obj.dirtyBytesPerSecond = floatToJson(message.dirtyBytesPerSecond);
+    }
+    if (message.copyBytesPerSecond !== 0) {
+      obj.copyBytesPerSecond = floatToJson(message.copyBytesPerSecond);
+    }
+    if (message.cpuPercent !== 0) {
+      obj.cpuPercent = Math.round(message.cpuPercent);
+    }
+    if (message.refusal !== "") {
+      obj.refusal = message.refusal;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<MigrationForecast>): MigrationForecast {
+    return MigrationForecast.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MigrationForecast>): MigrationForecast {
+    const message = createBaseMigrationForecast();
+    message.mode = object.mode ?? MigrationMode.UNSPECIFIED;
+    message.rounds = object.rounds ?? 0;
+    message.blackoutMs = object.blackoutMs ?? 0;
+    message.totalMs = object.totalMs ?? 0;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.sentBytes = object.sentBytes ?? 0;
+    message.filesystemBytes = object.filesystemBytes ?? 0;
+    message.processes = object.processes ?? 0;
+    message.dirtyBytesPerSecond = object.dirtyBytesPerSecond ?? 0;
+    message.copyBytesPerSecond = object.copyBytesPerSecond ?? 0;
+    message.cpuPercent = object.cpuPercent ?? 0;
+    message.refusal = object.refusal ?? "";
+    return message;
+  },
+};
+
+function createBaseCopyProgress(): CopyProgress {
+  return { round: 0, dirtyBytesPerSecond: 0, copyBytesPerSecond: 0, remainingMs: 0, cpuPercent: 0 };
+}
+
+export const CopyProgress: MessageFns<CopyProgress> = {
+  encode(message: CopyProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.round !== 0) {
+      writer.uint32(8).uint32(message.round);
+    }
+    if (message.dirtyBytesPerSecond !== 0) {
+      writer.uint32(17).double(message.dirtyBytesPerSecond);
+    }
+    if (message.copyBytesPerSecond !== 0) {
+      writer.uint32(25).double(message.copyBytesPerSecond);
+    }
+    if (message.remainingMs !== 0) {
+      writer.uint32(33).double(message.remainingMs);
+    }
+    if (message.cpuPercent !== 0) {
+      writer.uint32(40).uint32(message.cpuPercent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CopyProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCopyProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.round = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.dirtyBytesPerSecond = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.copyBytesPerSecond = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.remainingMs = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.cpuPercent = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CopyProgress {
+    return {
+      round: isSet(object.round) ? globalThis.Number(object.round) : 0,
+      dirtyBytesPerSecond: isSet(object.dirtyBytesPerSecond)
+        ? globalThis.Number(object.dirtyBytesPerSecond)
+        : isSet(object.dirty_bytes_per_second)
+        ? globalThis.Number(object.dirty_bytes_per_second)
+        : 0,
+      copyBytesPerSecond: isSet(object.copyBytesPerSecond)
+        ? globalThis.Number(object.copyBytesPerSecond)
+        : isSet(object.copy_bytes_per_second)
+        ? globalThis.Number(object.copy_bytes_per_second)
+        : 0,
+      remainingMs: isSet(object.remainingMs)
+        ? globalThis.Number(object.remainingMs)
+        : isSet(object.remaining_ms)
+        ? globalThis.Number(object.remaining_ms)
+        : 0,
+      cpuPercent: isSet(object.cpuPercent)
+        ? globalThis.Number(object.cpuPercent)
+        : isSet(object.cpu_percent)
+        ? globalThis.Number(object.cpu_percent)
+        : 0,
+    };
+  },
+
+  toJSON(message: CopyProgress): unknown {
+    const obj: any = {};
+    if (message.round !== 0) {
+      obj.round = Math.round(message.round);
+    }
+    if (message.dirtyBytesPerSecond !== 0) {
+      obj.dirtyBytesPerSecond = floatToJson(message.dirtyBytesPerSecond);
+    }
+    if (message.copyBytesPerSecond !== 0) {
+      obj.copyBytesPerSecond = floatToJson(message.copyBytesPerSecond);
+    }
+    if (message.remainingMs !== 0) {
+      obj.remainingMs = floatToJson(message.remainingMs);
+    }
+    if (message.cpuPercent !== 0) {
+      obj.cpuPercent = Math.round(message.cpuPercent);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CopyProgress>): CopyProgress {
+    return CopyProgress.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CopyProgress>): CopyProgress {
+    const message = createBaseCopyProgress();
+    message.round = object.round ?? 0;
+    message.dirtyBytesPerSecond = object.dirtyBytesPerSecond ?? 0;
+    message.copyBytesPerSecond = object.copyBytesPerSecond ?? 0;
+    message.remainingMs = object.remainingMs ?? 0;
+    message.cpuPercent = object.cpuPercent ?? 0;
     return message;
   },
 };

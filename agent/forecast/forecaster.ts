@@ -1,0 +1,66 @@
+import type { NatsConnection } from "@nats-io/transport-node";
+
+import { MigrationForecast, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { budgetRefusal, type Forecast, type MoveSubject, type MoveTerms } from "../model/forecast.ts";
+import {
+  arrivalMs,
+  bytesPerSecondTo,
+  cappedRate,
+  type MoveSize,
+  unmeasuredRate,
+} from "../model/move-costs.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
+import type { CostBook } from "./cost-book.ts";
+import { askPeer } from "./peer-probe.ts";
+
+export interface MoveQuestion {
+  readonly subject: MoveSubject;
+  readonly to: string;
+  readonly mode: MigrationMode;
+  readonly budgetMs: number;
+  readonly canThrottle: boolean;
+  /** On the wire; 0: no cap. */
+  readonly bandwidthBytesPerSecond: number;
+}
+
+export const sizeOf = ({ memoryPages, processes }: MoveSubject): MoveSize => ({
+  memoryBytes: memoryPages * PAGE_BYTES,
+  processes,
+});
+
+/** What is known of this host, its peer and the link between them; the peer is asked. */
+export async function termsOf(
+  connection: NatsConnection,
+  book: CostBook,
+  question: MoveQuestion,
+): Promise<MoveTerms> {
+  const { subject, to, mode, budgetMs, canThrottle, bandwidthBytesPerSecond } = question;
+  const size = sizeOf(subject);
+  const measured = bytesPerSecondTo(book.costs, to);
+  const peer = await askPeer(connection, to, size, measured === undefined);
+  return {
+    subject,
+    costs: book.costs,
+    arrivalMs: peer?.arrivalMs ?? arrivalMs(book.costs, size),
+    bytesPerSecond: cappedRate(
+      measured ?? unmeasuredRate(peer?.bytesPerSecond, subject.compressedShare),
+      bandwidthBytesPerSecond,
+      subject.compressedShare,
+    ),
+    mode: mode === MigrationMode.CHECKPOINT ? "checkpoint" : "precopy",
+    budgetMs,
+    canThrottle,
+  };
+}
+
+export function forecastMessage(terms: MoveTerms, forecast: Forecast): MigrationForecast {
+  const { isRefused, blackoutMs } = forecast;
+  return MigrationForecast.fromPartial({
+    ...forecast,
+    mode: terms.mode === "checkpoint" ? MigrationMode.CHECKPOINT : MigrationMode.PRECOPY,
+    filesystemBytes: terms.subject.filesystemBytes,
+    processes: terms.subject.processes,
+    copyBytesPerSecond: terms.bytesPerSecond,
+    refusal: isRefused ? budgetRefusal("the blackout budget cannot be kept", blackoutMs, terms.budgetMs) : "",
+  });
+}
