@@ -26,7 +26,7 @@ export const isFilledLater = ({ memoryBytes }: Pick<MoveSize, "memoryBytes">): b
 const DEPARTURE_PRIOR: Prior = [
   { weight: 90, deviation: 60 },
   { weight: 5, deviation: 5 }, // each further process
-  { weight: 0.15, deviation: 0.2 }, // each MB: looked at where the kernel does not tell what was written
+  { weight: 0.15, deviation: 0.4 }, // each MB: looked at where the kernel does not tell what was written
   { weight: 1, deviation: 1 }, // each MB that has changed
 ];
 /** From the last byte to the first instruction, the switch included. */
