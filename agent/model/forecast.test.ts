@@ -36,6 +36,9 @@ test("every forecast is a number of its kind, and comes to an end", () => {
         expect(Number.isFinite(value)).toBe(true);
         expect(value).toBeGreaterThanOrEqual(0);
       }
+      // Protobuf takes no half bytes.
+      for (const bytes of [found.memoryBytes, found.copiedBytes, found.sentBytes])
+        expect(Number.isSafeInteger(bytes)).toBe(true);
       expect(found.rounds).toBeLessThan(60);
       expect(found.totalMs).toBeGreaterThanOrEqual(found.blackoutMs);
     }),

@@ -104,7 +104,7 @@ export function forecastMove(terms: MoveTerms): Forecast {
       (subject.filesystemBytes / bytesPerSecond) * 1000 +
       rounds.reduce((sum, round) => sum + round.tookMs, blackoutMs),
     memoryBytes,
-    copiedBytes: copiedPages * PAGE_BYTES + subject.filesystemBytes,
+    copiedBytes: Math.round(copiedPages * PAGE_BYTES + subject.filesystemBytes),
     sentBytes: Math.round(copiedPages * PAGE_BYTES * subject.compressedShare + subject.filesystemBytes),
     dirtyBytesPerSecond: curve.pagesAfter(1_000) * PAGE_BYTES,
     cpuPercent,
