@@ -6,6 +6,7 @@ import { messagesOf, untilWritable } from "../api-client.ts";
 import { EXIT, ExitWith } from "../failure.ts";
 import { RawTerminal } from "../raw-terminal.ts";
 import { connectApi } from "../session.ts";
+import { TerminalModes } from "../terminal-modes.ts";
 import { write } from "./stream.ts";
 
 export interface ExecOptions {
@@ -54,14 +55,19 @@ export async function exec(
   call.write({ part: { $case: "start", value: start } });
   if (options.tty) terminal.onResize((size) => call.write({ part: { $case: "resize", value: size } }));
   if (options.interactive) void sendInput(call);
+  const modes = new TerminalModes();
   let exitCode: number | undefined;
   try {
     for await (const { part } of messagesOf(call, interrupted.signal)) {
-      if (part?.$case === "stdout") await write(process.stdout, part.value);
-      else if (part?.$case === "stderr") await write(process.stderr, part.value);
+      if (part?.$case === "stdout") {
+        if (options.tty) modes.take(part.value);
+        await write(process.stdout, part.value);
+      } else if (part?.$case === "stderr") await write(process.stderr, part.value);
       else if (part?.$case === "exitCode") exitCode = part.value;
     }
   } catch (error) {
+    // What it ran had no time to put the terminal back, and the reason is to stand on a line of its own.
+    if (options.tty) await write(process.stdout, Buffer.from(`${modes.undo()}\r\n`));
     if (interrupted.signal.aborted) throw new ExitWith(EXIT.interrupted);
     throw error;
   } finally {
