@@ -23,6 +23,8 @@ export interface DumpInputs {
   readonly netnsInode: number;
   /** Mount points inside the container that the target provides itself. */
   readonly externalMounts: readonly string[];
+  /** Where the files are that inotify watches: an overlay's file handles cannot be opened. */
+  readonly watchedPaths: readonly string[];
   /** CRIU has stopped the container's network code and is about to read its sockets. */
   readonly onNetworkLock: () => Promise<void>;
   /**
@@ -104,6 +106,7 @@ export async function dump(inputs: DumpInputs): Promise<void> {
         `net[${inputs.netnsInode}]:${EXTERNAL_NETNS}`,
         ...inputs.externalMounts.map((path) => `mnt[${path}]:${path}`),
       ],
+      irmapScanPaths: [...inputs.watchedPaths],
       logLevel: LOG_LEVEL,
       logFile: "dump.log",
     });
@@ -175,10 +178,7 @@ const HARMLESS = "Can't setup RLIMIT_NOFILE for self";
 
 /** What CRIU says in words of its own sources, in an operator's. */
 const MEANINGS: readonly (readonly [RegExp, string])[] = [
-  [
-    /fsnotify/,
-    "a process watches files (inotify or fanotify), and CRIU cannot find them again on an overlay",
-  ],
+  [/fsnotify/, "a process has just begun to watch a file (inotify), or does so with fanotify; try again"],
   [/In-flight connection/, "a connection waits for a process to accept it; try again when it has been"],
 ];
 

@@ -9,6 +9,7 @@ import type { ContainerRecord, InitProcess } from "../model/record.ts";
 import { removeTree, unmountBelow } from "../native/remove-tree.ts";
 import { isAlive, processStat } from "../native/process.ts";
 import { openPipe } from "../native/sockets.ts";
+import { WatchedPaths } from "../obstacles/watches.ts";
 import { type Attachment, attachmentOf, prepareAttachment, removeAttachment } from "../network/attachment.ts";
 import { commandOf, ociConfig } from "./bundle.ts";
 import { NetworkPlug } from "../network/plug.ts";
@@ -28,6 +29,8 @@ const DEFAULT_STOP_GRACE_SECONDS = 10;
 
 /** One container's presence on this host: its folders, mounts, network, cgroup and processes. */
 export class ContainerRuntime {
+  /** Where the files are that its processes watch. */
+  readonly watchedPaths = new WatchedPaths();
   readonly id: string;
   readonly paths: ContainerPaths;
   readonly attachment: Attachment;

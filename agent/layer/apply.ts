@@ -1,3 +1,5 @@
+import { setImmediate } from "node:timers/promises";
+
 import { GodwitError } from "../../proto/contract/error.ts";
 import { entryOf } from "./entries.ts";
 import { readTar } from "./tar-reader.ts";
@@ -5,6 +7,12 @@ import { TreeWriter } from "./tree-writer.ts";
 
 /** More than any container has, and few enough to bound what a hostile stream costs. */
 export const MAX_ENTRIES = 10_000_000;
+
+/**
+ * Small files are placed without a wait between them, and what has been received already comes without one too: the
+ * agent's other work, its lease among it, gets its turn after as long.
+ */
+const TURN_MS = 10;
 
 /**
  * Writes the entries of packLayer's tar into a layer, over what is there: first the whole, then each
@@ -17,11 +25,16 @@ export async function applyLayer(
   options: { readonly signal: AbortSignal },
 ): Promise<{ entries: number; bytes: number }> {
   const writer = new TreeWriter(Buffer.from(upperDir));
+  let turnMs = performance.now();
   try {
     for await (const { header, body } of readTar(tar, options.signal)) {
       options.signal.throwIfAborted();
       if (writer.entries >= MAX_ENTRIES) throw new GodwitError("refused", "the layer has too many entries");
       await writer.place(header.name, entryOf(header), body);
+      if (performance.now() - turnMs > TURN_MS) {
+        await setImmediate();
+        turnMs = performance.now();
+      }
     }
     writer.finish();
   } catch (error) {

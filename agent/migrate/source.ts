@@ -26,6 +26,7 @@ import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { inspect } from "../obstacles/inspect.ts";
+import { watchesOf } from "../obstacles/watches.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender } from "../stream/sender.ts";
 import { WriteTracker } from "../tracking/write-tracker.ts";
@@ -104,7 +105,13 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   }
   undo.use(session);
   // What it has opened since it was looked at last is found here, before anything is copied.
-  const [obstacle] = (await inspect(init.pid, runtime.cgroup.processes())).blockers;
+  const [obstacle] = (
+    await inspect({
+      initPid: init.pid,
+      pids: runtime.cgroup.processes(),
+      watchedPaths: runtime.watchedPaths,
+    })
+  ).blockers;
   if (obstacle !== undefined) {
     sender.abort(`refused: ${obstacle.reason}`);
     throw new GodwitError("refused", obstacle.reason);
@@ -144,6 +151,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     migrationId: inputs.order.id,
     sent,
   });
+  const watched = await runtime.watchedPaths.find(init.pid, watchesOf(runtime.cgroup.processes()));
   pilot.freezes();
   const frozenAt = performance.now();
   inputs.setStatus(frozen("no"));
@@ -217,6 +225,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
       freezerPath: runtime.cgroup.freezerPath,
       netnsInode: statSync(runtime.attachment.namespacePath).ino,
       externalMounts: maskedIn(init.pid),
+      watchedPaths: watched.paths,
       session,
       pageSocketIndex: 0,
       tracked: tracking.kind !== "compare",

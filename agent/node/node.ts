@@ -40,6 +40,7 @@ export class Node implements AsyncDisposable {
           id: allocation.id,
           initPid: allocation.livingInit,
           pids: () => allocation.runtime.cgroup.processes(),
+          watchedPaths: allocation.runtime.watchedPaths,
         })),
       changed,
       logger: host.logger,

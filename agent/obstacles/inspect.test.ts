@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 
 import { inspect } from "./inspect.ts";
+import { WatchedPaths } from "./watches.ts";
 
 /** A program that says "ready" when it holds what the script makes. */
 async function program(script: string): Promise<number> {
@@ -22,9 +23,11 @@ async function program(script: string): Promise<number> {
   return child.pid ?? 0;
 }
 
+const subject = (pid: number) => ({ initPid: pid, pids: [pid], watchedPaths: new WatchedPaths() });
+
 async function kinds(script: string): Promise<string[]> {
   const pid = await program(script);
-  const { blockers } = await inspect(pid, [pid]);
+  const { blockers } = await inspect(subject(pid));
   // The test's host is not a container: its own mounts count.
   return blockers.map(({ kind }) => kind).filter((kind) => kind !== "mount");
 }
@@ -39,7 +42,12 @@ test.each([
   ],
   ["an eventfd semaphore", "e = libc.eventfd(1, 1)", ["eventfd-semaphore"]],
   ["inotify without a watch", "i = libc.inotify_init1(0)", []],
-  ["inotify", "i = libc.inotify_init1(0); libc.inotify_add_watch(i, b'/tmp', 256)", ["inotify"]],
+  ["inotify", "i = libc.inotify_init1(0); libc.inotify_add_watch(i, b'/etc', 256)", []],
+  [
+    "inotify for one event",
+    "i = libc.inotify_init1(0); libc.inotify_add_watch(i, b'/etc', ctypes.c_uint(0x80000100))",
+    ["inotify-oneshot"],
+  ],
 ])("%s", async (_, script, expected) => {
   expect(await kinds(LIBC + script)).toEqual(expected);
 });
@@ -52,7 +60,7 @@ test("a stopped process is one that may go on", async () => {
   const pid = await program("");
   process.kill(pid, "SIGSTOP");
   await expect
-    .poll(async () => (await inspect(pid, [pid])).blockers.find(({ kind }) => kind === "stopped")?.passing)
+    .poll(async () => (await inspect(subject(pid))).blockers.find(({ kind }) => kind === "stopped")?.passing)
     .toBe(true);
 });
 
@@ -60,9 +68,9 @@ test("connections that nobody accepts are an obstacle when they stay", async () 
   const pid = await program(
     "import socket\nl = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(l.getsockname())",
   );
-  const first = await inspect(pid, [pid]);
+  const first = await inspect(subject(pid));
   expect(first.backlog.size).toBeGreaterThan(0);
   expect(first.blockers.map(({ kind }) => kind)).not.toContain("not-accepted");
-  const second = await inspect(pid, [pid], first);
+  const second = await inspect(subject(pid), first);
   expect(second.blockers.map(({ kind }) => kind)).toContain("not-accepted");
 });

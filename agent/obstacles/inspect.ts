@@ -6,6 +6,7 @@ import { MASKED_PATHS, READONLY_PATHS } from "../container/bundle.ts";
 import { socketProtocol } from "../native/files.ts";
 import { processStat } from "../native/process.ts";
 import { waitingConnections } from "./backlog.ts";
+import { parseWatches, type Watch, type WatchedPaths } from "./watches.ts";
 import {
   anonymousBlocker,
   blocker,
@@ -15,6 +16,13 @@ import {
   parseMounts,
   protocolBlocker,
 } from "./unsupported.ts";
+
+/** A container that runs. */
+export interface Subject {
+  readonly initPid: number;
+  readonly pids: readonly number[];
+  readonly watchedPaths: WatchedPaths;
+}
 
 /** What one look at a container has found. */
 export interface Findings {
@@ -44,8 +52,7 @@ const MASKED = new Set([...MASKED_PATHS, ...READONLY_PATHS]);
  * is not seen. `before` is what the last look found: some things are obstacles only when they last.
  */
 export async function inspect(
-  initPid: number,
-  pids: readonly number[],
+  { initPid, pids, watchedPaths }: Subject,
   before?: Pick<Findings, "backlog">,
 ): Promise<Findings> {
   const look = new Look(initPid, pids);
@@ -59,6 +66,10 @@ export async function inspect(
     turnMs = performance.now();
   }
   look.mounts();
+  if (look.watches.length > 0) {
+    const { missing } = await watchedPaths.find(initPid, look.watches);
+    if (missing.length > 0) look.add(unfound(missing.length));
+  }
   const backlog = waitingConnections(initPid);
   if ([...backlog].some((socket) => before?.backlog.has(socket) === true)) {
     look.add(
@@ -102,6 +113,7 @@ function usesIpv6(initPid: number): boolean {
 
 class Look {
   readonly found: Blocker[] = [];
+  readonly watches: Watch[] = [];
   readonly #initPid: number;
   readonly #namespaces: readonly string[];
   readonly #devices: ReadonlySet<number>;
@@ -168,6 +180,27 @@ class Look {
     this.add(blocker("traced", `${who} is being debugged by ${by}`, "end the debugger first", true));
   }
 
+  /** Those of the kinds that CRIU can checkpoint which it can not. */
+  #closer(who: string, target: string, fdinfo: string): void {
+    const kind = /^anon_inode:\[?(inotify|fanotify|eventfd)\]?$/.exec(target)?.[1];
+    if (kind === undefined) return;
+    const info = read(fdinfo);
+    if (kind === "inotify") {
+      const watches = parseWatches(info);
+      this.watches.push(...watches);
+      if (watches.some(({ once }) => once)) {
+        const what = `${who} watches files with inotify, each for one event only (IN_ONESHOT)`;
+        this.add(blocker("inotify-oneshot", what, "CRIU would restore that as a lasting watch"));
+      }
+    } else if (kind === "eventfd" && /^eventfd-semaphore:\s*1$/m.test(info)) {
+      const what = `${who} holds an eventfd semaphore (EFD_SEMAPHORE)`;
+      this.add(blocker("eventfd-semaphore", what, "CRIU would restore it as a plain counter"));
+    } else if (kind === "fanotify" && /^fanotify (ino|mnt_id|sdev):/m.test(info)) {
+      const what = `${who} watches files with fanotify`;
+      this.add(blocker("fanotify", what, "CRIU cannot find them again on an overlay; restart it without"));
+    }
+  }
+
   #descriptor(pid: number, who: string, descriptor: string): void {
     const path = `/proc/${pid}/fd/${descriptor}`;
     const target = link(path);
@@ -175,7 +208,8 @@ class Look {
       const protocol = socketProtocol(path);
       if (protocol !== undefined) this.add(protocolBlocker(who, protocol));
     } else if (target.startsWith("anon_inode:")) {
-      this.add(anonymousBlocker(who, target) ?? watched(pid, who, descriptor, target));
+      this.add(anonymousBlocker(who, target));
+      this.#closer(who, target, `/proc/${pid}/fdinfo/${descriptor}`);
     } else if (target.startsWith("/dev/")) {
       const file = statSync(path, { throwIfNoEntry: false });
       if (file === undefined || !(file.isCharacterDevice() || file.isBlockDevice())) return;
@@ -188,24 +222,12 @@ class Look {
   }
 }
 
-/** Those of the kinds that CRIU can checkpoint which it can not. */
-function watched(pid: number, who: string, descriptor: string, target: string): Blocker | undefined {
-  const kind = /^anon_inode:\[?(inotify|fanotify|eventfd)\]?$/.exec(target)?.[1];
-  if (kind === undefined) return undefined;
-  const info = read(`/proc/${pid}/fdinfo/${descriptor}`);
-  if (kind === "eventfd") {
-    if (!/^eventfd-semaphore:\s*1$/m.test(info)) return undefined;
-    const what = `${who} holds an eventfd semaphore (EFD_SEMAPHORE)`;
-    return blocker("eventfd-semaphore", what, "CRIU would restore it as a plain counter");
-  }
-  if (!new RegExp(`^${kind} (wd|ino|mnt_id|sdev):`, "m").test(info)) return undefined;
-  const what = `${who} watches files with ${kind}`;
-  return blocker(
-    kind,
-    what,
-    "CRIU cannot find them again on an overlay; have it poll instead, or restart it without",
+const unfound = (count: number): Blocker =>
+  blocker(
+    "inotify",
+    `${count} of the files that are watched with inotify cannot be found by any path`,
+    "have the program poll instead, or restart it without watching",
   );
-}
 
 /** Each file that is mapped, once. */
 function mappedPaths(pid: number): Set<string> {

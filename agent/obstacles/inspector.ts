@@ -3,12 +3,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 
 import { type Findings, inspect } from "./inspect.ts";
+import type { WatchedPaths } from "./watches.ts";
 
 export interface Inspected {
   readonly id: string;
   /** Undefined: it does not run, or is being moved, so that there is nothing to look at. */
   readonly initPid: number | undefined;
   readonly pids: () => readonly number[];
+  readonly watchedPaths: WatchedPaths;
 }
 
 /** A container is looked at anew after this. */
@@ -72,23 +74,23 @@ export class Inspector implements AsyncDisposable {
   async #lookAtOne(): Promise<boolean> {
     const nowMs = performance.now();
     const present = new Set<string>();
-    let next:
-      { readonly id: string; readonly initPid: number; readonly pids: () => readonly number[] } | undefined;
+    let next: (Inspected & { readonly initPid: number }) | undefined;
     let nextOverdueMs = 0;
-    for (const { id, initPid, pids } of this.#containers()) {
+    for (const container of this.#containers()) {
+      const { id, initPid } = container;
       present.add(id);
       if (initPid === undefined) continue;
       const overdueMs = this.#overdueMs(id, initPid, nowMs);
       if (overdueMs <= nextOverdueMs) continue;
-      next = { id, initPid, pids };
+      next = { ...container, initPid };
       nextOverdueMs = overdueMs;
     }
     for (const id of this.#known.keys()) if (!present.has(id)) this.#known.delete(id);
     if (next === undefined) return false;
-    const { id, initPid, pids } = next;
+    const { id, initPid, pids, watchedPaths } = next;
     const known = this.#known.get(id);
     const before = known?.initPid === initPid ? known.findings : undefined;
-    const findings = await inspect(initPid, pids(), before);
+    const findings = await inspect({ initPid, pids: pids(), watchedPaths }, before);
     this.#known.set(id, { initPid, atMs: performance.now(), findings });
     const tookMs = performance.now() - nowMs;
     this.#logger.debug({ container: id, tookMs, partial: findings.partial }, "looked at");

@@ -27,6 +27,9 @@ const GONE_TIMEOUT_MS = 10_000;
  * no error. It does not need its record for the parts whose names follow from the data folder.
  * @returns what was removed, a line for each kind
  */
+/** Containers may have written a great many files. */
+const ERASE_WITHIN_MS = 300_000;
+
 export async function devDown(path: string): Promise<string[]> {
   const dataDir = canonicalDataDir(path);
   const key = clusterKey(dataDir);
@@ -191,6 +194,8 @@ async function removeDataDir(dataDir: string): Promise<void> {
   const rest = readdirSync(dataDir)
     .map((name) => join(dataDir, name))
     .filter((path) => path !== marker);
-  if (rest.length > 0) await run("rm", ["-rf", "--one-file-system", "--", ...rest]);
-  await run("rm", ["-rf", "--one-file-system", "--", dataDir]);
+  const erase = (...paths: string[]) =>
+    run("rm", ["-rf", "--one-file-system", "--", ...paths], undefined, undefined, ERASE_WITHIN_MS);
+  if (rest.length > 0) await erase(...rest);
+  await erase(dataDir);
 }

@@ -10,8 +10,9 @@ export async function run(
   args: readonly string[],
   signal?: AbortSignal,
   input?: string,
+  timeoutMs = TIMEOUT_MS,
 ): Promise<string> {
-  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const timeout = AbortSignal.timeout(timeoutMs);
   const child = spawn(program, args, {
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     signal: signal === undefined ? timeout : AbortSignal.any([timeout, signal]),

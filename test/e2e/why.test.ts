@@ -64,14 +64,16 @@ describe("why a container is where it is", () => {
   });
 
   test("what has been removed is no blocker any more", async () => {
-    const script = `${LIBC}f = libc.inotify_init1(0); libc.inotify_add_watch(f, b"/etc", 256)
+    const script = `${LIBC}f = libc.eventfd(1, 1)
 while not os.path.exists("/let-go"): time.sleep(0.05)
 os.close(f); time.sleep(100000)`;
-    await python("watcher", script);
-    await until("the watch to be found", async () => (await blockersOf("watcher")).includes("inotify"));
-    await cluster.sh("watcher", "touch /let-go");
-    await until("it to be gone", async () => (await blockersOf("watcher")).length === 0);
-    expect(await cluster.json<MoveRow>("move", "watcher", "n2")).toMatchObject({ state: "finished" });
+    await python("holder", script);
+    await until("the semaphore to be found", async () =>
+      (await blockersOf("holder")).includes("eventfd-semaphore"),
+    );
+    await cluster.sh("holder", "touch /let-go");
+    await until("it to be gone", async () => (await blockersOf("holder")).length === 0);
+    expect(await cluster.json<MoveRow>("move", "holder", "n2")).toMatchObject({ state: "finished" });
   });
 
   test("each other node says why it does not take it", async () => {

@@ -288,6 +288,7 @@ export interface Options {
   /** In a oneof, because a plain 0 (IGNORE) would not be sent. */
   cgroups: { $case: "manageCgroupsMode"; value: CgroupMode } | undefined;
   ghostLimit?: number | undefined;
+  irmapScanPaths: string[];
   external: string[];
   emptyNs?: number | undefined;
   freezeCgroup?: string | undefined;
@@ -568,6 +569,7 @@ function createBaseOptions(): Options {
     inheritFd: [],
     cgroups: undefined,
     ghostLimit: 0,
+    irmapScanPaths: [],
     external: [],
     emptyNs: 0,
     freezeCgroup: "",
@@ -657,6 +659,9 @@ export const Options: MessageFns<Options> = {
     }
     if (message.ghostLimit !== undefined && message.ghostLimit !== 0) {
       writer.uint32(280).uint32(message.ghostLimit);
+    }
+    for (const v of message.irmapScanPaths) {
+      writer.uint32(290).string(v!);
     }
     for (const v of message.external) {
       writer.uint32(298).string(v!);
@@ -900,6 +905,14 @@ export const Options: MessageFns<Options> = {
             message.ghostLimit = reader.uint32();
             continue;
           }
+          case 36: {
+            if (tag !== 290) {
+              break;
+            }
+
+            message.irmapScanPaths.push(reader.string());
+            continue;
+          }
           case 37: {
             if (tag !== 298) {
               break;
@@ -1129,6 +1142,11 @@ export const Options: MessageFns<Options> = {
         : isSet(object.ghost_limit)
         ? globalThis.Number(object.ghost_limit)
         : 0,
+      irmapScanPaths: globalThis.Array.isArray(object?.irmapScanPaths)
+        ? object.irmapScanPaths.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.irmap_scan_paths)
+        ? object.irmap_scan_paths.map((e: any) => globalThis.String(e))
+        : [],
       external: globalThis.Array.isArray(object?.external)
         ? object.external.map((e: any) => globalThis.String(e))
         : [],
@@ -1267,6 +1285,9 @@ export const Options: MessageFns<Options> = {
     if (message.ghostLimit !== undefined && message.ghostLimit !== 0) {
       obj.ghostLimit = Math.round(message.ghostLimit);
     }
+    if (message.irmapScanPaths?.length) {
+      obj.irmapScanPaths = message.irmapScanPaths;
+    }
     if (message.external?.length) {
       obj.external = message.external;
     }
@@ -1347,6 +1368,7 @@ export const Options: MessageFns<Options> = {
       }
     }
     message.ghostLimit = object.ghostLimit ?? 0;
+    message.irmapScanPaths = object.irmapScanPaths?.map((e) => e) || [];
     message.external = object.external?.map((e) => e) || [];
     message.emptyNs = object.emptyNs ?? 0;
     message.freezeCgroup = object.freezeCgroup ?? "";

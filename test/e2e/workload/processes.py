@@ -265,3 +265,68 @@ def exit_codes():
             os._exit(137)
         time.sleep(0.01)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 137
+
+
+@kind
+def own_filter():
+    """A seccomp filter that a process has laid upon itself, beside the container's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    getpgid, errno = 121, 77
+    # If the call is getpgid answer 77, else let it through (linux/filter.h, linux/seccomp.h).
+    code = struct.pack("HBBI", 0x20, 0, 0, 0) + struct.pack("HBBI", 0x15, 0, 1, getpgid)
+    code += struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | errno) + struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
+    area = ctypes.create_string_buffer(code)
+    program = struct.pack("HxxxxxxQ", 4, ctypes.addressof(area))
+    assert libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0  # PR_SET_SECCOMP, filter
+    while (yield):
+        assert libc.syscall(getpgid, 0) == -1 and ctypes.get_errno() == errno
+        assert os.getpid() > 0
+
+
+@kind
+def capabilities():
+    """Fewer in each set than the container has, and one that is ambient."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    chown, kill, net_bind, mknod = 0, 5, 10, 27
+    assert libc.prctl(24, mknod, 0, 0, 0) == 0  # PR_CAPBSET_DROP
+    bits = lambda *caps: sum(1 << cap for cap in caps)
+    header = struct.pack("Ii", 0x20080522, 0)
+    sets = struct.pack("IIIIII", bits(kill, net_bind), bits(chown, kill, net_bind), bits(net_bind), 0, 0, 0)
+    assert libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(sets)) == 0
+    assert libc.prctl(47, 2, net_bind, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE
+    assert libc.prctl(8, 1, 0, 0, 0) == 0  # PR_SET_KEEPCAPS
+
+    def look():
+        lines = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines())
+        return {key: int(lines[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}, libc.prctl(7, 0, 0, 0, 0)
+
+    before = look()
+    assert before[0]["CapEff"] == bits(kill, net_bind) and before[0]["CapAmb"] == bits(net_bind), before
+    while (yield):
+        assert look() == before, (before, look())
+
+
+@kind
+def parenthood():
+    """A signal at the parent's death, a subreaper, a pidfd."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+    read, write_end = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        child = os.fork()
+        if child == 0:
+            libc.prctl(1, signal.SIGUSR1, 0, 0, 0)  # PR_SET_PDEATHSIG
+            signal.signal(signal.SIGUSR1, lambda *_: os._exit(42))
+            os.write(write_end, struct.pack("i", os.getpid()))
+        while True:
+            time.sleep(0.02)
+    (child,) = struct.unpack("i", os.read(read, 4))
+    handle = os.pidfd_open(middle)
+    while (yield):
+        assert not select.select([handle], [], [], 0)[0]
+    signal.pidfd_send_signal(handle, signal.SIGKILL)
+    assert select.select([handle], [], [], 5)[0]
+    assert os.waitpid(middle, 0)[1] == 9
+    # It has become a child of this process, the nearest subreaper, and has heard of its parent's death.
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
