@@ -85,7 +85,9 @@ async function forecast(
   if (container === undefined)
     throw new GodwitError("refused", `the container does not run on ${host.config.node} at this moment`);
   const { initPid, runtime } = container;
-  const [obstacle] = (await inspect(initPid, runtime.cgroup.processes())).blockers;
+  const [obstacle] = (
+    await inspect({ initPid, pids: runtime.cgroup.processes(), watchedPaths: runtime.watchedPaths })
+  ).blockers;
   if (obstacle !== undefined) throw new GodwitError("refused", obstacle.reason);
   using sampler = new SubjectSampler(runtime, signal);
   await sampler.done;
