@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { arrivingConnections } from "../checkpoint/arriving.ts";
-import { findUnsettled } from "../checkpoint/forking.ts";
+import { findUnsettled, type Unsettled } from "../checkpoint/forking.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { NetworkPlug } from "../network/plug.ts";
 
@@ -28,20 +28,33 @@ export async function freezeAtRest(
   for (let tries = 1; ; tries += 1) {
     await runtime.cgroup.freeze(signal);
     const arriving = arrivingConnections(initPid).waiting > 0;
-    const { vfork, exitCodes } = findUnsettled(initPid);
+    const { vfork, ending, exitCodes } = await settled(initPid, signal);
     for (const pid of exitCodes) looks.set(pid, (looks.get(pid) ?? 0) + 1);
     const fresh = exitCodes.some((pid) => (looks.get(pid) ?? 0) < EXIT_CODE_LOOKS);
-    if (!arriving && !vfork && !fresh) return;
+    if (!arriving && !vfork && !ending && !fresh) return;
     if (tries >= TRIES) {
       if (vfork)
         throw new GodwitError(
           "refused",
           "a process waits in vfork for its child to begin a program, again and again; try again when it starts fewer programs",
         );
-      return; // connections are CRIU's to refuse
+      return; // the rest is CRIU's to refuse
     }
     if (arriving) plug.unplug();
     runtime.cgroup.thaw();
     await delay(PATIENCE_MS, undefined, { signal });
+  }
+}
+
+/** How long a process may take to end: it does so while the others stand still. */
+const ENDING_MS = 50;
+
+/** As soon as nothing is in the middle of its end any more. */
+async function settled(initPid: number, signal: AbortSignal): Promise<Unsettled> {
+  const deadlineMs = performance.now() + ENDING_MS;
+  for (;;) {
+    const unsettled = findUnsettled(initPid);
+    if (!unsettled.ending || performance.now() > deadlineMs) return unsettled;
+    await delay(1, undefined, { signal });
   }
 }

@@ -168,7 +168,7 @@ async function lines(cluster: TestCluster, name: string, script: string): Promis
 async function readAll(cluster: TestCluster, name: string, folder: string): Promise<Record<string, string>> {
   const text = await cluster.sh(
     name,
-    `cd ${folder} && for f in *; do case $f in *.new) ;; *) echo "=== $f"; cat "$f"; echo;; esac; done`,
+    `cd ${folder} && for f in *; do case $f in *.new|"*") ;; *) echo "=== $f"; cat "$f"; echo;; esac; done`,
   );
   const found: Record<string, string> = {};
   for (const part of text.split(/^=== /m).slice(1)) {
