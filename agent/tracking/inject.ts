@@ -19,7 +19,8 @@ const VDSO_BYTES = 64 * 1024;
  * Whoever is killed in the middle of this leaves a thread with wrong registers: it happens in a process of its own,
  * which does nothing else.
  * @returns the descriptor, in this process; the tracked one keeps none
- * @throws GodwitError when the process cannot be stopped in time, is gone, or is not a 64-bit one
+ * @throws GodwitError when the process cannot be stopped in time, is gone, or is not a 64-bit one; "unavailable" when it
+ * is held still, and only the end of this process lets it go
  */
 export function makeUserfaultfdIn(pid: number): number {
   const deadlineMs = performance.now() + PATIENCE_MS;
@@ -59,6 +60,20 @@ export function makeUserfaultfdIn(pid: number): number {
     });
   } finally {
     for (const thread of stopped) thread.detach();
+    letGo([...threads.values()].filter((thread) => !stopped.has(thread)));
+  }
+}
+
+/** A thread that waits in vfork stops when its child begins a program, and so do those of a host under heavy load. */
+const LET_GO_MS = 3_000;
+
+/** Threads that were asked to stop and have not yet: each would stand still from when it does. */
+function letGo(threads: readonly TracedThread[]): void {
+  const deadlineMs = performance.now() + LET_GO_MS;
+  for (const thread of threads) {
+    const stop = thread.waitForStop(deadlineMs);
+    if (stop === undefined) throw new GodwitError("unavailable", `thread ${thread.tid} cannot be let go`);
+    if (stop.kind !== "gone") thread.detach();
   }
 }
 

@@ -15,10 +15,15 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal
 for await (const line of createInterface({ input: process.stdin })) {
   const pid = Number(line);
   let answer: TracerAnswer;
+  let stuck = false;
   try {
     answer = { pid, descriptor: makeUserfaultfdIn(pid) };
   } catch (error) {
-    answer = { pid, error: GodwitError.from(error).message };
+    const failure = GodwitError.from(error);
+    answer = { pid, error: failure.message };
+    stuck = failure.code === "unavailable";
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
+  // The kernel lets go of what a tracer held when it ends.
+  if (stuck) process.exit(1);
 }

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 import { afterEach, expect, test } from "vitest";
@@ -127,4 +128,27 @@ test("a process that does not exist is compared, with a reason", async () => {
   using tracked = await TrackedProcess.begin(memory, "write-protect", tracer, (why) => (reason = why));
   expect(tracked.knowsWrites).toBe(false);
   expect(reason).not.toBe("");
+});
+
+const IN_VFORK = `
+import ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None)
+print("ready", flush=True)
+if libc.syscall(56, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:  # CLONE_VFORK: the parent waits for the child's end
+    time.sleep(1)
+    os._exit(0)
+sys.stdin.read()
+`;
+
+test.skipIf(!canWriteProtect())("a process that cannot be stopped in time is let go", async () => {
+  const started = spawn("python3", ["-c", IN_VFORK], { stdio: ["pipe", "pipe", "inherit"] });
+  child = started;
+  await once(started.stdout, "data");
+  const pid = started.pid ?? 0;
+  const waits = () => readFileSync(`/proc/${pid}/syscall`, "utf8").startsWith("56 ");
+  await expect.poll(waits).toBe(true);
+  using tracer = new Tracer();
+  await expect(tracer.userfaultfdOf(pid)).rejects.toThrow(/does not stop within/);
+  expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/^TracerPid:\s*0$/m);
+  await expect.poll(() => processStat(pid)?.state).toBe("S");
 });
