@@ -11,9 +11,12 @@ export interface AgentConfig {
   readonly stateDir: string;
   /** Images and the containers' writable layers. */
   readonly dataDir: string;
+  /** One or several servers, with commas between them. */
   readonly natsUrl: string;
   readonly natsUser?: string;
   readonly natsPasswordFile?: string;
+  /** For a NATS that wants a certificate of its clients, and speaks TLS from the first byte. */
+  readonly natsTls?: { readonly certFile: string; readonly keyFile: string; readonly caFile: string };
   /** IPv4 address of this host that the other hosts' VXLAN tunnels end at. */
   readonly underlayAddress: string;
   /** What the node offers; without them, what the host has. */
@@ -56,6 +59,18 @@ export function readAgentConfig(path: string): AgentConfig {
     if (!/^\/[\w./-]+$/.test(value)) throw wrong(key, "an absolute path of plain characters");
     return value.replace(/\/+$/, "");
   };
+  const tls = (key: string): AgentConfig["natsTls"] => {
+    const value = parsed[key];
+    if (value === undefined) return undefined;
+    const file = (name: string): string => {
+      const path: unknown =
+        typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
+      if (typeof path !== "string" || !path.startsWith("/"))
+        throw wrong(key, "an object with certFile, keyFile and caFile, each an absolute path");
+      return path;
+    };
+    return { certFile: file("certFile"), keyFile: file("keyFile"), caFile: file("caFile") };
+  };
   const node = text("node");
   if (!isName(node)) throw wrong("node", "a DNS label (a-z, 0-9 and -)");
   const underlayAddress = text("underlayAddress");
@@ -68,6 +83,7 @@ export function readAgentConfig(path: string): AgentConfig {
     underlayAddress,
     ...defined("natsUser", optionalText("natsUser")),
     ...defined("natsPasswordFile", optionalText("natsPasswordFile")),
+    ...defined("natsTls", tls("natsTls")),
     ...defined("cpuMillis", optionalCount("cpuMillis")),
     ...defined("memoryBytes", optionalCount("memoryBytes")),
     ...defined("moveBytesPerSecond", optionalCount("moveBytesPerSecond")),

@@ -37,10 +37,11 @@ import { detectWriteTracking } from "./tracking/support.ts";
 
 async function connectToNats(config: AgentConfig, logger: Logger): Promise<NatsConnection> {
   const connection = await connect({
-    servers: config.natsUrl,
+    servers: config.natsUrl.split(","),
     name: `godwit-agent-${config.node}`,
     ...(config.natsUser === undefined ? {} : { user: config.natsUser }),
     ...(config.natsPasswordFile === undefined ? {} : { pass: readSecret(config.natsPasswordFile) }),
+    ...(config.natsTls === undefined ? {} : { tls: { ...config.natsTls, handshakeFirst: true } }),
     // A host never gives its cluster up: it waits for the way back, and its containers go on meanwhile.
     waitOnFirstConnect: true,
     maxReconnectAttempts: -1,

@@ -66,6 +66,9 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$lock" ]; then
   printf '%s' "$lock" >"$stamp"
 fi
 node=$repo/node_modules/.bin/node
+if ! "$node" --version >/dev/null 2>&1; then
+  [ -e /usr/lib/x86_64-linux-gnu/libatomic.so.1 ] || need libatomic.so.1 libatomic1 "Node is linked with it"
+fi
 at_least "$("$node" -p process.versions.node)" 24 || die "Node 24 or later is needed and npm brought $("$node" --version)"
 
 # --- what the distribution ships ------------------------------------------------------------------

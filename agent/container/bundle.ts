@@ -7,7 +7,7 @@ export interface BundleInputs {
   readonly image: ImageConfig;
   readonly rootfs: string;
   readonly netnsPath: string;
-  /** Relative to the agent's own cgroup. */
+  /** As CgroupTree.runcPath says it. */
   readonly cgroupsPath: string;
   readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
 }

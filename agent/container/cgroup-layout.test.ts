@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { parseCgroupMounts } from "./cgroup-layout.ts";
+import { parseCgroupMounts, v2ContainersParents } from "./cgroup-layout.ts";
 
 const v1Mount = (controller: string, root = "/"): string =>
   `31 23 0:27 ${root} /sys/fs/cgroup/${controller} rw,relatime - cgroup cgroup rw,${controller}`;
@@ -42,5 +42,19 @@ describe("parseCgroupMounts", () => {
   test("a mount that shows only a part of the hierarchy", () => {
     const layout = parseCgroupMounts(v1Mount("pids", "/outer"), "8:pids:/outer/inner\n");
     expect(layout.own.get("pids")).toBe("/sys/fs/cgroup/pids/inner");
+  });
+});
+
+describe("v2ContainersParents", () => {
+  test("beside the agent's unit, never straight in systemd's slice", () => {
+    expect(v2ContainersParents("/sys/fs/cgroup/system.slice/godwit-agent.service")).toEqual({
+      unit: "/sys/fs/cgroup/system.slice/godwit-containers.service",
+      parent: undefined,
+    });
+  });
+
+  test("in the parent, where no systemd has made it", () => {
+    expect(v2ContainersParents("/sys/fs/cgroup/host").parent).toBe("/sys/fs/cgroup");
+    expect(v2ContainersParents("/sys/fs/cgroup").parent).toBe("/sys/fs/cgroup");
   });
 });

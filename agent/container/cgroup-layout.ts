@@ -40,6 +40,28 @@ export function parseCgroupMounts(mountinfo: string, membership: string): Cgroup
   return { mode: unified === undefined ? "v1" : "hybrid", own };
 }
 
+/** The systemd unit that keeps a cgroup for a host's containers; see deploy/systemd. */
+const CONTAINERS_UNIT = "godwit-containers.service";
+/** Above it there is nothing; the kernel's rule does not hold for a machine's root cgroup. */
+const ROOT = "/sys/fs/cgroup";
+
+/**
+ * Where on v2 the containers' cgroup may be, best first. It cannot be below the agent's own: the kernel gives
+ * controllers only to the children of a cgroup that holds no process itself. So it is beside it: in the cgroup that a
+ * systemd unit keeps for them (one in the agent's own unit would keep systemd 252 from starting the agent again),
+ * else in the parent, where that is ours (`godwit dev`). Undefined where systemd's own slices would be the parent.
+ *
+ * @param own the agent's own cgroup folder
+ */
+export function v2ContainersParents(own: string): {
+  readonly unit: string;
+  readonly parent: string | undefined;
+} {
+  const parent = own === ROOT ? ROOT : own.slice(0, own.lastIndexOf("/"));
+  const managed = /\.(service|scope)$/.test(own);
+  return { unit: `${parent}/${CONTAINERS_UNIT}`, parent: managed ? undefined : parent };
+}
+
 /** The folder of cgroup `path` in a mount that shows the hierarchy from `root` on. */
 function below(mountPoint: string, root: string, path: string): string {
   const inside =

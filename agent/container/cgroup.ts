@@ -3,35 +3,73 @@ import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { Resources } from "../../proto/gen/godwit/v1/spec.ts";
-import { parseCgroupMounts, type CgroupMode } from "./cgroup-layout.ts";
+import { parseCgroupMounts, type CgroupMode, v2ContainersParents } from "./cgroup-layout.ts";
+
+/** Where runc looks for the v2 hierarchy, and where everybody mounts it. */
+const V2_MOUNT = "/sys/fs/cgroup";
+const V2_CONTROLLERS = ["cpu", "cpuset", "io", "memory", "pids"];
 
 /**
  * The cgroup hierarchies of this host as this process sees them: v1 (one a controller), v2, or both (hybrid,
- * where the controllers are v1's). A container's cgroup is a folder below the agent's own in each of them.
+ * where the controllers are v1's). A container's cgroup is a folder below the agent's own in each of v1's, and
+ * beside it on v2 (see v2ContainersParents).
  */
 export class CgroupTree {
   readonly mode: CgroupMode;
-  /** Own cgroup folder by controller ("" for v2). */
-  readonly #own: ReadonlyMap<string, string>;
+  /** Folder that the containers' are below, by controller ("" for v2). */
+  readonly #base: ReadonlyMap<string, string>;
 
-  constructor(mode: CgroupMode, own: ReadonlyMap<string, string>) {
+  constructor(mode: CgroupMode, base: ReadonlyMap<string, string>) {
     this.mode = mode;
-    this.#own = own;
+    this.#base = base;
   }
 
+  /** On v2 it also gives the containers' cgroups their controllers. */
   static detect(): CgroupTree {
     const { mode, own } = parseCgroupMounts(
       readFileSync("/proc/self/mountinfo", "utf8"),
       readFileSync("/proc/self/cgroup", "utf8"),
     );
-    return new CgroupTree(mode, own);
+    if (mode !== "v2") return new CgroupTree(mode, own);
+    const { unit, parent } = v2ContainersParents(own.get("") ?? V2_MOUNT);
+    const base = exists(unit) ? unit : parent;
+    if (base === undefined) {
+      throw new GodwitError(
+        "unavailable",
+        `there is no cgroup for containers (${unit}); start godwit-containers.service (deploy/systemd) first`,
+      );
+    }
+    delegateControllers(base);
+    mkdirSync(`${base}/godwit`, { recursive: true });
+    delegateControllers(`${base}/godwit`);
+    return new CgroupTree(mode, new Map([["", base]]));
   }
 
-  /** `relative` is a path such as "godwit/<id>", which runc too reads as relative to the agent's own cgroup. */
+  /** @param relative a path such as "godwit/<id>" */
   container(relative: string): ContainerCgroup {
     const folders = new Map<string, string>();
-    for (const [controller, folder] of this.#own) folders.set(controller, `${folder}/${relative}`);
+    for (const [controller, folder] of this.#base) folders.set(controller, `${folder}/${relative}`);
     return new ContainerCgroup(this.mode, folders);
+  }
+
+  /** The same cgroup as runc is told of it: relative to the agent's own on v1, to the hierarchy's mount on v2. */
+  runcPath(relative: string): string {
+    const v2 = this.#base.get("");
+    return v2 === undefined ? relative : `${v2.slice(V2_MOUNT.length)}/${relative}`;
+  }
+}
+
+function delegateControllers(group: string): void {
+  const available = readFileSync(`${group}/cgroup.controllers`, "utf8").trim().split(" ");
+  const enable = V2_CONTROLLERS.filter((controller) => available.includes(controller));
+  try {
+    writeFileSync(`${group}/cgroup.subtree_control`, enable.map((name) => `+${name}`).join(" "));
+  } catch (cause) {
+    throw new GodwitError(
+      "unavailable",
+      `the cgroup ${group} cannot give controllers to containers: it holds processes of its own (${GodwitError.from(cause).message})`,
+      { cause },
+    );
   }
 }
 

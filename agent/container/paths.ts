@@ -19,7 +19,7 @@ export interface ContainerPaths {
   readonly images: string;
   /** Names the process that still fills a restored container's memory. */
   readonly lazyPages: string;
-  /** Relative to the agent's own cgroup. */
+  /** Relative to where CgroupTree puts containers. */
   readonly cgroup: string;
 }
 

@@ -177,7 +177,7 @@ export class ContainerRuntime {
       image: config,
       rootfs,
       netnsPath: this.attachment.namespacePath,
-      cgroupsPath: this.paths.cgroup,
+      cgroupsPath: this.#host.cgroups.runcPath(this.paths.cgroup),
       user,
     });
     await writeFile(`${this.paths.bundle}/config.json`, JSON.stringify(bundle), { mode: 0o600 });

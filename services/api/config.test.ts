@@ -33,6 +33,7 @@ test("all of it", () => {
     logLevel: "debug",
   });
   expect(config.nats).toEqual({ user: "u", passwordFile: "/p" });
+  expect(parse({ natsTls: TLS }).natsTls).toEqual(TLS);
   expect(config.listen).toEqual([
     { kind: "tcp", host: "127.0.0.1", port: 7400 },
     { kind: "tcp", host: "::1", port: 1 },
@@ -53,6 +54,7 @@ describe("each mistake is named", () => {
     [{ listen: [`unix:/${"x".repeat(120)}`] }, "longer than"],
     [{ listen: ["nonsense"] }, "neither"],
     [{ tls: { certFile: "/c" }, listen: ["0.0.0.0:1"] }, "tls.keyFile"],
+    [{ natsTls: { certFile: "/c", keyFile: "k", caFile: "/a" } }, "natsTls.keyFile"],
     [{ dataDir: "data" }, "absolute"],
     [{ leaseMs: 1.5 }, "leaseMs must be a whole number"],
     [{ replicas: 2 }, "1, 3 or 5"],

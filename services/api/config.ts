@@ -4,7 +4,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 export interface TlsFiles {
   readonly certFile: string;
   readonly keyFile: string;
-  /** Clients must show a certificate that this authority signed. */
+  /** The other side must show a certificate that this authority signed. */
   readonly caFile: string;
 }
 export type ListenAddress =
@@ -18,6 +18,8 @@ export interface ApiConfig {
   readonly schedulerId: string;
   readonly natsUrl: string;
   readonly nats?: { readonly user: string; readonly passwordFile: string };
+  /** For a NATS that wants a certificate of its clients, and speaks TLS from the first byte. */
+  readonly natsTls?: TlsFiles;
   readonly listen: readonly ListenAddress[];
   readonly tls?: TlsFiles;
   /** For what an import needs while it runs. */
@@ -35,6 +37,7 @@ const KNOWN = [
   "natsUrl",
   "natsUser",
   "natsPasswordFile",
+  "natsTls",
   "listen",
   "tls",
   "dataDir",
@@ -69,7 +72,8 @@ export function parseConfig(text: string): ApiConfig {
   const passwordFile = read.optionalText("natsPasswordFile");
   if ((natsUser === undefined) !== (passwordFile === undefined))
     throw wrong("natsUser and natsPasswordFile belong together: give both or none");
-  const tls = parseTls(fields.get("tls"));
+  const natsTls = parseTls("natsTls", fields.get("natsTls"));
+  const tls = parseTls("tls", fields.get("tls"));
   const replicas = read.integer("replicas", 1, 1, 5);
   if (replicas % 2 === 0) throw wrong(`replicas must be 1, 3 or 5, not ${replicas}`);
   const level = read.optionalText("logLevel") ?? "info";
@@ -82,6 +86,7 @@ export function parseConfig(text: string): ApiConfig {
     ...(natsUser === undefined || passwordFile === undefined
       ? {}
       : { nats: { user: natsUser, passwordFile } }),
+    ...(natsTls === undefined ? {} : { natsTls }),
     listen: parseListen(fields.get("listen"), tls !== undefined),
     ...(tls === undefined ? {} : { tls }),
     dataDir: checkAbsolute("dataDir", read.text("dataDir")),
@@ -134,16 +139,16 @@ function checkAbsolute(name: string, path: string): string {
   return path;
 }
 
-function parseTls(value: unknown): TlsFiles | undefined {
+function parseTls(setting: string, value: unknown): TlsFiles | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw wrong("tls must be an object with certFile, keyFile and caFile");
+    throw wrong(`${setting} must be an object with certFile, keyFile and caFile`);
   const fields = new Map(Object.entries(value));
   const path = (name: string): string => {
     const text: unknown = fields.get(name);
     if (typeof text !== "string")
-      throw wrong(`tls.${name} is missing; certFile, keyFile and caFile are all needed`);
-    return checkAbsolute(`tls.${name}`, text);
+      throw wrong(`${setting}.${name} is missing; certFile, keyFile and caFile are all needed`);
+    return checkAbsolute(`${setting}.${name}`, text);
   };
   return { certFile: path("certFile"), keyFile: path("keyFile"), caFile: path("caFile") };
 }

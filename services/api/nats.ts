@@ -29,6 +29,7 @@ export async function connectNats(
         ...(config.nats === undefined
           ? {}
           : { user: config.nats.user, pass: await readPassword(config.nats.passwordFile) }),
+        ...(config.natsTls === undefined ? {} : { tls: { ...config.natsTls, handshakeFirst: true } }),
       });
       logger.info({ server: connection.getServer(), version: connection.info?.version }, "connected to NATS");
       return connection;
