@@ -1,58 +1,24 @@
 /** A cluster of its own for one test file, driven as a user drives it: by the command line and the public API. */
-import { spawn } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
-import { credentials } from "@grpc/grpc-js";
-
-import { GodwitClient, type MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
-import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { type DevCluster, devUp } from "../../services/dev/mod.ts";
+import { CLI, ClusterUser } from "./cluster-user.ts";
+
+export type { ContainerRow, MoveRow } from "./cluster-user.ts";
 
 const repo = fileURLToPath(new URL("../..", import.meta.url));
-const CLI = `${repo}services/cli/main.ts`;
 const PREFIX = process.env["GODWIT_PREFIX"] ?? "/opt/godwit";
 export const REDIS_IMAGE = `${PREFIX}/images/redis.tar`;
 export const REDIS_COMMAND = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""];
 
-export interface CliResult {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-export interface ContainerRow {
-  readonly name: string;
-  readonly id: string;
-  readonly node: string;
-  readonly state: string;
-  readonly address: string;
-  readonly restarts: number;
-  readonly epoch: number;
-}
-
-export interface MoveRow {
-  readonly id: string;
-  readonly from: string;
-  readonly to: string;
-  readonly mode: string;
-  readonly state: string;
-  readonly blackoutMs: number;
-  readonly totalMs: number;
-  readonly memoryBytes: number;
-  readonly sentBytes: number;
-  readonly filesystemBytes: number;
-  readonly error: string;
-}
-
-export class TestCluster implements AsyncDisposable {
+export class TestCluster extends ClusterUser implements AsyncDisposable {
   readonly dev: DevCluster;
-  readonly api: GodwitClient;
 
   private constructor(dev: DevCluster) {
+    super(dev.api);
     this.dev = dev;
-    this.api = new GodwitClient(dev.api, credentials.createInsecure());
   }
 
   /** Up, with the image "redis" (redis and busybox) imported. */
@@ -67,82 +33,6 @@ export class TestCluster implements AsyncDisposable {
       throw error;
     }
     return cluster;
-  }
-
-  /** Runs `godwit …` to its end. */
-  async cli(args: readonly string[], input?: string): Promise<CliResult> {
-    const child = spawn(process.execPath, [CLI, ...args], {
-      stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-      env: { ...process.env, GODWIT_API: this.dev.api },
-      timeout: 200_000,
-      killSignal: "SIGKILL",
-    });
-    let stdout = "";
-    let stderr = "";
-    child.stdout?.setEncoding("utf8").on("data", (text: string) => (stdout += text));
-    child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-    if (input !== undefined) child.stdin?.end(input);
-    const code = await new Promise<number>((resolve, reject) => {
-      child.once("error", reject);
-      child.once("close", (exit) => resolve(exit ?? 128));
-    });
-    return { code, stdout, stderr };
-  }
-
-  async must(...args: string[]): Promise<string> {
-    const result = await this.cli(args);
-    if (result.code !== 0)
-      throw new Error(`godwit ${args.join(" ")}: exit ${result.code}: ${result.stderr.trim()}`);
-    return result.stdout;
-  }
-
-  async json<T>(...args: string[]): Promise<T> {
-    return JSON.parse(await this.must(...args, "-o", "json")) as T;
-  }
-
-  async container(name: string): Promise<ContainerRow> {
-    const rows = await this.json<ContainerRow[]>("ps");
-    const row = rows.find((candidate) => candidate.name === name);
-    if (row === undefined) throw new Error(`ps does not list ${name}`);
-    return row;
-  }
-
-  async sh(name: string, script: string): Promise<string> {
-    return await this.must("exec", name, "--", "sh", "-c", script);
-  }
-
-  /** Starts a move and returns at once. */
-  async startMove(name: string, node: string): Promise<MigrationInfo> {
-    return await new Promise((resolve, reject) => {
-      this.api.move(
-        {
-          nameOrId: name,
-          node,
-          mode: MigrationMode.AUTO,
-          blackoutBudgetMs: 0,
-          bandwidthBytesPerSecond: 0,
-          dryRun: false,
-        },
-        (error, answer) => (error === null ? resolve(answer) : reject(error)),
-      );
-    });
-  }
-
-  /** Follows a migration until `until` says so, or it has ended. */
-  async watchMigration(id: string, until: (info: MigrationInfo) => boolean): Promise<MigrationInfo> {
-    const call = this.api.watchMigration({ id });
-    try {
-      let last: MigrationInfo | undefined;
-      for await (const message of call) {
-        last = message as MigrationInfo;
-        if (until(last) || last.state === "finished" || last.state === "aborted") return last;
-      }
-      if (last === undefined) throw new Error(`nothing was said of migration ${id}`);
-      return last;
-    } finally {
-      call.on("error", () => undefined);
-      call.cancel();
-    }
   }
 
   /** Pids, in this pid namespace, of everything in the container's cgroup on that node. */
@@ -170,11 +60,11 @@ export class TestCluster implements AsyncDisposable {
 
   #isFrozen(node: string, containerId: string): boolean {
     return this.dev.node(node).cgroupDirs.some((folder) => {
-      try {
-        return readFileSync(`${folder}/godwit/${containerId}/freezer.state`, "utf8").trim() === "FROZEN";
-      } catch {
-        return false;
-      }
+      const group = `${folder}/godwit/${containerId}`;
+      return (
+        readOr(`${group}/freezer.state`, "").trim() === "FROZEN" ||
+        /^frozen 1$/m.test(readOr(`${group}/cgroup.events`, ""))
+      );
     });
   }
 
@@ -189,6 +79,15 @@ export class TestCluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.api.close();
     await this.dev.down();
+  }
+}
+
+/** Cgroups vanish while they are looked at. */
+function readOr(path: string, absent: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return absent;
   }
 }
 

@@ -1,0 +1,128 @@
+/** A cluster as its users drive it: by the `godwit` command and the public API. */
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+import { credentials } from "@grpc/grpc-js";
+
+import { GodwitClient, type MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+
+export const CLI = fileURLToPath(new URL("../../services/cli/main.ts", import.meta.url));
+
+export interface CliResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface ContainerRow {
+  readonly name: string;
+  readonly id: string;
+  readonly node: string;
+  readonly state: string;
+  readonly address: string;
+  readonly restarts: number;
+  readonly epoch: number;
+}
+
+export interface MoveRow {
+  readonly id: string;
+  readonly from: string;
+  readonly to: string;
+  readonly mode: string;
+  readonly state: string;
+  readonly blackoutMs: number;
+  readonly totalMs: number;
+  readonly memoryBytes: number;
+  readonly sentBytes: number;
+  readonly filesystemBytes: number;
+  readonly error: string;
+}
+
+export class ClusterUser {
+  /** As $GODWIT_API names it. */
+  readonly target: string;
+
+  readonly api: GodwitClient;
+
+  constructor(target: string) {
+    this.target = target;
+    this.api = new GodwitClient(target, credentials.createInsecure());
+  }
+
+  /** Runs `godwit …` to its end. */
+  async cli(args: readonly string[], input?: string): Promise<CliResult> {
+    const child = spawn(process.execPath, [CLI, ...args], {
+      stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+      env: { ...process.env, GODWIT_API: this.target },
+      timeout: 200_000,
+      killSignal: "SIGKILL",
+    });
+    let stdout = "";
+    let stderr = "";
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    if (input !== undefined) child.stdin?.end(input);
+    const code = await new Promise<number>((resolve, reject) => {
+      child.once("error", reject);
+      child.once("close", (exit) => resolve(exit ?? 128));
+    });
+    return { code, stdout, stderr };
+  }
+
+  async must(...args: string[]): Promise<string> {
+    const result = await this.cli(args);
+    if (result.code !== 0)
+      throw new Error(`godwit ${args.join(" ")}: exit ${result.code}: ${result.stderr.trim()}`);
+    return result.stdout;
+  }
+
+  async json<T>(...args: string[]): Promise<T> {
+    return JSON.parse(await this.must(...args, "-o", "json")) as T;
+  }
+
+  async container(name: string): Promise<ContainerRow> {
+    const rows = await this.json<ContainerRow[]>("ps");
+    const row = rows.find((candidate) => candidate.name === name);
+    if (row === undefined) throw new Error(`ps does not list ${name}`);
+    return row;
+  }
+
+  async sh(name: string, script: string): Promise<string> {
+    return await this.must("exec", name, "--", "sh", "-c", script);
+  }
+
+  /** Starts a move and returns at once. */
+  async startMove(name: string, node: string): Promise<MigrationInfo> {
+    return await new Promise((resolve, reject) => {
+      this.api.move(
+        {
+          nameOrId: name,
+          node,
+          mode: MigrationMode.AUTO,
+          blackoutBudgetMs: 0,
+          bandwidthBytesPerSecond: 0,
+          dryRun: false,
+        },
+        (error, answer) => (error === null ? resolve(answer) : reject(error)),
+      );
+    });
+  }
+
+  /** Follows a migration until `until` says so, or it has ended. */
+  async watchMigration(id: string, until: (info: MigrationInfo) => boolean): Promise<MigrationInfo> {
+    const call = this.api.watchMigration({ id });
+    try {
+      let last: MigrationInfo | undefined;
+      for await (const message of call) {
+        last = message as MigrationInfo;
+        if (until(last) || last.state === "finished" || last.state === "aborted") return last;
+      }
+      if (last === undefined) throw new Error(`nothing was said of migration ${id}`);
+      return last;
+    } finally {
+      call.on("error", () => undefined);
+      call.cancel();
+    }
+  }
+}

@@ -1,0 +1,15 @@
+import { fileURLToPath } from "node:url";
+
+import { defineConfig } from "vitest/config";
+
+/** Apart from the other tests: emulated machines are some thirty times slower than the one that they run on. */
+export default defineConfig({
+  test: {
+    root: fileURLToPath(new URL("../..", import.meta.url)),
+    include: ["test/vm/**/*.test.ts"],
+    testTimeout: 1_200_000,
+    hookTimeout: 1_200_000,
+    fileParallelism: false,
+    maxWorkers: 1,
+  },
+});
