@@ -17,6 +17,7 @@ import { learnDeparture, learnRate, learnScan, type MoveSize, scanMs } from "../
 import type { ContainerRecord } from "../model/record.ts";
 import { type CopiedRound, type CopyDecision, decideAfterRound } from "../model/stop-rule.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
+import type { ImageSender } from "../stream/sender.ts";
 import type { RoundFigures } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
 
@@ -117,10 +118,11 @@ export class CopyPilot implements Disposable {
     return this.#terms?.arrivalMs ?? 0;
   }
 
-  /** Reports how far the copy is, from now on; `copiedBytes` is asked for memory and files before compression. */
-  follow(copiedBytes: () => number): void {
+  /** Reports how far the copy is, from now on. */
+  follow(sender: Pick<ImageSender, "rawBytes" | "sentBytes">): void {
     const tell = (): void => {
-      this.#inputs.progress.sent(copiedBytes());
+      this.#inputs.progress.figures({ sentBytes: sender.sentBytes });
+      this.#inputs.progress.sent(sender.rawBytes);
       this.#tell();
     };
     tell();
@@ -134,6 +136,10 @@ export class CopyPilot implements Disposable {
    */
   goesOn(pendingPages?: number): boolean {
     const decision = this.#decide(pendingPages);
+    this.#inputs.host.logger.info(
+      { migration: this.#inputs.order.id, last: this.#rounds.at(-1), bytesPerSecond: this.#rate(), decision },
+      "after a round",
+    );
     switch (decision.kind) {
       case "copy":
         break;

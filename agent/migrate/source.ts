@@ -116,7 +116,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     sender.abort(`refused: ${obstacle.reason}`);
     throw new GodwitError("refused", obstacle.reason);
   }
-  pilot.follow(() => sender.rawBytes);
+  pilot.follow(sender);
   const tracker = undo.use(new WriteTracker(tracking, host.logger));
   const memory = new MemoryRounds(sender, tracker);
   const plug = await runtime.plug(record);
@@ -131,7 +131,11 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   try {
     while (pilot.goesOn()) {
-      pilot.add(await memory.copyRunning(runtime.cgroup.processes(), signal));
+      const beganAt = performance.now();
+      const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
+      // What is still on its way would be in the way of what is sent while the container stands still.
+      await sender.drain();
+      pilot.add({ ...round, tookMs: performance.now() - beganAt });
       progress.figures({ rounds: memory.rounds, sentBytes: sender.sentBytes });
     }
   } catch (error) {
@@ -139,7 +143,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     sender.abort(told(error));
     throw error;
   }
-  await sender.flush();
+  await sender.drain();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
   undo.defer(() => host.exec().admit(runtime.id));
   signal.throwIfAborted();

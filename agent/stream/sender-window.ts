@@ -48,6 +48,16 @@ export class SenderWindow<T> {
     return !this.#ended && this.#added - this.#acknowledged < this.#capacity;
   }
 
+  /** Everything that was added has been transmitted. */
+  get isTransmitted(): boolean {
+    return this.#cursor === this.#added;
+  }
+
+  /** Everything that was added has arrived. */
+  get isDrained(): boolean {
+    return this.#acknowledged === this.#added;
+  }
+
   add(chunk: T, last: boolean): void {
     if (!this.hasRoom) throw new RangeError("no room in the sender's window");
     this.#held.set(this.#added++, chunk);

@@ -47,6 +47,8 @@ export interface ImageSender extends AsyncDisposable {
   write(bytes: Uint8Array): Promise<void>;
   /** Sends what is buffered although it fills no chunk. */
   flush(): Promise<void>;
+  /** Flushes, and resolves when the receiver has everything: nothing is in its way that is written next. */
+  drain(): Promise<void>;
   /** Sends the digest; resolves when the receiver has taken everything in and the digest was right. */
   finish(): Promise<void>;
   /** Gives up; the receiver fails with the reason. No effect after the end. */
@@ -97,6 +99,7 @@ class NatsImageSender implements ImageSender {
   #ticker: Disposable | undefined;
   #failure: GodwitError | undefined;
   #settled = false;
+  #draining = false;
   #heardAtMs: number;
   #heardSinceTick = false;
   #sentSinceTick = false;
@@ -180,6 +183,20 @@ class NatsImageSender implements ImageSender {
     this.#throwIfFailed();
   }
 
+  async drain(): Promise<void> {
+    await this.flush();
+    this.#draining = true;
+    try {
+      if (this.#window.isTransmitted) this.#probe();
+      while (!this.#window.isDrained) {
+        await this.#progress.promise;
+        this.#throwIfFailed();
+      }
+    } finally {
+      this.#draining = false;
+    }
+  }
+
   async finish(): Promise<void> {
     await this.#seal(this.#pending.subarray(0, this.#pendingBytes), true);
     this.#pendingBytes = 0;
@@ -242,7 +259,11 @@ class NatsImageSender implements ImageSender {
         return;
       }
       const taken = this.#window.take();
-      if (taken === undefined) return;
+      if (taken === undefined) {
+        // Unasked, the receiver speaks only now and then.
+        if (this.#draining && this.#window.isTransmitted && !this.#window.isDrained) this.#probe();
+        return;
+      }
       taken.chunk.shared ||= taken.again;
       this.#bucket?.spend(taken.chunk.message.byteLength, this.#clock.nowMs());
       this.#publish(taken.chunk.message);

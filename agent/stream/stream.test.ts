@@ -68,6 +68,28 @@ async function sendAll(
   return { digest: hash.digest("hex"), sentBytes: sender.sentBytes, rawBytes: sender.rawBytes };
 }
 
+test.each([0, 4_000_000])(
+  "drained, everything is there, also at %d bytes a second",
+  async (bytesPerSecond) => {
+    const ends = nextEnds();
+    await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
+    await using sender = await openSender({
+      connection: source,
+      ends: ends.source,
+      signal: never,
+      bytesPerSecond,
+    });
+    const received = digestOf(receiver);
+    for (const bytes of [0, 10, 700_000, 3]) {
+      await sender.write(randomBytes(bytes));
+      await sender.drain();
+      expect(receiver.receivedBytes).toBeGreaterThanOrEqual(sender.rawBytes);
+    }
+    await sender.finish();
+    await received;
+  },
+);
+
 test("a stream arrives whole, smaller on the wire than it was", async () => {
   const ends = nextEnds();
   await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });

@@ -16,6 +16,7 @@ export async function startProgress(): Promise<Progress> {
     {
       stream: process.stderr,
       format: "{bar} {percentage}% {amount} {label}",
+      barsize: 16,
       hideCursor: true,
       clearOnComplete: true,
       fps: 8,

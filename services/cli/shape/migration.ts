@@ -178,15 +178,12 @@ export function migrationFields(info: MigrationInfo, nowMs: number): [string, st
   return fields;
 }
 
-/** "round 2, writes 12 MiB/s, copies 180 MiB/s, about 1.2 s left". */
+/** "round 2, about 1.2 s left, writes 12 MiB/s, copied at 180 MiB/s": the end is cut off where a terminal is narrow. */
 export function copyWords(copy: CopyProgress): string {
-  const parts = [
-    `round ${copy.round}`,
-    `writes ${rate(copy.dirtyBytesPerSecond)}`,
-    `copies ${rate(copy.copyBytesPerSecond)}`,
-  ];
-  if (copy.cpuPercent < 100) parts.push(`slowed down to ${copy.cpuPercent}%`);
+  const parts = [`round ${copy.round}`];
   if (copy.remainingMs > 0) parts.push(`about ${formatDuration(copy.remainingMs)} left`);
+  parts.push(`writes ${rate(copy.dirtyBytesPerSecond)}`, `copied at ${rate(copy.copyBytesPerSecond)}`);
+  if (copy.cpuPercent < 100) parts.push(`slowed down to ${copy.cpuPercent}% of its CPU time`);
   return parts.join(", ");
 }
 
