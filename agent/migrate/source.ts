@@ -162,6 +162,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   await freezeAtRest(runtime, init.pid, plug, signal);
   if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
   progress.enter(MigrationPhase.FROZEN);
+  sender.hurry();
   const standingAt = performance.now();
 
   if (tracking.kind !== "compare") makeParentImage(runtime.paths.images);

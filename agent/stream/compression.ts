@@ -3,7 +3,9 @@ import zstd from "zstd-napi/binding.js";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Encoding } from "../../proto/gen/godwit/v1/stream.ts";
+import { chooseForm, type Form, type FormCost, type Outlook } from "./form-choice.ts";
 import { CHUNK_BYTES, type DataChunk } from "./frames.ts";
+import { restLength, squeezeZeros, unsqueeze } from "./zero-blocks.ts";
 
 /** Not worth the receiver's time below this saving. */
 const MIN_SAVING = 1 / 16;
@@ -33,38 +35,100 @@ function isZero(bytes: Uint8Array): boolean {
   return bytes[0] === 0 && ZEROS.compare(bytes, 0, bytes.byteLength, 0, bytes.byteLength) === 0;
 }
 
+/** zstd's levels. */
+const LEVELS = { fast: -1, dense: 1 } as const;
+type Level = keyof typeof LEVELS;
+/** What is assumed of zstd until it has been measured on this host and this data. */
+const ASSUMED: Record<Level, FormCost> = {
+  fast: { msPerByte: 1000 / 500e6, ratio: 0.45 },
+  dense: { msPerByte: 1000 / 300e6, ratio: 0.4 },
+};
+/** Of a new measurement. */
+const WEIGHT = 0.2;
+/** So often a sample is compressed in the forms that are not in use, to know what they would cost by now. */
+const SAMPLE_EACH_CHUNKS = 16;
+
+export interface EncodedChunk {
+  readonly encoding: Encoding;
+  readonly payload: Uint8Array;
+  /** Of blocks of zeros that were left out; see zero-blocks.ts. */
+  readonly zeroMap: Uint8Array | undefined;
+}
+
+/** What the stream around a chunk looks like. */
+export type Surroundings = Pick<Outlook, "linkMsPerByte" | "backlogBytes" | "urgent">;
+
 /** Decides chunk by chunk how the bytes travel. */
 export class ChunkCompressor {
   readonly #context = new zstd.CCtx();
-  readonly #level: number;
+  readonly #nowMs: () => number;
+  readonly #costs: Record<Level, FormCost> = { ...ASSUMED };
+  readonly #squeezed = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   readonly #compressed = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
+  #form: Form = "dense";
+  #chunks = 0;
   #incompressibleRun = 0;
 
-  constructor(level: number) {
-    this.#level = level;
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
   }
 
   /** The payload for `raw` (at most CHUNK_BYTES) is valid until the next call, and may be `raw` itself. */
-  encode(raw: Uint8Array): { encoding: Encoding; payload: Uint8Array } {
-    if (raw.byteLength > 0 && isZero(raw)) return { encoding: Encoding.ZERO, payload: NOTHING };
-    const worthwhile = raw.byteLength * (1 - MIN_SAVING);
-    if (raw.byteLength > 0 && this.#looksCompressible(raw)) {
-      const compressed = this.#context.compress(this.#compressed, raw, this.#level);
-      if (compressed <= worthwhile) {
-        this.#incompressibleRun = 0;
-        return { encoding: Encoding.ZSTD, payload: this.#compressed.subarray(0, compressed) };
-      }
-      this.#incompressibleRun++;
-    }
-    return { encoding: Encoding.STORED, payload: raw };
+  encode(raw: Uint8Array, surroundings: Surroundings): EncodedChunk {
+    if (raw.byteLength === 0) return { encoding: Encoding.STORED, payload: raw, zeroMap: undefined };
+    if (isZero(raw)) return { encoding: Encoding.ZERO, payload: NOTHING, zeroMap: undefined };
+    const whole = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength);
+    const { rest = raw, zeroMap } = squeezeZeros(whole, this.#squeezed) ?? {};
+    if (this.#chunks++ % SAMPLE_EACH_CHUNKS === SAMPLE_EACH_CHUNKS - 1) this.#sample(rest);
+    const { byteLength: bytes } = rest;
+    this.#form = chooseForm({ ...surroundings, bytes, costs: this.#costs, before: this.#form });
+    const payload = this.#form === "stored" ? undefined : this.#compress(rest, this.#form);
+    return payload === undefined
+      ? { encoding: Encoding.STORED, payload: rest, zeroMap }
+      : { encoding: Encoding.ZSTD, payload, zeroMap };
   }
 
-  #looksCompressible(raw: Uint8Array): boolean {
-    if (this.#incompressibleRun < SAMPLE_AFTER || raw.byteLength < 4 * SAMPLE_BYTES) return true;
-    const middle = (raw.byteLength - SAMPLE_BYTES) >> 1;
-    const sample = raw.subarray(middle, middle + SAMPLE_BYTES);
-    return this.#context.compress(sampleScratch, sample, this.#level) <= SAMPLE_BYTES * (1 - MIN_SAVING);
+  /** Undefined: it does not shrink. */
+  #compress(bytes: Uint8Array, level: Level): Uint8Array | undefined {
+    if (!this.#looksCompressible(bytes)) return undefined;
+    const length = this.#measured(bytes, this.#compressed, level);
+    if (length > bytes.byteLength * (1 - MIN_SAVING)) {
+      this.#incompressibleRun++;
+      return undefined;
+    }
+    this.#incompressibleRun = 0;
+    return this.#compressed.subarray(0, length);
   }
+
+  #measured(bytes: Uint8Array, room: Uint8Array, level: Level): number {
+    const startedMs = this.#nowMs();
+    const length = this.#context.compress(room, bytes, LEVELS[level]);
+    const known = this.#costs[level];
+    const msPerByte = (this.#nowMs() - startedMs) / bytes.byteLength;
+    const ratio = Math.min(1, length / bytes.byteLength);
+    this.#costs[level] = {
+      msPerByte: known.msPerByte + (msPerByte - known.msPerByte) * WEIGHT,
+      ratio: known.ratio + (ratio - known.ratio) * WEIGHT,
+    };
+    return length;
+  }
+
+  #sample(bytes: Uint8Array): void {
+    if (bytes.byteLength < SAMPLE_BYTES) return;
+    for (const level of ["fast", "dense"] as const)
+      if (level !== this.#form) this.#measured(middleOf(bytes), sampleScratch, level);
+  }
+
+  #looksCompressible(bytes: Uint8Array): boolean {
+    if (this.#incompressibleRun < SAMPLE_AFTER || bytes.byteLength < 4 * SAMPLE_BYTES) return true;
+    const length = this.#context.compress(sampleScratch, middleOf(bytes), LEVELS.fast);
+    return length <= SAMPLE_BYTES * (1 - MIN_SAVING);
+  }
+}
+
+function middleOf(bytes: Uint8Array): Uint8Array {
+  const middle = (bytes.byteLength - SAMPLE_BYTES) >> 1;
+  return bytes.subarray(middle, middle + SAMPLE_BYTES);
 }
 
 /** The opposite. The bytes returned are the caller's own. */
@@ -72,31 +136,41 @@ export class ChunkDecompressor {
   readonly #context = new zstd.DCtx();
 
   decode(chunk: DataChunk): Uint8Array {
-    switch (chunk.encoding) {
+    const { zeroMap, rawLength } = chunk;
+    if (zeroMap === undefined) return this.#decode(chunk, rawLength);
+    const rest = this.#decode(chunk, restLength(zeroMap, rawLength));
+    const raw = Buffer.alloc(rawLength);
+    unsqueeze(zeroMap, rest, raw);
+    return raw;
+  }
+
+  #decode({ encoding, payload }: DataChunk, length: number): Uint8Array {
+    switch (encoding) {
       case Encoding.ZERO:
-        return Buffer.alloc(chunk.rawLength);
+        return Buffer.alloc(length);
       case Encoding.STORED: {
-        // The message's memory belongs to a receive buffer up to three times its size.
-        const raw = Buffer.allocUnsafeSlow(chunk.rawLength);
-        raw.set(chunk.payload);
+        if (payload.byteLength !== length)
+          throw new GodwitError("corrupt", "image stream: a stored chunk cut short");
+        // The slot that the payload lies in is used again.
+        const raw = Buffer.allocUnsafeSlow(length);
+        raw.set(payload);
         return raw;
       }
       case Encoding.ZSTD: {
-        const raw = Buffer.allocUnsafeSlow(chunk.rawLength);
-        let length: number;
+        const raw = Buffer.allocUnsafeSlow(length);
+        let decoded: number;
         try {
-          length = this.#context.decompress(raw, chunk.payload);
+          decoded = this.#context.decompress(raw, payload);
         } catch (error) {
           throw new GodwitError("corrupt", "image stream: a chunk that does not decompress", {
             cause: error,
           });
         }
-        if (length !== chunk.rawLength)
-          throw new GodwitError("corrupt", "image stream: a chunk of another length");
+        if (decoded !== length) throw new GodwitError("corrupt", "image stream: a chunk of another length");
         return raw;
       }
       default:
-        throw new GodwitError("corrupt", `image stream: unknown encoding ${chunk.encoding}`);
+        throw new GodwitError("corrupt", `image stream: unknown encoding ${encoding}`);
     }
   }
 }

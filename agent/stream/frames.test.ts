@@ -32,6 +32,7 @@ const chunk = fc
       rawLength: rest.payload.byteLength,
       digest: last ? new Uint8Array(32).fill(7) : undefined,
       last,
+      zeroMap: undefined,
     },
     payload: rest.payload,
   }));
@@ -53,6 +54,7 @@ test("the bytes are a Chunk of stream.proto", () => {
     rawLength: 3,
     digest: undefined,
     last: false,
+    zeroMap: undefined,
   };
   const expected = { checksum: 77, encoding: Encoding.STORED, rawLength: 3, last: false };
   expect(Chunk.decode(frameOf(head, payload))).toMatchObject({
@@ -73,6 +75,19 @@ test("probe and abort", () => {
 
 test.each([
   ["a stored chunk cut short", { encoding: Encoding.STORED, rawLength: 2, payload: Buffer.alloc(1) }],
+  [
+    "a map of zeros of another length",
+    { encoding: Encoding.STORED, rawLength: 2, payload: Buffer.alloc(2), zeroBlocks: Buffer.alloc(9) },
+  ],
+  [
+    "less than its map of zeros leaves",
+    {
+      encoding: Encoding.STORED,
+      rawLength: 2048,
+      payload: Buffer.alloc(2048),
+      zeroBlocks: Buffer.alloc(1, 1),
+    },
+  ],
   ["zeros with a payload", { encoding: Encoding.ZERO, rawLength: 1, payload: Buffer.alloc(1) }],
   ["zeros beyond 1 MiB", { encoding: Encoding.ZERO, rawLength: MAX_CHUNK_BYTES + 1 }],
   ["a digest in the middle", { encoding: Encoding.ZERO, rawLength: 1, digest: Buffer.alloc(32) }],

@@ -2,6 +2,7 @@ import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Encoding, encodingFromJSON, encodingToNumber } from "../../proto/gen/godwit/v1/stream.ts";
+import { restLength, zeroMapBytes } from "./zero-blocks.ts";
 
 /**
  * The bytes of a Chunk (proto/godwit/v1/stream.proto). The generated codec is not used for it: that one
@@ -31,6 +32,8 @@ export interface DataChunk {
   /** SHA-256 over the checksums of all chunks, on the last one only. */
   readonly digest: Uint8Array | undefined;
   readonly last: boolean;
+  /** Of blocks of zeros that the payload leaves out; see zero-blocks.ts. */
+  readonly zeroMap: Uint8Array | undefined;
 }
 
 /** What a sender of this version puts into one chunk. */
@@ -38,7 +41,7 @@ export const CHUNK_BYTES = 256 * 1024;
 /** What a receiver takes at most, per stream.proto. */
 export const MAX_CHUNK_BYTES = 1024 * 1024;
 /** What `encodeChunkHead` makes at most. */
-export const FRAME_HEAD_BYTES = 96;
+export const FRAME_HEAD_BYTES = 128;
 const MAX_REASON_BYTES = 1024;
 const DIGEST_BYTES = 32;
 const EMPTY = new Uint8Array(0);
@@ -53,6 +56,7 @@ export function encodeChunkHead(head: DataChunkHead, payloadLength: number): Uin
   writer.uint32(32).uint32(head.rawLength);
   if (head.digest !== undefined) writer.uint32(50).bytes(head.digest);
   if (head.last) writer.uint32(56).bool(true);
+  if (head.zeroMap !== undefined) writer.uint32(66).bytes(head.zeroMap);
   writer.uint32(42).uint32(payloadLength);
   return writer.finish();
 }
@@ -78,6 +82,7 @@ export function decodeChunk(bytes: Uint8Array): Frame {
   let payload: Uint8Array = EMPTY;
   let digest: Uint8Array | undefined;
   let last = false;
+  let zeroMap: Uint8Array | undefined;
   try {
     const reader = new BinaryReader(bytes);
     while (reader.pos < reader.len) {
@@ -89,6 +94,7 @@ export function decodeChunk(bytes: Uint8Array): Frame {
       else if (field === 5 && wireType === WireType.LengthDelimited) payload = reader.bytes();
       else if (field === 6 && wireType === WireType.LengthDelimited) digest = reader.bytes();
       else if (field === 7 && wireType === WireType.Varint) last = reader.bool();
+      else if (field === 8 && wireType === WireType.LengthDelimited) zeroMap = reader.bytes();
       else reader.skip(wireType);
     }
   } catch (error) {
@@ -102,11 +108,16 @@ export function decodeChunk(bytes: Uint8Array): Frame {
     return { kind: "probe", sequence };
   }
   if (rawLength > MAX_CHUNK_BYTES) throw corrupt("a chunk of more than 1 MiB");
-  if (encoding === Encoding.STORED && payload.byteLength !== rawLength)
+  if (zeroMap !== undefined && zeroMap.byteLength !== zeroMapBytes(rawLength))
+    throw corrupt("a map of zeros of another length");
+  if (
+    encoding === Encoding.STORED &&
+    payload.byteLength !== (zeroMap === undefined ? rawLength : restLength(zeroMap, rawLength))
+  )
     throw corrupt("a stored chunk cut short");
   if (encoding === Encoding.ZERO && payload.byteLength !== 0) throw corrupt("a zero chunk with a payload");
   if (last !== (digest !== undefined)) throw corrupt("a digest belongs to the last chunk");
   if (digest !== undefined && digest.byteLength !== DIGEST_BYTES)
     throw corrupt("a digest that is not SHA-256");
-  return { kind: "data", data: { checksum, encoding, rawLength, payload, digest, last } };
+  return { kind: "data", data: { checksum, encoding, rawLength, payload, digest, last, zeroMap } };
 }

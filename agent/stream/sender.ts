@@ -10,6 +10,7 @@ import { checksumBytes, ChunkCompressor, loadChecksum } from "./compression.ts";
 import { CHUNK_BYTES, FRAME_HEAD_BYTES, encodeAbort, encodeChunkHead, encodeProbe } from "./frames.ts";
 import { GarbageMeter } from "./garbage.ts";
 import type { StreamEnds } from "./handshake.ts";
+import { LinkRate } from "./link-rate.ts";
 import { SEAL_HEAD_BYTES, SEAL_TAG_BYTES, SealedKind } from "./sealing.ts";
 import { SecureLink } from "./secure-link.ts";
 import { SenderWindow } from "./sender-window.ts";
@@ -17,7 +18,6 @@ import { TokenBucket } from "./token-bucket.ts";
 
 export const DEFAULT_WINDOW_BYTES = 8 * 1024 * 1024;
 export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
-const DEFAULT_LEVEL = 1;
 /** Compressing keeps the event loop busy: let it serve sockets in between. */
 const CHUNKS_PER_TURN = 8;
 /** A capped stream takes so long a part of its rate at once. */
@@ -30,8 +30,6 @@ export interface SenderOptions {
   readonly ends: StreamEnds;
   readonly signal: AbortSignal;
   readonly windowBytes?: number;
-  /** zstd's level. */
-  readonly level?: number;
   /** How long the receiver may be silent, also at the start. */
   readonly idleTimeoutMs?: number;
   /** What the stream may take of the link; 0 or absent: all of it. */
@@ -51,6 +49,8 @@ export interface ImageSender extends AsyncDisposable {
   drain(): Promise<void>;
   /** Sends the digest; resolves when the receiver has taken everything in and the digest was right. */
   finish(): Promise<void>;
+  /** From now on it counts when things arrive, and not how many bytes they are: the container stands still. */
+  hurry(): void;
   /** Gives up; the receiver fails with the reason. No effect after the end. */
   abort(reason: string): void;
   /** On the wire, with what was sent again. */
@@ -91,6 +91,8 @@ class NatsImageSender implements ImageSender {
   readonly #onAbort = (): void => {
     this.#giveUp(GodwitError.from(this.#signal.reason, "cancelled"), "the source was told to stop");
   };
+  readonly #rate: LinkRate;
+  #urgent = false;
   readonly #bucket: TokenBucket | undefined;
   #later: Disposable | undefined;
   #chunkBytes = CHUNK_BYTES;
@@ -109,13 +111,13 @@ class NatsImageSender implements ImageSender {
 
   constructor(options: SenderOptions, checksum: (bytes: Uint8Array) => bigint) {
     this.#checksum = checksum;
-    this.#window = new SenderWindow(
-      Math.max(2, Math.floor((options.windowBytes ?? DEFAULT_WINDOW_BYTES) / CHUNK_BYTES)),
-    );
-    this.#compressor = new ChunkCompressor(options.level ?? DEFAULT_LEVEL);
+    const capacity = Math.max(2, Math.floor((options.windowBytes ?? DEFAULT_WINDOW_BYTES) / CHUNK_BYTES));
+    this.#window = new SenderWindow(capacity);
     const rate = options.bytesPerSecond ?? 0;
+    this.#rate = new LinkRate(capacity, rate);
     if (rate > 0) this.#bucket = new TokenBucket(rate, Math.max(1, (rate * BURST_MS) / 1000));
     this.#clock = options.clock ?? systemClock;
+    this.#compressor = new ChunkCompressor(() => this.#clock.nowMs());
     this.#idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
     this.#signal = options.signal;
     this.#heardAtMs = this.#clock.nowMs();
@@ -207,6 +209,10 @@ class NatsImageSender implements ImageSender {
     this.#settle();
   }
 
+  hurry(): void {
+    this.#urgent = true;
+  }
+
   abort(reason: string): void {
     this.#giveUp(new GodwitError("cancelled", `the image stream was given up: ${reason}`), reason);
   }
@@ -229,15 +235,20 @@ class NatsImageSender implements ImageSender {
     const buffer = this.#pool.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES + OVERHEAD_BYTES);
     const checksum = this.#checksum(raw);
     this.#digest.update(checksumBytes(checksum));
-    const { encoding, payload } = this.#compressor.encode(raw);
+    const { encoding, payload, zeroMap } = this.#compressor.encode(raw, {
+      linkMsPerByte: this.#rate.msPerByte,
+      backlogBytes: this.#rate.backlogBytes,
+      urgent: this.#urgent,
+    });
     const digest = last ? this.#digest.digest() : undefined;
     const head = encodeChunkHead(
-      { checksum, encoding, rawLength: raw.byteLength, digest, last },
+      { checksum, encoding, rawLength: raw.byteLength, digest, last, zeroMap },
       payload.byteLength,
     );
     // Sealed once: what is sent again is these same bytes.
     const message = this.#sealed(head, payload, buffer);
     this.#window.add({ buffer, message, shared: false }, last);
+    this.#rate.entered(message.byteLength, this.#clock.nowMs());
     this.rawBytes += raw.byteLength;
     this.#transmit();
   }
@@ -297,7 +308,10 @@ class NatsImageSender implements ImageSender {
       this.#giveUp(new GodwitError("cancelled", `the target gave up: ${credit.error}`));
       return;
     }
-    for (const frame of this.#window.credit(credit)) if (!frame.shared) this.#pool.push(frame.buffer);
+    const released = this.#window.credit(credit);
+    const bytes = released.reduce((sum, { message }) => sum + message.byteLength, 0);
+    this.#rate.acknowledged(released.length, bytes, this.#heardAtMs);
+    for (const frame of released) if (!frame.shared) this.#pool.push(frame.buffer);
     this.#transmit();
     this.#wake();
   }

@@ -207,6 +207,11 @@ export interface Chunk {
   /** In the last chunk: SHA-256 over all checksums, 8 bytes little-endian each. */
   digest: Buffer;
   last: boolean;
+  /**
+   * Blocks of 1 KiB of zeros that are left out of what `payload` decodes to: bit n & 7 of byte n >> 3 for block n.
+   * Absent: none.
+   */
+  zeroBlocks: Buffer;
 }
 
 export interface Credit {
@@ -260,6 +265,7 @@ function createBaseChunk(): Chunk {
     payload: Buffer.alloc(0),
     digest: Buffer.alloc(0),
     last: false,
+    zeroBlocks: Buffer.alloc(0),
   };
 }
 
@@ -285,6 +291,9 @@ export const Chunk: MessageFns<Chunk> = {
     }
     if (message.last !== false) {
       writer.uint32(56).bool(message.last);
+    }
+    if (message.zeroBlocks.length !== 0) {
+      writer.uint32(66).bytes(message.zeroBlocks);
     }
     return writer;
   },
@@ -358,6 +367,14 @@ export const Chunk: MessageFns<Chunk> = {
             message.last = reader.bool();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.zeroBlocks = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -383,6 +400,11 @@ export const Chunk: MessageFns<Chunk> = {
       payload: isSet(object.payload) ? Buffer.from(bytesFromBase64(object.payload)) : Buffer.alloc(0),
       digest: isSet(object.digest) ? Buffer.from(bytesFromBase64(object.digest)) : Buffer.alloc(0),
       last: isSet(object.last) ? globalThis.Boolean(object.last) : false,
+      zeroBlocks: isSet(object.zeroBlocks)
+        ? Buffer.from(bytesFromBase64(object.zeroBlocks))
+        : isSet(object.zero_blocks)
+        ? Buffer.from(bytesFromBase64(object.zero_blocks))
+        : Buffer.alloc(0),
     };
   },
 
@@ -409,6 +431,9 @@ export const Chunk: MessageFns<Chunk> = {
     if (message.last !== false) {
       obj.last = message.last;
     }
+    if (message.zeroBlocks.length !== 0) {
+      obj.zeroBlocks = base64FromBytes(message.zeroBlocks);
+    }
     return obj;
   },
 
@@ -424,6 +449,7 @@ export const Chunk: MessageFns<Chunk> = {
     message.payload = object.payload ?? Buffer.alloc(0);
     message.digest = object.digest ?? Buffer.alloc(0);
     message.last = object.last ?? false;
+    message.zeroBlocks = object.zeroBlocks ?? Buffer.alloc(0);
     return message;
   },
 };
