@@ -172,8 +172,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     runtime.cgroup.processes(),
     signal,
   );
-  // Its failure is the dump's too, which is waited for first.
-  lastRound.catch(() => undefined);
+  // Its failure is the dump's too, which is waited for first: CRIU must not go on writing to where nobody reads.
+  lastRound.catch(() => shutdownSocket(pageSocket));
   const sendRest = async (): Promise<void> => {
     const round = await lastRound;
     const { pages } = round;

@@ -17,6 +17,7 @@ interface MigrationDetail {
   readonly memoryBytes: number;
   readonly sentBytes: number;
   readonly phases: Readonly<Record<string, number>>;
+  readonly predicted: { readonly blackoutMs: number } | null;
 }
 
 /** One container, moved to and fro between n1 and n2 in each mode, under the load of a client on n3. */
@@ -80,6 +81,7 @@ async function measureMove(cluster: TestCluster, client: LoadClient, mode: strin
   return {
     ...seen(window),
     blackoutMs: move.blackoutMs,
+    ...(move.predicted === null ? {} : { predictedBlackoutMs: move.predicted.blackoutMs }),
     totalMs: move.totalMs,
     memoryBytes: move.memoryBytes,
     sentBytes: move.sentBytes,

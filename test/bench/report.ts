@@ -47,15 +47,25 @@ function ratio(own: readonly number[], other: readonly number[]): string {
   return own.length === 0 || other.length === 0 ? "-" : `${(median(other) / median(own)).toFixed(1)}×`;
 }
 
+/** Median of how far the forecast of the blackout was off, either way. */
+function forecastError(samples: readonly MoveSample[]): string {
+  const errors = known(samples, ({ blackoutMs, predictedBlackoutMs }) =>
+    blackoutMs === undefined || blackoutMs === 0 || predictedBlackoutMs === undefined
+      ? undefined
+      : Math.abs(predictedBlackoutMs - blackoutMs) / blackoutMs,
+  );
+  return errors.length === 0 ? "-" : `${(median(errors) * 100).toFixed(0)}%`;
+}
+
 export function renderTable(all: readonly Series[]): string {
   const table = new Table({
     head: [
       ...["size MB", "writes MB/s", "method", "moves", "kept", "stall ms", "p95 ms"],
-      ...["blackout ms", "total ms", "memory MiB", "sent MiB", "podman/this", "runc/this"],
+      ...["blackout ms", "forecast off", "total ms", "memory MiB", "sent MiB", "podman/this", "runc/this"],
     ],
     colAligns: [
       ...(["right", "right", "left", "right", "right", "right", "right"] as const),
-      ...(["right", "right", "right", "right", "right", "right"] as const),
+      ...(["right", "right", "right", "right", "right", "right", "right"] as const),
     ],
     style: { head: [], border: [], compact: true },
   });
@@ -76,6 +86,7 @@ export function renderTable(all: readonly Series[]): string {
       `${samples.filter(({ isIntact }) => isIntact).length}/${samples.length}`,
       ...[milliseconds(own), milliseconds(own, 0.95)],
       milliseconds(known(samples, (sample) => sample.blackoutMs)),
+      forecastError(samples),
       milliseconds(samples.map(({ totalMs }) => totalMs)),
       mebibytes(known(samples, (sample) => sample.memoryBytes)),
       mebibytes(samples.map(({ sentBytes }) => sentBytes)),
@@ -86,7 +97,7 @@ export function renderTable(all: readonly Series[]): string {
     if (floorOf !== undefined && floor.length > 0) {
       table.push([
         ...[sizeMegabytes, writeMegabytesPerSecond, floorOf.title, floor.length, ""],
-        ...[milliseconds(floor), milliseconds(floor, 0.95), "", "", "", "", "", ""],
+        ...[milliseconds(floor), milliseconds(floor, 0.95), "", "", "", "", "", "", ""],
       ]);
     }
   }

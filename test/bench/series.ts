@@ -7,6 +7,8 @@ export interface MoveSample {
   readonly isIntact: boolean;
   readonly error: string;
   readonly blackoutMs?: number;
+  /** Said before it began. */
+  readonly predictedBlackoutMs?: number;
   readonly totalMs: number;
   readonly memoryBytes?: number;
   readonly sentBytes: number;

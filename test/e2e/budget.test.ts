@@ -186,6 +186,40 @@ test("a move that is cancelled while it copies leaves the container as it was", 
   await written(2_000);
 });
 
+/** Some three seconds of standing still. */
+async function frozenMove(): Promise<string> {
+  const flags = ["--mode", "checkpoint", "--bandwidth", "12m", "--blackout-budget", "4s", "--detach"];
+  await cluster.must("move", "writer", "n2", ...flags);
+  const { id: migration } = await running();
+  const frozen = await cluster.watchMigration(migration, ({ phase }) => phase === "frozen");
+  expect(frozen.phase).toBe("frozen");
+  return migration;
+}
+
+test("a move that is cancelled while the container stands still lets it go on at once", async () => {
+  const migration = await frozenMove();
+  expect(await cluster.cli(["migrations", "--cancel", migration])).toMatchObject({ code: 0 });
+  await until("the one copy to run on n1", () => cluster.runningOn(id).join() === "n1");
+  expect(cpuMillis("n1")).toBe(800);
+  await written(500);
+});
+
+test("a freeze that overruns its budget by far is given up", async () => {
+  const migration = await frozenMove();
+  const target = await cluster.dev.node("n2").agentPid();
+  process.kill(target, "SIGSTOP");
+  try {
+    await until("the container to go on on n1", () => cluster.runningOn(id).includes("n1"), 40_000);
+  } finally {
+    process.kill(target, "SIGCONT");
+  }
+  const ended = await cluster.watchMigration(migration, () => false);
+  expect(ended).toMatchObject({ state: "aborted" });
+  expect(ended.error).toMatch(/n1 refused: it stood still for 12000 ms, its blackout budget is 4000 ms/);
+  await until("the one copy to run on n1", () => cluster.runningOn(id).join() === "n1");
+  await written(500);
+});
+
 /** One whose rounds take seconds. */
 async function slowMove(): Promise<{ id: string }> {
   await cluster.must("move", "writer", "n2", "--bandwidth", "10m", "--detach");

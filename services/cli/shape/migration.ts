@@ -131,11 +131,11 @@ export function migrationColumns(nowMs: number): Column<MigrationInfo>[] {
   ];
 }
 
-/** The blackout against its forecast: "+12%" was longer than expected. */
+/** The forecast of the blackout against the blackout: "+12%" promised too long a one. */
 function offBy({ figures, predicted }: MigrationInfo): string {
   const [actual, expected] = [figures?.blackoutMs ?? 0, predicted?.blackoutMs ?? 0];
   if (actual === 0 || expected === 0) return "-";
-  const percent = Math.round(((actual - expected) / expected) * 100);
+  const percent = Math.round(((expected - actual) / actual) * 100);
   return `${percent > 0 ? "+" : ""}${percent}%`;
 }
 
