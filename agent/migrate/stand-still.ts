@@ -42,7 +42,8 @@ export async function freezeAtRest(
     }
     if (arriving) plug.unplug();
     runtime.cgroup.thaw();
-    await delay(PATIENCE_MS, undefined, { signal });
+    if (vfork) await programBegun(initPid, signal);
+    else await delay(PATIENCE_MS, undefined, { signal });
   }
 }
 
@@ -57,4 +58,14 @@ async function settled(initPid: number, signal: AbortSignal): Promise<Unsettled>
     if (!unsettled.ending || performance.now() > deadlineMs) return unsettled;
     await delay(1, undefined, { signal });
   }
+}
+
+/** How long a child may take to begin its program, on a busy host, before the next look. */
+const PROGRAM_MS = 100;
+
+/** The moment between two of a process's vforks may be short: it is caught while the container runs. */
+async function programBegun(initPid: number, signal: AbortSignal): Promise<void> {
+  const deadlineMs = performance.now() + PROGRAM_MS;
+  do await delay(1, undefined, { signal });
+  while (findUnsettled(initPid).vfork && performance.now() < deadlineMs);
 }
