@@ -38,12 +38,13 @@ export async function termsOf(
   const size = sizeOf(subject);
   const measured = bytesPerSecondTo(book.costs, to);
   const peer = await askPeer(connection, to, size, measured === undefined);
+  const probed = peer?.bytesPerSecond === undefined ? undefined : book.probed(to, peer.bytesPerSecond);
   return {
     subject,
     costs: book.costs,
     arrivalMs: peer?.arrivalMs ?? arrivalMs(book.costs, size),
     bytesPerSecond: cappedRate(
-      measured ?? unmeasuredRate(peer?.bytesPerSecond, subject.compressedShare),
+      measured ?? unmeasuredRate(probed, subject.compressedShare),
       bandwidthBytesPerSecond,
       subject.compressedShare,
     ),

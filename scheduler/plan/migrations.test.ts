@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, NodeState, type Command, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationForecast } from "../../proto/gen/godwit/v1/spec.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { FakeVolatile } from "../testing/fake-volatile.ts";
 import { command } from "./command.ts";
@@ -108,6 +109,25 @@ describe("before the switch", () => {
     all.volatile.migration(ID, "target", MigrationPhase.RESTORED);
     happen(all);
     expect(all.plan()).toEqual(aborted(reason));
+  });
+
+  test("a refusal is told from a failure, with the forecast, and attributed to who refused", () => {
+    const { plan, volatile } = moving();
+    const forecast = MigrationForecast.fromPartial({ blackoutMs: 900, totalMs: Number.NaN });
+    volatile.migration(ID, "source", MigrationPhase.COPYING, { forecast });
+    const refusal = { error: "the source refused: too slow", errorCode: "refused" };
+    volatile.migration(ID, "target", MigrationPhase.FAILED, refusal);
+    const value = {
+      id: ID,
+      reason: refusal.error,
+      errorCode: "refused",
+      predicted: { ...forecast, totalMs: 0 },
+    };
+    expect(plan()).toEqual([{ $case: "migrationAborted", value }]);
+    volatile.migration(ID, "source", MigrationPhase.FAILED, { error: "too slow", errorCode: "refused" });
+    expect(plan()).toMatchObject([
+      { value: { reason: "the source n1 refused: too slow", errorCode: "refused" } },
+    ]);
   });
 
   test("what an old epoch's copy does is of no interest", () => {

@@ -28,6 +28,8 @@ const MAX_REASON = 1_024;
 /** The code of an error that is a rule's or a budget's no. */
 const REFUSED = "refused";
 
+const SOURCE_REFUSED = "the source refused: ";
+
 interface Abort {
   readonly reason: string;
   readonly errorCode?: string;
@@ -42,7 +44,11 @@ const failureOf = (
   const isRefused = report.errorCode === REFUSED;
   const verb = isRefused ? "refused" : report.phase === MigrationPhase.FAILED ? "failed" : "gave up";
   return {
-    reason: `the ${side} ${node} ${verb}: ${report.error || "it gave no reason"}`,
+    // The source's no reaches the target with the stream, and may be heard from there first.
+    reason:
+      isRefused && side === "target" && report.error.startsWith(SOURCE_REFUSED)
+        ? report.error
+        : `the ${side} ${node} ${verb}: ${report.error || "it gave no reason"}`,
     ...(isRefused ? { errorCode: REFUSED } : {}),
   };
 };
