@@ -74,6 +74,7 @@ at_least "$("$node" -p process.versions.node)" 24 || die "Node 24 or later is ne
 # --- what the distribution ships ------------------------------------------------------------------
 need ip iproute2 "network namespaces, veth, bridges and VXLAN"
 need bridge iproute2 "the overlay's table of hosts"
+need nft nftables "keeps what arrives from closing its connections before it runs"
 need runc runc "creates the containers"
 need mount mount "overlayfs for containers, bind mounts for hosts on one machine"
 need losetup mount "loop devices that a crash left behind are taken down with it"

@@ -181,21 +181,20 @@ export class Allocation {
       return { ...released, figures: measured?.figures, forecast: measured?.forecast };
     }
     if (this.#migration !== undefined) return this.#migration.report();
-    // After a crash between the switch and this report, the record alone tells that the container runs here.
-    if (
-      this.#desired?.role === Role.OWNER &&
-      order?.switched === true &&
-      this.#container.record?.status.kind === "running"
-    ) {
-      return new MigrationProgress(
-        order.id,
-        this.id,
-        Role.TARGET,
-        MigrationPhase.RUNNING,
-        () => undefined,
-      ).report();
-    }
-    return undefined;
+    // After a crash between the switch and this report, the record alone tells what became of the container here.
+    if (this.#desired?.role !== Role.OWNER || order?.switched !== true) return undefined;
+    const status = this.#container.record?.status;
+    const settled = new MigrationProgress(
+      order.id,
+      this.id,
+      Role.TARGET,
+      MigrationPhase.RUNNING,
+      () => undefined,
+    );
+    if (status?.kind === "restoring" && status.stage === "given-up" && this.#arrival.isCleared)
+      settled.giveUp(status.failure ?? "");
+    else if (status?.kind !== "running") return undefined;
+    return settled.report();
   }
 
   /** Stops the loop; the container goes on. */
@@ -290,6 +289,8 @@ export class Allocation {
         );
       case "resume":
         return await this.#arrival.resume(this.#arrivalOrder(step.migrationId, MigrationPhase.RECEIVING));
+      case "inherit":
+        return this.#container.inherit(this.#wanted().epoch);
       case "none":
       case "wait":
         return;
@@ -301,6 +302,7 @@ export class Allocation {
     const { status } = this.#container;
     try {
       if (status?.kind === "running" && this.runtime.isRunning(status.init)) {
+        await this.#arrival.guard();
         await this.runtime.reattachOutput(status.init);
         // A thaw that was cut off between its steps: nothing that is said to run may stand frozen.
         if (this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();

@@ -1,7 +1,18 @@
+import { setTimeout as delay } from "node:timers/promises";
+
 import { GodwitError } from "../../proto/contract/error.ts";
 import { type DesiredAllocation, MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import type { MigrationProgress } from "../migrate/progress.ts";
-import { dropImage, receiveFromSource, restoreAgain, type TargetInputs } from "../migrate/target.ts";
+import { FillGuard } from "../checkpoint/fill-guard.ts";
+import { mayHaveResumed } from "../checkpoint/resumption.ts";
+import {
+  dropImage,
+  isFilled,
+  receiveFromSource,
+  releaseNetwork,
+  restoreAgain,
+  type TargetInputs,
+} from "../migrate/target.ts";
 import type { InitProcess } from "../model/record.ts";
 import type { RecordedContainer } from "./container.ts";
 
@@ -13,9 +24,18 @@ export interface ArrivalOrder {
   readonly switched: () => Promise<void>;
 }
 
+/** What cannot be restored in so many tries after the switch, never will be. */
+const RESTORE_TRIES = 3;
+const CLEAR_AGAIN_MS = 1_000;
+
 /** A container's coming to this host: received, restored, run, and its image removed when it has served. */
 export class Arrival {
   readonly #container: RecordedContainer;
+  /** Of what was given up, nothing is left but the record. */
+  isCleared = false;
+  readonly #guard = new FillGuard();
+  /** Restores that failed in a row, after the switch. */
+  #failures = 0;
   readonly #lifetime = new AbortController();
   #imageDrop: Promise<void> = Promise.resolve();
 
@@ -30,6 +50,7 @@ export class Arrival {
 
   async receive(desired: DesiredAllocation, order: ArrivalOrder): Promise<void> {
     this.#container.begin(desired, 0);
+    this.#failures = 0;
     try {
       if (desired.migration === undefined) throw new GodwitError("internal", "a target without a migration");
       this.#runs(await receiveFromSource(this.#inputs(order), desired.migration), order.progress);
@@ -49,7 +70,44 @@ export class Arrival {
   async resume(order: ArrivalOrder): Promise<void> {
     const { status } = this.#container;
     if (status?.kind !== "restoring" || status.description === undefined) return;
-    this.#runs(await restoreAgain(this.#inputs(order), status.description), order.progress);
+    try {
+      this.#runs(await restoreAgain(this.#inputs(order), status.description), order.progress);
+    } catch (error) {
+      if (await this.adopt()) {
+        order.progress.enter(MigrationPhase.RUNNING);
+        return;
+      }
+      this.#failures += 1;
+      const failure = GodwitError.from(error);
+      if (order.signal.aborted || this.#failures < RESTORE_TRIES) throw error;
+      await this.#giveUp(order, failure.message);
+    }
+  }
+
+  /**
+   * None of the container has run here. From the moment that the record says so, none ever will, and the source may
+   * have its frozen copy back.
+   */
+  async #giveUp({ migrationId, progress }: ArrivalOrder, failure: string): Promise<void> {
+    this.#container.logger.error({ migration: migrationId, failure }, "the container is given back");
+    this.#container.setStatus({ kind: "restoring", migrationId, stage: "given-up", failure });
+    await this.#clear();
+    progress.giveUp(failure);
+  }
+
+  /** Its address above all has to go: the source is about to announce it. Only then is it told. */
+  async #clear(): Promise<void> {
+    while (!this.#lifetime.signal.aborted) {
+      try {
+        await this.#container.runtime.tearDown();
+        this.isCleared = true;
+        this.#container.changed();
+        return;
+      } catch (error) {
+        this.#container.logger.error({ err: error }, "what was given up cannot be taken away yet");
+        await delay(CLEAR_AGAIN_MS, undefined, { ref: false });
+      }
+    }
   }
 
   /**
@@ -58,11 +116,16 @@ export class Arrival {
    */
   async adopt(): Promise<boolean> {
     const { status, runtime, record, host, id } = this.#container;
+    if (status?.kind === "restoring" && status.stage === "given-up") await this.#clear();
     if (status?.kind !== "restoring" || status.stage !== "ran" || record === undefined) return false;
     const { init } = status;
-    const runs = init !== undefined && runtime.isRunning(init);
-    if (init !== undefined && (runs || (await this.#container.recordedExit(init.pid)) !== undefined)) {
-      if (runs) {
+    if (
+      init !== undefined &&
+      (await mayHaveResumed(runtime.paths.images, () => runtime.cgroup.processes()))
+    ) {
+      if (runtime.isRunning(init)) {
+        // CRIU may have gone on alone from before that.
+        (await runtime.plug(record)).plugIn();
         await host.runc.adoptInit(id, init.pid, init.startTicks, runtime.paths.rootfs);
         runtime.cgroup.applyLimits(record.spec.limits);
         await runtime.reattachOutput(init);
@@ -70,21 +133,42 @@ export class Arrival {
       this.#runs(init, undefined);
       return true;
     }
-    // CRIU undid its work because nobody answered it.
+    // CRIU came to its end before, and what it has built waits for it.
     this.#container.setStatus({ kind: "restoring", migrationId: status.migrationId, stage: "received" });
     return false;
   }
 
-  /** In the background: a restored container runs while its memory is still being filled from the image. */
+  /** In the background: a restored container runs while its memory is still being filled from the image. Idempotent. */
   dropImage(): void {
-    this.#imageDrop = dropImage(this.#container.runtime, this.#lifetime.signal).catch((error: unknown) => {
+    this.#imageDrop = this.#settleImage().catch((error: unknown) => {
       if (this.#lifetime.signal.aborted) return;
       this.#container.logger.warn({ err: error }, "a checkpoint image could not be removed");
     });
   }
 
+  async #settleImage(): Promise<void> {
+    const { runtime, logger } = this.#container;
+    await releaseNetwork(runtime);
+    if (!(await isFilled(runtime, this.#lifetime.signal))) {
+      // With the guard it has not read a wrong byte; it never can go on.
+      this.#container.endedBecause =
+        "killed: what filled its memory after the move died before it was done, and what was missing is lost";
+      logger.error({ why: this.#container.endedBecause }, "the container is ended");
+      await runtime.cgroup.killAll();
+    }
+    this.#guard[Symbol.dispose]();
+    await dropImage(runtime);
+  }
+
+  /** An agent that takes over holds what the former one held. */
+  async guard(): Promise<void> {
+    const { paths } = this.#container.runtime;
+    await this.#guard.hold(paths.lazyPages, paths.images);
+  }
+
   close(): void {
     this.#lifetime.abort();
+    this.#guard[Symbol.dispose]();
   }
 
   #runs(init: InitProcess, progress: MigrationProgress | undefined): void {
@@ -97,6 +181,6 @@ export class Arrival {
     const { host, runtime, record } = this.#container;
     if (record === undefined) throw new GodwitError("internal", "a restore without a record");
     const setStatus: TargetInputs["setStatus"] = (status) => this.#container.setStatus(status);
-    return { host, runtime, record, migrationId, signal, progress, switched, setStatus };
+    return { host, runtime, record, migrationId, signal, progress, switched, setStatus, guard: this.#guard };
   }
 }

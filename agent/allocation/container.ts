@@ -16,6 +16,8 @@ export class RecordedContainer {
   readonly logger: Logger;
   /** Something to report has changed. */
   readonly changed: () => void;
+  /** Why this agent itself has ended the container's processes. */
+  endedBecause = "";
   #record: ContainerRecord | undefined;
 
   constructor(host: Host, id: string, changed: () => void) {
@@ -38,6 +40,7 @@ export class RecordedContainer {
 
   /** Begins anew with what is wanted. Persisted with the first status. */
   begin(desired: DesiredAllocation, restarts: number): ContainerRecord {
+    this.endedBecause = "";
     this.#record = {
       containerId: desired.containerId,
       epoch: desired.epoch,
@@ -55,7 +58,15 @@ export class RecordedContainer {
   /** Persists before it returns. */
   setStatus(status: RecordStatus): void {
     if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
-    this.#record = { ...this.#record, status: keepDescription(this.#record.status, status) };
+    this.#record = { ...this.#record, status: keepKnown(this.#record.status, status) };
+    writeRecord(this.host.config, this.#record);
+    this.changed();
+  }
+
+  /** Goes on under a newer epoch as what it is. Persists before it returns. */
+  inherit(epoch: number): void {
+    if (this.#record === undefined) throw new GodwitError("internal", "an epoch without a record");
+    this.#record = { ...this.#record, epoch };
     writeRecord(this.host.config, this.#record);
     this.changed();
   }
@@ -73,9 +84,9 @@ export class RecordedContainer {
   }
 }
 
-/** What an image's description says is needed until the container runs. */
-function keepDescription(before: RecordStatus, status: RecordStatus): RecordStatus {
+/** What is known of an image is needed until the container runs. */
+function keepKnown(before: RecordStatus, status: RecordStatus): RecordStatus {
   if (status.kind !== "restoring" || before.kind !== "restoring") return status;
-  if (status.description !== undefined || before.description === undefined) return status;
-  return { ...status, description: before.description };
+  const description = status.description ?? before.description;
+  return { ...status, ...(description === undefined ? {} : { description }) };
 }

@@ -28,16 +28,23 @@ export class Life {
     if (status?.kind !== "running" && status?.kind !== "frozen") return;
     if (runtime.isRunning(status.init)) return;
     const exitCode = await this.#exitCode(status.init.pid);
-    const outOfMemory = runtime.cgroup.outOfMemoryKills() > 0;
+    const message = this.#whyEnded(exitCode);
     await runtime.tearDown();
     if (Date.now() - status.startedAtMs > RECOVERED_AFTER_MS) this.#recentRestarts = 0;
     this.#container.setStatus({
       kind: "stopped",
       exitCode: exitCode ?? -1,
       failed: false,
-      message: outOfMemory ? "killed: out of its memory limit" : exitCode === undefined ? "ended unseen" : "",
+      message,
       startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
     });
+  }
+
+  #whyEnded(exitCode: number | undefined): string {
+    const { endedBecause, runtime } = this.#container;
+    if (endedBecause !== "") return endedBecause;
+    if (runtime.cgroup.outOfMemoryKills() > 0) return "killed: out of its memory limit";
+    return exitCode === undefined ? "ended unseen" : "";
   }
 
   async start(desired: DesiredAllocation, signal: AbortSignal): Promise<void> {

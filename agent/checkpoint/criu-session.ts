@@ -74,8 +74,7 @@ export class CriuSession implements AsyncDisposable {
    * message where it gave one (its log says more). `onNotify` holds CRIU for as long as it likes.
    */
   async run(type: RequestType, options: Options, onNotify: CriuNotification): Promise<Response> {
-    const request = Request.fromPartial({ type, opts: options });
-    sendPacket(this.#socket, Request.encode(request).finish());
+    this.#send(Request.fromPartial({ type, opts: options }));
     for (;;) {
       const packet = await receivePacket(this.#socket, MAXIMUM_PACKET_BYTES);
       if (packet.byteLength === 0) throw new GodwitError("internal", "CRIU died before it answered");
@@ -87,17 +86,24 @@ export class CriuSession implements AsyncDisposable {
       } catch (error) {
         failure = error;
       }
-      sendPacket(
-        this.#socket,
-        Request.encode(
-          Request.fromPartial({ type: RequestType.NOTIFY, notifySuccess: failure === undefined }),
-        ).finish(),
-      );
+      try {
+        this.#send(Request.fromPartial({ type: RequestType.NOTIFY, notifySuccess: failure === undefined }));
+      } catch (dead) {
+        throw failure ?? dead;
+      }
       // CRIU now undoes its work; its answer would only say that a notification failed.
       if (failure !== undefined) {
         await receivePacket(this.#socket, MAXIMUM_PACKET_BYTES).catch(() => undefined);
         throw failure;
       }
+    }
+  }
+
+  #send(request: Request): void {
+    try {
+      sendPacket(this.#socket, Request.encode(request).finish());
+    } catch (cause) {
+      throw new GodwitError("internal", "CRIU died before it answered", { cause });
     }
   }
 

@@ -55,8 +55,6 @@ export interface RestoreInputs {
   readonly onRestored: (initPid: number) => Promise<void>;
   /** Sockets are complete: from now on packets may come. */
   readonly onNetworkUnlock: () => Promise<void>;
-  /** The next thing is the container's first instruction. */
-  readonly onResume: () => Promise<void>;
 }
 
 export async function criuVersion(criuPath: string): Promise<string> {
@@ -159,7 +157,6 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
         await inputs.onRestored(pid);
       }
       if (script === "network-unlock") await inputs.onNetworkUnlock();
-      if (script === "pre-resume") await inputs.onResume();
     });
     if (!response.success) {
       throw new GodwitError(

@@ -9,6 +9,8 @@ import { openStreamPair } from "../native/sockets.ts";
 import { pageServerHeader } from "./page-server.ts";
 
 const SOCKET = "lazy-pages.socket";
+/** Beside the image from the daemon's start until the page server has heard from it that everything is in place. */
+const UNFINISHED = "filling";
 const READY_DEADLINE_MS = 10_000;
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 const PAGE_SERVER = fileURLToPath(new URL("../page-server/main.ts", import.meta.url));
@@ -47,6 +49,7 @@ export class LazyPages implements Disposable {
   /** @param pidFile where the daemon is found again after a restart of the agent */
   async start(pidFile: string): Promise<void> {
     this.#started = true;
+    writeFileSync(`${this.#imagesDir}/${UNFINISHED}`, "", { mode: 0o600 });
     const child = spawn(
       this.#criuPath,
       [
@@ -90,7 +93,7 @@ interface RecordedDaemon {
 }
 
 /** The daemon that fills the container's memory, while it does. */
-function daemonOf(pidFile: string): RecordedDaemon | undefined {
+export function daemonOf(pidFile: string): RecordedDaemon | undefined {
   let text: string;
   try {
     text = readFileSync(pidFile, "utf8");
@@ -106,6 +109,16 @@ function daemonOf(pidFile: string): RecordedDaemon | undefined {
 /** Resolves when the container's memory is all in place: only then can it be dumped again. */
 export async function filled(pidFile: string, signal: AbortSignal): Promise<void> {
   while (daemonOf(pidFile) !== undefined) await delay(20, undefined, { signal });
+}
+
+/** Whether the daemon has ended before its work was done. */
+export function isUnfinished(imagesDir: string): boolean {
+  return statSync(`${imagesDir}/${UNFINISHED}`, { throwIfNoEntry: false }) !== undefined;
+}
+
+/** The container is restored anew and filled at once: what a daemon had begun counts no more. */
+export function forgetFilling(imagesDir: string): void {
+  rmSync(`${imagesDir}/${UNFINISHED}`, { force: true });
 }
 
 /** Ends a daemon whose container is gone. */

@@ -18,13 +18,14 @@ describe("parseCgroupMounts", () => {
     });
   });
 
-  test("hybrid: the controllers are v1's, the empty v2 hierarchy is left alone", () => {
+  test("hybrid: the controllers are v1's, the empty v2 hierarchy is one more", () => {
     const unified = "40 23 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
     const layout = parseCgroupMounts(`${v1Mount("cpu,cpuacct")}\n${unified}`, "2:cpu,cpuacct:/a\n0::/\n");
     expect(layout.mode).toBe("hybrid");
     expect(Object.fromEntries(layout.own)).toEqual({
       cpu: "/sys/fs/cgroup/cpu,cpuacct/a",
       cpuacct: "/sys/fs/cgroup/cpu,cpuacct/a",
+      "": "/sys/fs/cgroup/unified",
     });
   });
 

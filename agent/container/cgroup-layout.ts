@@ -4,7 +4,7 @@ export type CgroupMode = "v1" | "hybrid" | "v2";
 
 export interface CgroupLayout {
   readonly mode: CgroupMode;
-  /** Own cgroup folder by controller; "" is the v2 hierarchy, present only in mode v2. */
+  /** Own cgroup folder by controller; "" is the v2 hierarchy, which has none in mode hybrid. */
   readonly own: ReadonlyMap<string, string>;
 }
 
@@ -37,7 +37,10 @@ export function parseCgroupMounts(mountinfo: string, membership: string): Cgroup
     }
   }
   if (own.size === 0) return { mode: "v2", own: new Map([["", unified ?? "/sys/fs/cgroup"]]) };
-  return { mode: unified === undefined ? "v1" : "hybrid", own };
+  if (unified === undefined) return { mode: "v1", own };
+  // Without a controller, but runc makes a group in it as in the others.
+  own.set("", unified);
+  return { mode: "hybrid", own };
 }
 
 /** The systemd unit that keeps a cgroup for a host's containers; see deploy/systemd. */

@@ -54,7 +54,7 @@ export class CgroupTree {
 
   /** The same cgroup as runc is told of it: relative to the agent's own on v1, to the hierarchy's mount on v2. */
   runcPath(relative: string): string {
-    const v2 = this.#base.get("");
+    const v2 = this.mode === "v2" ? this.#base.get("") : undefined;
     return v2 === undefined ? relative : `${v2.slice(V2_MOUNT.length)}/${relative}`;
   }
 }

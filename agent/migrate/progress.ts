@@ -45,6 +45,11 @@ export class MigrationProgress {
     this.enter(Phase.FAILED);
   }
 
+  giveUp(reason: string): void {
+    this.#error = reason;
+    this.enter(Phase.GIVEN_UP);
+  }
+
   figures(known: Partial<MigrationFigures>): void {
     this.#figures = { ...this.#figures, ...known };
   }

@@ -25,6 +25,7 @@ import type { ContainerRecord, RecordStatus } from "../model/record.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
+import { endSocketRepair } from "../native/socket-repair.ts";
 import { inspect } from "../obstacles/inspect.ts";
 import { watchesOf } from "../obstacles/watches.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
@@ -239,7 +240,11 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
         plug.unplug();
         return Promise.resolve();
       },
-      onDumped: sendRest,
+      onDumped: async () => {
+        // CRIU has thawed the cgroup and holds the tasks by tracing them: dying now, it would let them run.
+        await runtime.cgroup.freeze(signal);
+        await sendRest();
+      },
     });
   } catch (error) {
     const cause: unknown = signal.aborted ? signal.reason : error;
@@ -264,6 +269,8 @@ const told = (value: unknown): string => {
 export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): Promise<void> {
   if (record.status.kind !== "frozen") return;
   await untraced(record.status.init.pid);
+  // Where CRIU was killed, nobody has.
+  endSocketRepair(runtime.cgroup.processes());
   await runtime.reattachOutput(record.status.init);
   (await runtime.plug(record)).plugIn();
   runtime.cgroup.limitCpu(record.spec.limits?.cpuMillis ?? 0);

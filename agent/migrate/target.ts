@@ -6,7 +6,8 @@ import { MigrationPhase, type MigrationOrder } from "../../proto/gen/godwit/v1/a
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
-import { filled, LazyPages } from "../checkpoint/lazy-pages.ts";
+import type { FillGuard } from "../checkpoint/fill-guard.ts";
+import { filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { applyDeletions, applyLayer } from "../layer/apply.ts";
@@ -14,6 +15,7 @@ import { decodePaths } from "../layer/paths.ts";
 import { isFilledLater, learnArrival } from "../model/move-costs.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
+import { holdClosings, releaseClosings } from "../network/closings.ts";
 import { LogImport } from "../shim/log-store.ts";
 import { openReceiver } from "../stream/receiver.ts";
 import { readRecords, type StreamRecord } from "../stream/records.ts";
@@ -33,6 +35,7 @@ export interface TargetInputs {
   /** Persists before it returns. */
   readonly setStatus: (status: RecordStatus) => void;
   readonly progress: MigrationProgress;
+  readonly guard: FillGuard;
   /** Resolves when the log has given the container to this host; rejects when it has taken it back. */
   readonly switched: () => Promise<void>;
 }
@@ -89,6 +92,7 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
   const description = CheckpointDescription.decode(Buffer.from(encodedDescription, "base64"));
   // CRIU processes and half-built tasks of the earlier try: none of them has run a single instruction.
   await inputs.runtime.discardHalfRestored();
+  forgetFilling(inputs.runtime.paths.images);
   await using place = await RestorePlace.prepare(inputs.host, inputs.runtime, inputs.record, inputs.signal);
   // Not on demand this time: the simplest way is the surest.
   return await place.restore(inputs, description, { receivedAt: performance.now(), lazy: false });
@@ -127,6 +131,7 @@ class RestorePlace implements AsyncDisposable {
     const pipes = runtime.openPipes();
     const placeholderPid = await runtime.createPlaceholder(record, pipes, signal);
     await runtime.plug(record);
+    await holdClosings(runtime.attachment);
     // CRIU's own processes start inside the container's cgroups, where its limits would hit them.
     runtime.cgroup.liftLimits();
     const netns = openSync(runtime.attachment.namespacePath, "r");
@@ -174,23 +179,17 @@ class RestorePlace implements AsyncDisposable {
           o: description.partialStdout,
           e: description.partialStderr,
         });
+        if (lazy) await inputs.guard.hold(runtime.paths.lazyPages, runtime.paths.images);
         const restoreMs = performance.now() - receivedAt;
         progress.figures({ restoreMs });
         progress.enter(MigrationPhase.RESTORED);
         await inputs.switched();
         switchedAt = performance.now();
+        // From here on CRIU goes on to the end, whatever becomes of this process.
+        inputs.setStatus({ kind: "restoring", migrationId, stage: "ran", init });
       },
       onNetworkUnlock: () => {
         plug.plugIn();
-        return Promise.resolve();
-      },
-      onResume: () => {
-        inputs.setStatus({
-          kind: "restoring",
-          migrationId,
-          stage: "ran",
-          ...(init === undefined ? {} : { init }),
-        });
         return Promise.resolve();
       },
     });
@@ -331,9 +330,19 @@ async function collect(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   return Buffer.concat(pieces);
 }
 
-/** Waits until the image has done its work, and gives its memory back to the host. */
-export async function dropImage(runtime: ContainerRuntime, signal: AbortSignal): Promise<void> {
+/** It runs: it may end connections again. */
+export async function releaseNetwork(runtime: ContainerRuntime): Promise<void> {
+  await releaseClosings(runtime.attachment);
+}
+
+/** Resolves when all of the container's memory is in place, or never will be: then it answers false. */
+export async function isFilled(runtime: ContainerRuntime, signal: AbortSignal): Promise<boolean> {
   await filled(runtime.paths.lazyPages, signal);
+  return !isUnfinished(runtime.paths.images);
+}
+
+/** The image has done its work: gives its memory back to the host. */
+export async function dropImage(runtime: ContainerRuntime): Promise<void> {
   await runtime.removePlaceholder();
   await removeTree(runtime.paths.images);
   await rm(`${runtime.paths.bundle}/init.pid`, { force: true });

@@ -16,7 +16,7 @@ const frozen = (sent: "no" | "maybe" | "yes", migrationId = "m1"): RecordStatus 
   migrationId,
   sent,
 });
-const restoring = (stage: "receiving" | "received" | "ran"): RecordStatus => ({
+const restoring = (stage: "receiving" | "received" | "ran" | "given-up"): RecordStatus => ({
   kind: "restoring",
   migrationId: "m1",
   stage,
@@ -71,6 +71,20 @@ describe("nextStep", () => {
   const switched = { migration: { id: "m1", switched: true } };
   const copy = { migration: { id: "m1", copy: true } };
   test.each<[string, Step["kind"], Step["kind"]]>([
+    // A migration that was returned: the target keeps its hands off, the source takes its copy up under a new epoch.
+    ["given up after the switch", step(order(Role.OWNER, switched), restoring("given-up")), "none"],
+    ["given up, and released", step(undefined, restoring("given-up")), "remove"],
+    ["returned", step(order(Role.OWNER, { epoch: 3, inheritsEpoch: 1 }), frozen("yes")), "inherit"],
+    [
+      "returned and taken up",
+      step(order(Role.OWNER, { epoch: 3, inheritsEpoch: 1 }), frozen("yes"), { record: { epoch: 3 } }),
+      "thaw",
+    ],
+    [
+      "a copy of another epoch than the one that was returned",
+      step(order(Role.OWNER, { epoch: 5, inheritsEpoch: 3 }), frozen("yes")),
+      "remove",
+    ],
     // An owner's life.
     ["absent and wanted", step(order(Role.OWNER), undefined), "start"],
     [

@@ -21,7 +21,9 @@ export type Step =
   /** Source: copy, freeze, dump, send. */
   | { readonly kind: "copy"; readonly migrationId: string }
   /** Source: the migration was aborted. */
-  | { readonly kind: "thaw" };
+  | { readonly kind: "thaw" }
+  /** What is here belongs to the new epoch: its migration was returned. */
+  | { readonly kind: "inherit" };
 
 export interface Observation {
   /** Undefined: this host has nothing of the container. */
@@ -39,6 +41,8 @@ export function nextStep(desired: DesiredAllocation | undefined, observed: Obser
   if (desired === undefined || desired.role === Role.RELEASED)
     return record === undefined ? NONE : { kind: "remove" };
   const migrationId = desired.migration?.id ?? "";
+  if (record !== undefined && desired.inheritsEpoch > 0 && record.epoch === desired.inheritsEpoch)
+    return { kind: "inherit" };
   // A copy of an older epoch is what an earlier owner left here; the cluster has gone on without it.
   if (record !== undefined && record.epoch < desired.epoch && desired.role !== Role.TARGET)
     return { kind: "remove" };
@@ -90,7 +94,8 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
         migrationId === status.migrationId &&
         status.stage !== "receiving"
       ) {
-        return { kind: "resume", migrationId };
+        // The source has it back as soon as the leader knows.
+        return status.stage === "given-up" ? NONE : { kind: "resume", migrationId };
       }
       return { kind: "remove" };
     case "starting":

@@ -48,15 +48,18 @@ export type RecordStatus =
     }
   /**
    * Being made from an image. "receiving": the image is not whole. "received": it is, and nothing has run.
-   * "ran": CRIU was told to let it run, so it may have.
+   * "ran": CRIU was told to let it run; its log tells whether it has. "given-up": it cannot be restored, has not run and never will
+   * on this host.
    */
   | {
       readonly kind: "restoring";
       readonly migrationId: string;
-      readonly stage: "receiving" | "received" | "ran";
+      readonly stage: "receiving" | "received" | "ran" | "given-up";
       readonly init?: InitProcess;
       /** The received CheckpointDescription in base64, from "received" on. */
       readonly description?: string;
+      /** Why it was given up. */
+      readonly failure?: string;
     };
 
 export function encodeRecord(record: ContainerRecord): string {

@@ -4,12 +4,14 @@
  * being filled does not depend on the agent. It starts before the image is complete, and reads the index (INDEX_FILE)
  * at the first request. It ends with the daemon.
  */
-import { openSync, readFileSync, readSync, writeSync } from "node:fs";
+import { openSync, readFileSync, readSync, rmSync, writeSync } from "node:fs";
 
 import { PAGE_BYTES, PageIndex, type RoundIndex } from "./page-index.ts";
 
 /** JSON: for each address space its rounds, the last first; files relative to the images' folder. */
 const INDEX_FILE = "page-index.json";
+/** As checkpoint/lazy-pages.ts calls it. */
+const UNFINISHED = "filling";
 const SOCKET = 3;
 const GET = 7;
 const ADD_PRESENT = (4 << 16) | 6;
@@ -52,6 +54,8 @@ let index: Map<string, PageIndex> | undefined;
 while (readFully(header)) {
   const operation = header.readUInt32LE(0) & COMMAND_MASK;
   if (CLOSES.has(operation)) {
+    // Heard of only when it is done: a daemon that is killed says nothing.
+    rmSync(`${imagesDir}/${UNFINISHED}`, { force: true });
     writeFully(Buffer.alloc(4));
     break;
   }

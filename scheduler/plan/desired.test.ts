@@ -25,6 +25,7 @@ test("a plain owner, its network and peers", () => {
       role: Role.OWNER,
       desired: DesiredState.RUNNING,
       restartGeneration: 0,
+      inheritsEpoch: 0,
       address: "10.88.0.2/16",
       mac: "02:57:0a:58:00:02",
       image: sampleImage(),

@@ -50,6 +50,7 @@ const allocationFor = (
   address: `${container.address}/${PREFIX_LENGTH}`,
   mac: container.mac,
   image: container.spec === undefined ? undefined : imageOf(cluster, container.spec),
+  inheritsEpoch: role === Role.OWNER ? (container.allocation?.inheritsEpoch ?? 0) : 0,
   migration,
 });
 

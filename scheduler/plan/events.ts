@@ -148,6 +148,10 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       const { reason } = command.value;
       return ofMigration(command.value.id, (migration) => aborted(migration, reason));
     }
+    case "migrationReturned": {
+      const { reason } = command.value;
+      return ofMigration(command.value.id, (migration) => aborted(migration, reason));
+    }
     case "migrationFinished": {
       const { figures } = command.value;
       return ofMigration(command.value.id, (migration) =>

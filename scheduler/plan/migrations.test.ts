@@ -271,3 +271,17 @@ describe("after the switch", () => {
     expect(drive.container(1).allocation?.node).toBe("n2");
   });
 });
+
+test("a target that has given up after the switch: the source has its copy back, once it answers", () => {
+  const { drive, plan, volatile } = switched();
+  volatile.migration(ID, "target", MigrationPhase.GIVEN_UP);
+  drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "silent" }));
+  expect(plan()).toEqual([]);
+  drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.READY, reason: "" }));
+  expect(plan()).toEqual([
+    {
+      $case: "migrationReturned",
+      value: { id: ID, reason: expect.stringMatching(/n2 could not/) as unknown },
+    },
+  ]);
+});

@@ -53,6 +53,9 @@ const failureOf = (
   };
 };
 
+const givenUp = (migration: Migration, report: MigrationReport): string =>
+  `the target ${migration.to} could not restore it: ${report.error || "it gave no reason"}`;
+
 const lost = (cluster: Cluster, name: string): string | undefined => {
   const node = cluster.state.nodes[name];
   if (node === undefined) return `node ${name} was removed`;
@@ -227,6 +230,9 @@ const planMigration = (
     return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;
   }
   if (migration.state !== MigrationState.SWITCHED) return undefined;
+  // Only a source that answers is known to hold its copy still.
+  if (seen?.target?.phase === MigrationPhase.GIVEN_UP && lost(cluster, migration.from) === undefined)
+    return command("migrationReturned", { id, reason: givenUp(migration, seen.target).slice(0, MAX_REASON) });
   const sinceSwitchMs = nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs);
   if (!targetDone(volatile, migration, seen, sinceSwitchMs)) return undefined;
   if (!sourceDone(cluster, volatile, migration, seen, sinceSwitchMs)) return undefined;

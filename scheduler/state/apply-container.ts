@@ -191,6 +191,7 @@ export const allocationPlaced = (
       restarts: 0,
       message: "",
       placedAtMs: atMs,
+      inheritsEpoch: 0,
     };
     container.placementFailure = "";
   });

@@ -5,6 +5,7 @@ import {
   type MigrationAborted,
   type MigrationCancelRequested,
   type MigrationFinished,
+  type MigrationReturned,
   type MigrationStarted,
   type MigrationSwitched,
 } from "../../proto/gen/godwit/v1/log.ts";
@@ -151,6 +152,7 @@ export const migrationSwitched = (
       restarts: allocation.restarts,
       message: "",
       placedAtMs: atMs,
+      inheritsEpoch: 0,
     };
     migration.state = MigrationState.SWITCHED;
     migration.switchedAtMs = atMs;
@@ -168,6 +170,39 @@ export const migrationAborted = (
   if (migration.state !== MigrationState.RUNNING) return tooLate(migration);
   if (errorCode !== undefined) migration.errorCode = errorCode;
   if (predicted !== undefined) migration.predicted ??= predicted;
+  endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
+  return undefined;
+};
+
+/** The one way back after the switch. The new epoch is above the target's, which can therefore never run it. */
+export const migrationReturned = (
+  cluster: Cluster,
+  { id, reason }: MigrationReturned,
+  { atMs }: ApplyContext,
+): Outcome => {
+  const migration = find(cluster, id);
+  if (migration === undefined) return missing(id);
+  if (migration.state !== MigrationState.SWITCHED)
+    return reject("refused", `migration ${id} has not been switched, so there is nothing to return`);
+  const container = cluster.state.containers[migration.containerId];
+  const allocation = container?.allocation;
+  if (
+    container?.migrationId !== id ||
+    allocation?.node !== migration.to ||
+    allocation.epoch !== migration.epoch ||
+    cluster.state.nodes[migration.from] === undefined
+  )
+    return reject("refused", `migration ${id} no longer fits its container`);
+  reindex(cluster, container, () => {
+    container.allocation = {
+      ...allocation,
+      node: migration.from,
+      epoch: migration.epoch + 1,
+      state: AllocationState.STARTING,
+      placedAtMs: atMs,
+      inheritsEpoch: migration.epoch - 1,
+    };
+  });
   endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
   return undefined;
 };

@@ -248,6 +248,22 @@ describe("migrations", () => {
     expect(drive.container(1).migrationId).toBe("");
   });
 
+  test("what a target has given up is its source's again, under an epoch that the target never had", () => {
+    const drive = new Drive("n1", "n2");
+    drive.run(1, "web", "n1");
+    drive.startMove(7, 1, "n2");
+    const returned = command("migrationReturned", { id: idOf(7), reason: "it cannot be restored" });
+    expect(drive.try(returned)?.code).toBe("refused");
+    drive.must(command("migrationSwitched", { id: idOf(7) }));
+    drive.must(returned);
+    expect(drive.container(1)).toMatchObject({
+      migrationId: "",
+      allocation: { node: "n1", epoch: 3, inheritsEpoch: 1 },
+    });
+    expect(drive.cluster.state.migrations[idOf(7)]).toMatchObject({ error: "it cannot be restored" });
+    expect(drive.try(returned)?.code).toBe("refused");
+  });
+
   test("a cancelled one is not switched any more", () => {
     const drive = new Drive("n1", "n2");
     drive.run(1, "web", "n1");

@@ -14,6 +14,7 @@ import {
   migrationAborted,
   migrationCancelRequested,
   migrationFinished,
+  migrationReturned,
   migrationStarted,
   migrationSwitched,
 } from "./apply-migration.ts";
@@ -91,6 +92,8 @@ export const apply = (cluster: Cluster, { command }: Command, context: ApplyCont
       return migrationSwitched(cluster, command.value, context);
     case "migrationAborted":
       return migrationAborted(cluster, command.value, context);
+    case "migrationReturned":
+      return migrationReturned(cluster, command.value, context);
     case "migrationFinished":
       return migrationFinished(cluster, command.value, context);
     case "migrationCancelRequested":

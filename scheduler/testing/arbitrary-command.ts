@@ -107,6 +107,7 @@ export const anyCommand = fc.oneof(
     .record({ node, key: fc.constantFrom(Buffer.alloc(32, 1), Buffer.alloc(32, 2), Buffer.alloc(3)) })
     .map(make("nodeKeyTrusted")),
   fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationAborted")),
+  fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationReturned")),
   fc.record({ id: migration, figures: fc.constant(undefined) }).map(make("migrationFinished")),
   fc.record({ id: migration }).map(make("migrationCancelRequested")),
 );

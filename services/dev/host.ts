@@ -92,7 +92,12 @@ function forgetForeignMounts(dataDir: string): void {
   for (const { mountPoint, type, source } of mounts().toReversed()) {
     const foreign = mountPoint.startsWith("/run/") || type === "nsfs" || source.startsWith("/dev/loop");
     if (foreign && mountPoint !== "/" && !isBelow(dataDir, mountPoint) && !isBelow("/usr", mountPoint)) {
-      detachMount(mountPoint);
+      try {
+        detachMount(mountPoint);
+      } catch (error) {
+        // Another cluster that ends at this moment takes its namespaces' files away, and with them these mounts.
+        if (mounts().some((still) => still.mountPoint === mountPoint)) throw error;
+      }
     }
   }
 }

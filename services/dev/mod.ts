@@ -1,4 +1,4 @@
 /** A whole cluster on one machine, for tests, the demo and `godwit dev`. */
 export { DevCluster } from "./cluster.ts";
 export { devDown } from "./down.ts";
-export { devUp } from "./up.ts";
+export { devUp, type DevUpOptions } from "./up.ts";

@@ -7,10 +7,11 @@
  *   check            reads all stored keys back and compares them
  *   end              stops
  *
- * Run as: redis-client.ts ADDRESS
+ * Run as: redis-client.ts ADDRESS [MILLISECONDS between two requests]
  */
 import { createHash, randomBytes } from "node:crypto";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { Redis } from "ioredis";
 
@@ -24,6 +25,8 @@ export interface Window {
   readonly lost: number;
   /** How often the connection was opened: 1 is the one at the start. */
   readonly connections: number;
+  /** The counter, as of the last answer. */
+  readonly counter: number;
   readonly error: string;
 }
 
@@ -40,7 +43,10 @@ class RedisLoad {
   #loop: Promise<void> = Promise.resolve();
   #oldest: number | undefined;
 
-  constructor(host: string) {
+  readonly #pauseMs: number;
+
+  constructor(host: string, pauseMs: number) {
+    this.#pauseMs = pauseMs;
     // No second chance of any kind: a connection that breaks is a failure of the demo, not of the client.
     this.#redis = new Redis({
       host,
@@ -92,6 +98,7 @@ class RedisLoad {
       }
       this.#window.requests += 1;
       this.#window.longestMs = Math.max(this.#window.longestMs, performance.now() - sentAt);
+      if (this.#pauseMs > 0) await delay(this.#pauseMs);
     }
   }
 
@@ -100,7 +107,7 @@ class RedisLoad {
     if (this.#oldest !== undefined) {
       this.#window.longestMs = Math.max(this.#window.longestMs, performance.now() - this.#oldest);
     }
-    const window = { ...this.#window, connections: this.#connections };
+    const window = { ...this.#window, connections: this.#connections, counter: this.#expected };
     this.#window = { requests: 0, longestMs: 0, wrong: 0, lost: 0, error: "" };
     return window;
   }
@@ -122,7 +129,7 @@ class RedisLoad {
   }
 }
 
-const load = new RedisLoad(process.argv[2] ?? "127.0.0.1");
+const load = new RedisLoad(process.argv[2] ?? "127.0.0.1", Number(process.argv[3] ?? 0));
 for await (const line of createInterface({ input: process.stdin })) {
   const [verb, argument] = line.split(" ");
   let answer: unknown;

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
-import { type DevCluster, devUp } from "../../services/dev/mod.ts";
+import { type DevCluster, devUp, type DevUpOptions } from "../../services/dev/mod.ts";
 import { CLI, ClusterUser } from "./cluster-user.ts";
 
 export type { ContainerRow, MoveRow } from "./cluster-user.ts";
@@ -22,7 +22,10 @@ export class TestCluster extends ClusterUser implements AsyncDisposable {
   }
 
   /** Up, with the image "redis" (redis and busybox) imported. */
-  static async start(nodes = 3, options: { readonly leaseMs?: number } = {}): Promise<TestCluster> {
+  static async start(
+    nodes = 3,
+    options: Pick<DevUpOptions, "leaseMs" | "agentMain" | "apiMain"> = {},
+  ): Promise<TestCluster> {
     const dataDir = `/var/lib/godwit-test-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
     const dev = await devUp({ nodes, dataDir, announce: false, ...options });
     const cluster = new TestCluster(dev);

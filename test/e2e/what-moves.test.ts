@@ -1,23 +1,12 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
-import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import {
-  type ContainerRow,
-  type MoveRow,
-  REDIS_IMAGE,
-  redisClientArgv,
-  TestCluster,
-  until,
-} from "./cluster.ts";
-
-const PYTHON_IMAGE = `${dirname(REDIS_IMAGE)}/python.tar`;
-const HARNESS = workload("harness");
+import { type ContainerRow, type MoveRow, redisClientArgv, TestCluster, until } from "./cluster.ts";
+import { kindsOf, PYTHON_IMAGE, readAll, workloadCommand } from "./workload-program.ts";
 
 /** A container for each group; its kinds are those of workload/GROUP.py, each in a process of its own. */
 const GROUPS = ["processes", "times", "memory", "channels", "files", "network", "many"] as const;
@@ -30,14 +19,6 @@ const ROUTES: Record<(typeof GROUPS)[number], readonly string[]> = {
   network: ["n2", "n1", "n2"],
   many: ["n2"],
 };
-
-function workload(name: string): string {
-  return readFileSync(fileURLToPath(new URL(`workload/${name}.py`, import.meta.url)), "utf8");
-}
-
-function kindsOf(group: string): string[] {
-  return [...workload(group).matchAll(/^@kind\ndef (\w+)/gm)].map((match) => match[1] ?? "");
-}
 
 const only = process.env["GODWIT_KINDS"]?.split(",");
 const chosen = GROUPS.map((group) => ({
@@ -146,36 +127,14 @@ async function start(
   kinds: readonly string[],
   name = group,
 ): Promise<void> {
-  // The harness and the kinds are one program: nothing of it is in the image.
-  const program = [
-    "import sys, types",
-    "harness = types.ModuleType('harness'); sys.modules['harness'] = harness",
-    `exec(compile(${JSON.stringify(HARNESS)}, 'harness.py', 'exec'), harness.__dict__)`,
-    `exec(compile(${JSON.stringify(workload(group))}, '${group}.py', 'exec'))`,
-    "harness.main()",
-  ].join("\n");
   await cluster.must(
     ...["run", "--node", "n1", "--memory", "1g", name, "python", "--"],
-    ...["python3", "-u", "-c", program, ...kinds],
+    ...workloadCommand(group, kinds),
   );
 }
 
 async function lines(cluster: TestCluster, name: string, script: string): Promise<string[]> {
   return (await cluster.sh(name, script)).split("\n").filter((line) => line !== "" && !line.endsWith(".new"));
-}
-
-/** The files of a folder in the container, by name. */
-async function readAll(cluster: TestCluster, name: string, folder: string): Promise<Record<string, string>> {
-  const text = await cluster.sh(
-    name,
-    `cd ${folder} && for f in *; do case $f in *.new|"*") ;; *) echo "=== $f"; cat "$f"; echo;; esac; done`,
-  );
-  const found: Record<string, string> = {};
-  for (const part of text.split(/^=== /m).slice(1)) {
-    const end = part.indexOf("\n");
-    found[part.slice(0, end)] = part.slice(end + 1);
-  }
-  return found;
 }
 
 /** How often each kind has done its work. */

@@ -32,6 +32,7 @@ const PHASE_ORDER: readonly MigrationPhase[] = [
   MigrationPhase.RELEASED,
   MigrationPhase.ABORTED,
   MigrationPhase.FAILED,
+  MigrationPhase.GIVEN_UP,
 ];
 
 /**

@@ -136,6 +136,8 @@ export const MigrationPhase = {
   FAILED: "MIGRATION_PHASE_FAILED",
   /** ABORTED - either side has undone its part */
   ABORTED: "MIGRATION_PHASE_ABORTED",
+  /** GIVEN_UP - Target, after the switch: it could not restore the image, has run none of it and never will; `error` says why. */
+  GIVEN_UP: "MIGRATION_PHASE_GIVEN_UP",
 } as const;
 
 export type MigrationPhase = typeof MigrationPhase[keyof typeof MigrationPhase];
@@ -153,6 +155,7 @@ export namespace MigrationPhase {
   export type RELEASED = typeof MigrationPhase.RELEASED;
   export type FAILED = typeof MigrationPhase.FAILED;
   export type ABORTED = typeof MigrationPhase.ABORTED;
+  export type GIVEN_UP = typeof MigrationPhase.GIVEN_UP;
 }
 
 export function migrationPhaseFromJSON(object: any): MigrationPhase {
@@ -193,6 +196,9 @@ export function migrationPhaseFromJSON(object: any): MigrationPhase {
     case 11:
     case "MIGRATION_PHASE_ABORTED":
       return MigrationPhase.ABORTED;
+    case 12:
+    case "MIGRATION_PHASE_GIVEN_UP":
+      return MigrationPhase.GIVEN_UP;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationPhase");
   }
@@ -224,6 +230,8 @@ export function migrationPhaseToJSON(object: MigrationPhase): string {
       return "MIGRATION_PHASE_FAILED";
     case MigrationPhase.ABORTED:
       return "MIGRATION_PHASE_ABORTED";
+    case MigrationPhase.GIVEN_UP:
+      return "MIGRATION_PHASE_GIVEN_UP";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationPhase");
   }
@@ -255,6 +263,8 @@ export function migrationPhaseToNumber(object: MigrationPhase): number {
       return 10;
     case MigrationPhase.ABORTED:
       return 11;
+    case MigrationPhase.GIVEN_UP:
+      return 12;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationPhase");
   }
@@ -344,6 +354,8 @@ export interface DesiredAllocation {
   image:
     | Image
     | undefined;
+  /** What the node holds under this epoch is this allocation (see Allocation). 0: nothing. */
+  inheritsEpoch: number;
   /** for SOURCE, TARGET, RELEASED, and for OWNER right after a switch */
   migration: MigrationOrder | undefined;
 }
@@ -1533,6 +1545,7 @@ function createBaseDesiredAllocation(): DesiredAllocation {
     address: "",
     mac: "",
     image: undefined,
+    inheritsEpoch: 0,
     migration: undefined,
   };
 }
@@ -1565,6 +1578,9 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     }
     if (message.image !== undefined) {
       Image.encode(message.image, writer.uint32(74).fork()).join();
+    }
+    if (message.inheritsEpoch !== 0) {
+      writer.uint32(88).uint64(message.inheritsEpoch);
     }
     if (message.migration !== undefined) {
       MigrationOrder.encode(message.migration, writer.uint32(82).fork()).join();
@@ -1657,6 +1673,14 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
             message.image = Image.decode(reader, reader.uint32());
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.inheritsEpoch = longToNumber(reader.uint64());
+            continue;
+          }
           case 10: {
             if (tag !== 82) {
               break;
@@ -1696,6 +1720,11 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
       address: isSet(object.address) ? globalThis.String(object.address) : "",
       mac: isSet(object.mac) ? globalThis.String(object.mac) : "",
       image: isSet(object.image) ? Image.fromJSON(object.image) : undefined,
+      inheritsEpoch: isSet(object.inheritsEpoch)
+        ? globalThis.Number(object.inheritsEpoch)
+        : isSet(object.inherits_epoch)
+        ? globalThis.Number(object.inherits_epoch)
+        : 0,
       migration: isSet(object.migration) ? MigrationOrder.fromJSON(object.migration) : undefined,
     };
   },
@@ -1729,6 +1758,9 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     if (message.image !== undefined) {
       obj.image = Image.toJSON(message.image);
     }
+    if (message.inheritsEpoch !== 0) {
+      obj.inheritsEpoch = Math.round(message.inheritsEpoch);
+    }
     if (message.migration !== undefined) {
       obj.migration = MigrationOrder.toJSON(message.migration);
     }
@@ -1751,6 +1783,7 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     message.address = object.address ?? "";
     message.mac = object.mac ?? "";
     message.image = (object.image !== undefined && object.image !== null) ? Image.fromPartial(object.image) : undefined;
+    message.inheritsEpoch = object.inheritsEpoch ?? 0;
     message.migration = (object.migration !== undefined && object.migration !== null)
       ? MigrationOrder.fromPartial(object.migration)
       : undefined;

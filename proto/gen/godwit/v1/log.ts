@@ -333,6 +333,7 @@ export interface Command {
     | { $case: "migrationFinished"; value: MigrationFinished }
     | { $case: "migrationCancelRequested"; value: MigrationCancelRequested }
     | { $case: "nodeRemoved"; value: NodeRemoved }
+    | { $case: "migrationReturned"; value: MigrationReturned }
     | { $case: "nodeKeyTrusted"; value: NodeKeyTrusted }
     | undefined;
 }
@@ -486,6 +487,15 @@ export interface MigrationFinished {
   predicted?: MigrationForecast | undefined;
 }
 
+/**
+ * After the switch: the target can never restore what it received, has run none of it and never will. The source's
+ * frozen copy is the container again.
+ */
+export interface MigrationReturned {
+  id: string;
+  reason: string;
+}
+
 export interface MigrationCancelRequested {
   id: string;
 }
@@ -578,6 +588,8 @@ export interface Allocation {
   restarts: number;
   message: string;
   placedAtMs: number;
+  /** A copy of this epoch that the node still holds is this allocation: its migration was returned. 0: none. */
+  inheritsEpoch: number;
 }
 
 export interface Migration {
@@ -812,6 +824,9 @@ export const Command: MessageFns<Command> = {
       case "nodeRemoved":
         NodeRemoved.encode(message.command.value, writer.uint32(162).fork()).join();
         break;
+      case "migrationReturned":
+        MigrationReturned.encode(message.command.value, writer.uint32(170).fork()).join();
+        break;
       case "nodeKeyTrusted":
         NodeKeyTrusted.encode(message.command.value, writer.uint32(242).fork()).join();
         break;
@@ -1007,6 +1022,14 @@ export const Command: MessageFns<Command> = {
             message.command = { $case: "nodeRemoved", value: NodeRemoved.decode(reader, reader.uint32()) };
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.command = { $case: "migrationReturned", value: MigrationReturned.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -1121,6 +1144,10 @@ export const Command: MessageFns<Command> = {
         ? { $case: "nodeRemoved", value: NodeRemoved.fromJSON(object.nodeRemoved) }
         : isSet(object.node_removed)
         ? { $case: "nodeRemoved", value: NodeRemoved.fromJSON(object.node_removed) }
+        : isSet(object.migrationReturned)
+        ? { $case: "migrationReturned", value: MigrationReturned.fromJSON(object.migrationReturned) }
+        : isSet(object.migration_returned)
+        ? { $case: "migrationReturned", value: MigrationReturned.fromJSON(object.migration_returned) }
         : isSet(object.nodeKeyTrusted)
         ? { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromJSON(object.nodeKeyTrusted) }
         : isSet(object.node_key_trusted)
@@ -1171,6 +1198,8 @@ export const Command: MessageFns<Command> = {
       obj.migrationCancelRequested = MigrationCancelRequested.toJSON(message.command.value);
     } else if (message.command?.$case === "nodeRemoved") {
       obj.nodeRemoved = NodeRemoved.toJSON(message.command.value);
+    } else if (message.command?.$case === "migrationReturned") {
+      obj.migrationReturned = MigrationReturned.toJSON(message.command.value);
     } else if (message.command?.$case === "nodeKeyTrusted") {
       obj.nodeKeyTrusted = NodeKeyTrusted.toJSON(message.command.value);
     }
@@ -1315,6 +1344,12 @@ export const Command: MessageFns<Command> = {
       case "nodeRemoved": {
         if (object.command?.value !== undefined && object.command?.value !== null) {
           message.command = { $case: "nodeRemoved", value: NodeRemoved.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "migrationReturned": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "migrationReturned", value: MigrationReturned.fromPartial(object.command.value) };
         }
         break;
       }
@@ -3739,6 +3774,91 @@ export const MigrationFinished: MessageFns<MigrationFinished> = {
   },
 };
 
+function createBaseMigrationReturned(): MigrationReturned {
+  return { id: "", reason: "" };
+}
+
+export const MigrationReturned: MessageFns<MigrationReturned> = {
+  encode(message: MigrationReturned, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MigrationReturned {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMigrationReturned();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MigrationReturned {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: MigrationReturned): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<MigrationReturned>): MigrationReturned {
+    return MigrationReturned.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MigrationReturned>): MigrationReturned {
+    const message = createBaseMigrationReturned();
+    message.id = object.id ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
 function createBaseMigrationCancelRequested(): MigrationCancelRequested {
   return { id: "" };
 }
@@ -5173,6 +5293,7 @@ function createBaseAllocation(): Allocation {
     restarts: 0,
     message: "",
     placedAtMs: 0,
+    inheritsEpoch: 0,
   };
 }
 
@@ -5198,6 +5319,9 @@ export const Allocation: MessageFns<Allocation> = {
     }
     if (message.placedAtMs !== 0) {
       writer.uint32(56).int64(message.placedAtMs);
+    }
+    if (message.inheritsEpoch !== 0) {
+      writer.uint32(64).uint64(message.inheritsEpoch);
     }
     return writer;
   },
@@ -5271,6 +5395,14 @@ export const Allocation: MessageFns<Allocation> = {
             message.placedAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.inheritsEpoch = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5300,6 +5432,11 @@ export const Allocation: MessageFns<Allocation> = {
         : isSet(object.placed_at_ms)
         ? globalThis.Number(object.placed_at_ms)
         : 0,
+      inheritsEpoch: isSet(object.inheritsEpoch)
+        ? globalThis.Number(object.inheritsEpoch)
+        : isSet(object.inherits_epoch)
+        ? globalThis.Number(object.inherits_epoch)
+        : 0,
     };
   },
 
@@ -5326,6 +5463,9 @@ export const Allocation: MessageFns<Allocation> = {
     if (message.placedAtMs !== 0) {
       obj.placedAtMs = Math.round(message.placedAtMs);
     }
+    if (message.inheritsEpoch !== 0) {
+      obj.inheritsEpoch = Math.round(message.inheritsEpoch);
+    }
     return obj;
   },
 
@@ -5341,6 +5481,7 @@ export const Allocation: MessageFns<Allocation> = {
     message.restarts = object.restarts ?? 0;
     message.message = object.message ?? "";
     message.placedAtMs = object.placedAtMs ?? 0;
+    message.inheritsEpoch = object.inheritsEpoch ?? 0;
     return message;
   },
 };

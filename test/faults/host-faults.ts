@@ -1,0 +1,126 @@
+/** What can become of a whole host: no room on its disk, no memory, gone for good. */
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+
+import { netnsPrefix } from "../../services/dev/plan.ts";
+import { until } from "../e2e/cluster.ts";
+import { signal } from "./faults.ts";
+import { switches } from "./host-view.ts";
+import type { Laboratory } from "./laboratory.ts";
+import type { WholeMoveFault } from "./rows.ts";
+import { heldAt, type Outcome } from "./held-at.ts";
+
+const run = promisify(execFile);
+const DISK = "1m";
+/** For all that a move needs beside what the host uses now. */
+const SPARE_BYTES = 4 * 1024 * 1024;
+
+/** Containers' data on this host has hardly any room. */
+export async function fillDisk(laboratory: Laboratory, node: string): Promise<AsyncDisposable> {
+  const { dev } = laboratory.cluster;
+  const folder = `${dev.node(node).dataDir}/containers`;
+  const inHost = async (...argv: string[]): Promise<void> => {
+    const { code, stderr } = await dev.run(node, argv);
+    if (code !== 0) throw new Error(`${argv.join(" ")}: ${stderr}`);
+  };
+  await inHost("mkdir", "-p", folder);
+  await inHost("mount", "-t", "tmpfs", "-o", `size=${DISK}`, "full", folder);
+  let isFull = true;
+  return {
+    [Symbol.asyncDispose]: async () => {
+      if (!isFull) return;
+      isFull = false;
+      await inHost("umount", "--lazy", folder);
+    },
+  };
+}
+
+/** Whatever more the host's processes take now, the kernel kills one for. */
+export function squeezeMemory(laboratory: Laboratory, node: string): AsyncDisposable {
+  const folder = laboratory.cluster.dev
+    .node(node)
+    .cgroupDirs.find(
+      (one) => existsSync(join(one, "memory.limit_in_bytes")) || existsSync(join(one, "memory.max")),
+    );
+  if (folder === undefined) throw new Error("this machine has no memory cgroups");
+  const isV1 = existsSync(join(folder, "memory.limit_in_bytes"));
+  const limit = join(folder, isV1 ? "memory.limit_in_bytes" : "memory.max");
+  const stat = readFileSync(join(folder, "memory.stat"), "utf8");
+  const figure = (name: string): number => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(stat)?.[1] ?? 0);
+  // The page cache gives way.
+  const usedBytes = isV1 ? figure("total_rss") + figure("total_shmem") : figure("anon") + figure("shmem");
+  writeFileSync(limit, String(usedBytes + SPARE_BYTES));
+  return {
+    [Symbol.asyncDispose]: async () => {
+      writeFileSync(limit, isV1 ? "-1" : "max");
+      // A shim that was killed is started again by whatever starts the host's services.
+      await laboratory.cluster.dev.startDead();
+    },
+  };
+}
+
+/** Pulls the host's plug: its processes die at once, and nothing is heard of it any more. */
+async function vanish(laboratory: Laboratory, node: string): Promise<void> {
+  const { dev } = laboratory.cluster;
+  laboratory.isSpent = true;
+  const { netns, cgroupDirs } = dev.node(node);
+  const control = `${netns.slice(0, netnsPrefix("").length + 6)}ctl`;
+  await run("ip", ["-netns", control, "link", "set", `to-${node}`, "down"]);
+  const [folder = ""] = cgroupDirs;
+  // The shim first: it would start another agent.
+  signal(dev.node(node).shimPid(), "SIGKILL");
+  await until(`${node} to be dead`, () => {
+    const pids = pidsBelow(folder);
+    for (const pid of pids) signal(pid, "SIGKILL");
+    return pids.length === 0;
+  });
+}
+
+function pidsBelow(folder: string): number[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    if (entry.isDirectory()) return pidsBelow(join(folder, entry.name));
+    if (entry.name !== "cgroup.procs") return [];
+    return readFileSync(join(folder, entry.name), "utf8").split("\n").filter(Boolean).map(Number);
+  });
+}
+
+export async function loseHost(
+  laboratory: Laboratory,
+  fault: WholeMoveFault,
+  source: string,
+  target: string,
+): Promise<Outcome> {
+  const victim = fault.startsWith("source") ? source : target;
+  const survivor = victim === source ? target : source;
+  const isSwitched = fault.endsWith("after the switch");
+  const side = isSwitched ? target : source;
+  const point = isSwitched ? "criu network-unlock" : "status frozen:maybe";
+  return await heldAt(laboratory, side, point, "before", async (held) => {
+    const id = await laboratory.startMove(target);
+    const pid = await held();
+    await vanish(laboratory, victim);
+    signal(pid, "SIGCONT");
+    await until("the cluster to miss the host", async () => {
+      const nodes = await laboratory.cluster.json<{ name: string; state: string }[]>("node", "ls");
+      return nodes.find(({ name }) => name === victim)?.state === "lost";
+    });
+    // Whoever owns the container and is there goes on; where its owner is lost, nobody else has it.
+    if ((victim === target) !== isSwitched) {
+      const { state, error } = await laboratory.ended(id);
+      if ((state === "finished") !== isSwitched) throw new Error(`the migration has ${state}`);
+      await laboratory.checkUnharmed(survivor, [victim]);
+      return { outcome: isSwitched ? "moved" : "stayed", words: error };
+    }
+    const before = switches(laboratory.cluster, survivor, laboratory.containerId);
+    const record = await until("a record of why it runs nowhere", async () => {
+      const row = await laboratory.container();
+      return row.state === "running" ? undefined : `${row.state} on ${row.node}`;
+    });
+    if (switches(laboratory.cluster, survivor, laboratory.containerId) !== before)
+      throw new Error(`${survivor} runs a copy of what belongs to ${victim}`);
+    const info = await laboratory.migration(id);
+    return { outcome: "ended", words: `${record}, migration ${info?.state}: ${info?.error}` };
+  });
+}

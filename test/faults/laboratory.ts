@@ -1,0 +1,215 @@
+/** A cluster in which things go wrong on purpose, with one container whose every byte and answer is checked. */
+import { readFileSync, statSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+
+import { type ListMigrationsResponse, type MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
+import { RedisClient } from "../demo/client-process.ts";
+import { type ContainerRow, REDIS_COMMAND, redisClientArgv, TestCluster, until } from "../e2e/cluster.ts";
+import { leftovers, switches } from "./host-view.ts";
+
+const fixture = (name: string): string => fileURLToPath(new URL(`fixture/${name}.ts`, import.meta.url));
+/** Programs of a cluster that can be stopped and disturbed, see fixture. */
+export const FIXTURES = { agentMain: fixture("agent"), apiMain: fixture("api") } as const;
+
+/** Shorter than a pause or a partition, longer than an agent takes to start again. */
+export const LEASE_MS = 5_000;
+const NAME = "cache";
+/** What redis appends to while it moves; every answered request is in it. */
+const APPEND_FILE = "upper/var/lib/redis/appendonlydir/appendonly.aof.1.incr.aof";
+const APPENDED_MB = 8;
+const KEYS_MB = 6;
+const CLIENT_PAUSE_MS = 2;
+const SETTLE_MS = 90_000;
+
+export class Laboratory implements AsyncDisposable {
+  readonly cluster: TestCluster;
+  #megabytes = 0;
+  #client: RedisClient | undefined;
+  #id = "";
+  /** A host of it is gone for good. */
+  isSpent = false;
+  #agentDeaths = new Map<string, number>();
+
+  private constructor(cluster: TestCluster) {
+    this.cluster = cluster;
+  }
+
+  static async open(): Promise<Laboratory> {
+    const cluster = await TestCluster.start(3, { leaseMs: LEASE_MS, ...FIXTURES });
+    return new Laboratory(cluster);
+  }
+
+  get containerId(): string {
+    return this.#id;
+  }
+
+  /** Where processes of this node look for the order to stop at a point. */
+  holdFolder(side: string): string {
+    return side === "scheduler" ? `${this.cluster.dev.dataDir}/api` : this.cluster.dev.node(side).stateDir;
+  }
+
+  /**
+   * A container that is well, on n1 or n2; its client is on n3.
+   * @param megabytes of keys; from 48 on, memory is filled on demand after a move
+   */
+  async ready(megabytes = KEYS_MB): Promise<{ source: string; target: string }> {
+    if (this.#client !== undefined) {
+      const { node } = await this.cluster.container(NAME);
+      const isShort = this.#appendedBytes(node) < (megabytes + APPENDED_MB) * 1024 * 1024;
+      if (megabytes === this.#megabytes && isShort) return around(node);
+      await this.discard();
+    }
+    this.#megabytes = megabytes;
+    await this.cluster.must(
+      ...["run", "--node", "n1", "--memory", "512m", NAME, "redis", "--", ...REDIS_COMMAND],
+      ...["--dir", "/var/lib/redis", "--appendonly", "yes"],
+      ...["--auto-aof-rewrite-percentage", "0", "--appendfsync", "no"],
+    );
+    const { id, address } = await this.cluster.container(NAME);
+    this.#id = id;
+    const argv = [...redisClientArgv(this.cluster, "n3", address), String(CLIENT_PAUSE_MS)];
+    this.#client = new RedisClient(argv);
+    await this.#client.fill(this.#megabytes);
+    await this.#client.mark();
+    return around("n1");
+  }
+
+  async container(): Promise<ContainerRow> {
+    return await this.cluster.container(NAME);
+  }
+
+  /** Whether the client's connection was cut: there is an error to expect then, and no more answers. */
+  async isCutOff(): Promise<boolean> {
+    const window = await this.#client?.mark();
+    return window !== undefined && (window.error !== "" || window.lost > 0);
+  }
+
+  /** Takes the container away, in whatever state it is. */
+  async discard(): Promise<void> {
+    await this.#client?.[Symbol.asyncDispose]();
+    this.#client = undefined;
+    await this.cluster.cli(["rm", "-f", NAME]);
+  }
+
+  /** Starts a move; resolves with its id. */
+  async startMove(target: string): Promise<string> {
+    return (await this.cluster.startMove(NAME, target)).id;
+  }
+
+  async migration(id: string): Promise<MigrationInfo | undefined> {
+    const answer = await new Promise<ListMigrationsResponse>((resolve, reject) => {
+      this.cluster.api.listMigrations({ id, container: "", limit: 1 }, (error, response) =>
+        error === null ? resolve(response) : reject(error),
+      );
+    });
+    return answer.migrations[0];
+  }
+
+  async ended(id: string): Promise<MigrationInfo> {
+    return await until(
+      `migration ${id} to end`,
+      async () => {
+        const info = await this.migration(id);
+        return info?.state === "finished" || info?.state === "aborted" ? info : undefined;
+      },
+      SETTLE_MS,
+    );
+  }
+
+  /** Whether its tasks come to run within that time. */
+  async executesOn(node: string, withinMs = 500): Promise<boolean> {
+    const before = switches(this.cluster, node, this.#id);
+    await delay(withinMs);
+    return switches(this.cluster, node, this.#id) > before;
+  }
+
+  /**
+   * All that must be true when a move is over, whatever went wrong in it: one copy, which runs on `home`; every
+   * answer right and none lost on the one connection; keys and file right; nothing left of the move anywhere.
+   */
+  async checkUnharmed(home: string, gone: readonly string[] = []): Promise<void> {
+    const { cluster } = this;
+    const client = this.#client;
+    if (client === undefined) throw new Error("there is no container to check");
+    await until(`one running copy, on ${home}`, () => cluster.runningOn(this.#id).join() === home, SETTLE_MS);
+    await until("ps to say that it runs there", async () => {
+      const row = await cluster.container(NAME);
+      return row.state === "running" && row.node === home;
+    });
+    await until("the client to get answers again", async () => {
+      const window = await client.mark();
+      if (window.error !== "" || window.connections !== 1) throw new Error(`its connection: ${window.error}`);
+      return window.requests > 0;
+    });
+    await until(
+      "nothing to be left of the move",
+      () => {
+        const left = cluster.dev.nodes
+          .filter(({ name }) => !gone.includes(name))
+          .flatMap(({ name }) => leftovers(cluster, name, this.#id, name === home));
+        if (left.length > 0) throw new Error(left.join("; "));
+        return true;
+      },
+      20_000,
+    );
+    const before = await client.mark();
+    const appended = this.#appendedRequests(home);
+    const after = await client.mark();
+    for (const { connections, wrong, lost, error } of [before, after])
+      if (connections !== 1 || wrong !== 0 || lost !== 0 || error !== "")
+        throw new Error(
+          `the client saw ${connections} connections, ${wrong} wrong answers, ${lost} lost: ${error}`,
+        );
+    if (appended < before.counter || appended > after.counter + 1)
+      throw new Error(
+        `${appended} requests are in the file, ${before.counter} to ${after.counter} were answered`,
+      );
+    const wrongKeys = await client.wrongKeys();
+    if (wrongKeys > 0) throw new Error(`${wrongKeys} keys are not what they were`);
+    const row = await cluster.container(NAME);
+    if (row.restarts !== 0) throw new Error(`it was started again ${row.restarts} times`);
+    if (cluster.runningOn(this.#id).join() !== home) throw new Error("another copy came to life");
+  }
+
+  /** An agent was killed on purpose. */
+  agentDied(node: string): void {
+    this.#agentDeaths.set(node, (this.#agentDeaths.get(node) ?? 0) + 1);
+  }
+
+  /** A shim waits longer before each new agent whose predecessors died young; a new shim begins anew. */
+  async refreshShims(): Promise<void> {
+    for (const [node, deaths] of this.#agentDeaths) {
+      if (deaths < 2) continue;
+      this.#agentDeaths.delete(node);
+      await until("an agent that has found its feet", async () => {
+        const stat = statSync(`/proc/${await this.cluster.dev.node(node).agentPid()}`);
+        return Date.now() - stat.ctimeMs > 2_000;
+      });
+      await this.cluster.dev.killShim(node);
+      await this.cluster.dev.startShim(node);
+    }
+  }
+
+  #appendedBytes(node: string): number {
+    return statSync(this.#appendFile(node), { throwIfNoEntry: false })?.size ?? 0;
+  }
+
+  #appendedRequests(node: string): number {
+    return readFileSync(this.#appendFile(node), "latin1").split("\nincr\r").length - 1;
+  }
+
+  #appendFile(node: string): string {
+    return `${this.cluster.dev.node(node).dataDir}/containers/${this.#id}/${APPEND_FILE}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client?.[Symbol.asyncDispose]();
+    await this.cluster[Symbol.asyncDispose]();
+  }
+}
+
+const around = (source: string): { source: string; target: string } => ({
+  source,
+  target: source === "n1" ? "n2" : "n1",
+});

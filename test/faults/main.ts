@@ -1,0 +1,47 @@
+/**
+ * npm run test:faults [-- --rows REGEXP] [--shard 1/2]: the whole fault matrix (or the rows whose name the expression
+ * matches), one after the other on a cluster of its own. Writes what it saw into test/faults/results.json and the
+ * tables of test/faults/README.md. Ends with 1 if anything was wrong.
+ */
+import { parseArgs } from "node:util";
+
+import { Laboratory } from "./laboratory.ts";
+import { writeResults } from "./report.ts";
+import { type RowResult, runRow } from "./run-row.ts";
+import { ROWS, rowName } from "./rows.ts";
+
+const { values } = parseArgs({ options: { rows: { type: "string" }, shard: { type: "string" } } });
+const wanted = new RegExp(values.rows ?? "");
+const [shard = 1, shards = 1] = (values.shard ?? "1/1").split("/").map(Number);
+const rows = ROWS.filter((row) => wanted.test(rowName(row))).filter(
+  (_, index) => index % shards === shard - 1,
+);
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+let stopping = false;
+for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => (stopping = true));
+
+const results: RowResult[] = [];
+let laboratory = await Laboratory.open();
+try {
+  for (const [index, row] of rows.entries()) {
+    if (stopping) break;
+    const result = await runRow(laboratory, row);
+    results.push(result);
+    writeResults([result]);
+    say(
+      `${index + 1}/${rows.length} ${result.outcome} ${(result.tookMs / 1000).toFixed(1)} s · ${result.row}${result.words === "" ? "" : ` · ${result.words}`}`,
+    );
+    if (result.outcome === "wrong" || laboratory.isSpent) {
+      // What is wrong with it must not spoil the rows to come.
+      await laboratory[Symbol.asyncDispose]();
+      laboratory = await Laboratory.open();
+    }
+  }
+} finally {
+  await laboratory[Symbol.asyncDispose]();
+}
+const wrong = results.filter(({ outcome }) => outcome === "wrong");
+say(`${results.length} rows, ${wrong.length} wrong`);
+for (const { row, words } of wrong) say(`  ${row}: ${words}`);
+process.exitCode = wrong.length > 0 || stopping ? 1 : 0;

@@ -1,0 +1,98 @@
+import { setTimeout as delay } from "node:timers/promises";
+
+import { until } from "../e2e/cluster.ts";
+import { inflict, PAUSE_MS, processId, signal, whole } from "./faults.ts";
+import { heldProcess, orderHold, withdrawHold } from "./hold.ts";
+import type { Laboratory } from "./laboratory.ts";
+import { FROZEN, PHASES } from "./points.ts";
+import { orderSpoil, spoilRestore } from "./spoil.ts";
+import { type Row, rowName } from "./rows.ts";
+import { moveUnder } from "./whole-moves.ts";
+
+export interface RowResult {
+  readonly row: string;
+  /** How the move ended and where the container is, or what was wrong. */
+  readonly outcome: "moved" | "stayed" | "wrong" | "ended";
+  /** Why a move was called off, or what was wrong. */
+  readonly words: string;
+  readonly tookMs: number;
+}
+
+/** Carries one row out on a container that is well, and looks at everything afterwards. Throws nothing. */
+export async function runRow(laboratory: Laboratory, row: Row): Promise<RowResult> {
+  const startedAt = performance.now();
+  let result: Pick<RowResult, "outcome" | "words">;
+  try {
+    result = row.kind === "move" ? await moveUnder(laboratory, row.fault) : await faultAt(laboratory, row);
+  } catch (error) {
+    result = { outcome: "wrong", words: error instanceof Error ? error.message : String(error) };
+  }
+  return { row: rowName(row), ...result, tookMs: Math.round(performance.now() - startedAt) };
+}
+
+const MAY_BE_ELSEWHERE: ReadonlySet<string | undefined> = new Set([
+  FROZEN.maybe,
+  FROZEN.yes,
+  PHASES.MIGRATION_PHASE_DUMPED,
+]);
+
+async function faultAt(
+  laboratory: Laboratory,
+  { point, when, fault }: Extract<Row, { kind: "point" }>,
+): Promise<Pick<RowResult, "outcome" | "words">> {
+  await whole(laboratory);
+  await laboratory.refreshShims();
+  const { source, target } = await laboratory.ready();
+  const here = point.side === "source" ? source : point.side === "target" ? target : "scheduler";
+  const folder = laboratory.holdFolder(here);
+  const order = (): void => orderHold(folder, { point: point.name, when });
+  if (point.onSpoilt === true) orderSpoil(laboratory, target);
+  else order();
+  let held: number | undefined;
+  try {
+    // A scheduler that stands at the start of a move does not answer the one who asked for it.
+    const asked = laboratory.startMove(target);
+    asked.catch(() => undefined);
+    if (point.onAbort === true) {
+      const id = await asked;
+      await until(
+        "the source to be frozen",
+        async () => (await laboratory.migration(id))?.phase === "frozen",
+      );
+      laboratory.cluster.api.cancelMigration({ id }, () => undefined);
+    }
+    if (point.onSpoilt === true) await spoilRestore(laboratory, target, order);
+    held = await until(`${here} to come to ${when} ${point.name}`, () => heldProcess(folder), 60_000);
+    const migration = point.name === "entry migrationStarted" ? "" : await asked;
+    if (point.side === "scheduler") {
+      await inflictOnScheduler(laboratory, fault, held);
+    } else {
+      const mayBeElsewhere = point.side === "source" && MAY_BE_ELSEWHERE.has(point.name);
+      await inflict(fault, { laboratory, source, target, here, held, migration, mayBeElsewhere });
+    }
+    await whole(laboratory);
+    const id = await asked.catch(() => undefined);
+    if (id === undefined || (await laboratory.migration(id).catch(() => undefined)) === undefined) {
+      await laboratory.checkUnharmed(source);
+      return { outcome: "stayed", words: "it was never recorded" };
+    }
+    const { state, error } = await laboratory.ended(id);
+    await laboratory.checkUnharmed(state === "finished" ? target : source);
+    return { outcome: state === "finished" ? "moved" : "stayed", words: error };
+  } finally {
+    withdrawHold(folder);
+    if (held !== undefined) signal(held, "SIGCONT");
+  }
+}
+
+async function inflictOnScheduler(laboratory: Laboratory, fault: string, held: number): Promise<void> {
+  const { dev } = laboratory.cluster;
+  if (processId(laboratory, "api") !== held) throw new Error("another process stands at the point");
+  if (fault === "kill scheduler") {
+    await dev.killApi();
+    await dev.startApi();
+  } else {
+    await delay(PAUSE_MS);
+    signal(held, "SIGCONT");
+  }
+}
