@@ -42,11 +42,14 @@ export interface MoveRow {
 export class ClusterUser {
   /** As $GODWIT_API names it. */
   readonly target: string;
+  readonly #patienceMs: number;
 
   readonly api: GodwitClient;
 
-  constructor(target: string) {
+  /** @param patienceMs how long one command may take */
+  constructor(target: string, patienceMs = 200_000) {
     this.target = target;
+    this.#patienceMs = patienceMs;
     this.api = new GodwitClient(target, credentials.createInsecure());
   }
 
@@ -55,7 +58,7 @@ export class ClusterUser {
     const child = spawn(process.execPath, [CLI, ...args], {
       stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
       env: { ...process.env, GODWIT_API: this.target },
-      timeout: 200_000,
+      timeout: this.#patienceMs,
       killSignal: "SIGKILL",
     });
     let stdout = "";

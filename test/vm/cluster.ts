@@ -15,7 +15,8 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 const APP = "/opt/godwit/app";
 /** Where godwit-containers.service keeps them on a host with cgroup v2. */
 const CONTAINERS = "/sys/fs/cgroup/system.slice/godwit-containers.service/godwit";
-const READY_TIMEOUT_MS = 240_000;
+const COMMAND_TIMEOUT_MS = 900_000;
+const READY_TIMEOUT_MS = 900_000;
 
 type Wanted = Pick<MachineOptions, "name" | "kernel" | "cpu">;
 
@@ -24,7 +25,7 @@ export class VmCluster extends ClusterUser implements AsyncDisposable {
   readonly #stack: AsyncDisposableStack;
 
   private constructor(target: string, machines: readonly VirtualMachine[], stack: AsyncDisposableStack) {
-    super(target);
+    super(target, COMMAND_TIMEOUT_MS);
     this.machines = machines;
     this.#stack = stack;
   }
@@ -45,6 +46,11 @@ export class VmCluster extends ClusterUser implements AsyncDisposable {
         "redis",
         `${process.env["GODWIT_PREFIX"] ?? "/opt/godwit"}/images/redis.tar`,
       );
+      // Each machine unpacks the image for its first container, longer than a move waits for a target.
+      for (const { name } of wanted) {
+        await cluster.must("run", "--node", name, `first-${name}`, "redis", "--", "sleep", "100000");
+        await cluster.must("rm", "-f", `first-${name}`);
+      }
     } catch (error) {
       const logs = await cluster.journals();
       await cluster[Symbol.asyncDispose]();

@@ -7,8 +7,8 @@ export default defineConfig({
   test: {
     root: fileURLToPath(new URL("../..", import.meta.url)),
     include: ["test/vm/**/*.test.ts"],
-    testTimeout: 1_200_000,
-    hookTimeout: 1_200_000,
+    testTimeout: 3_600_000,
+    hookTimeout: 3_600_000,
     fileParallelism: false,
     maxWorkers: 1,
   },
