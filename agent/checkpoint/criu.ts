@@ -10,7 +10,8 @@ import { PARENT_FOLDER } from "./parent-image.ts";
 /** Deleted files that are still open travel inside the image up to this size. */
 const GHOST_LIMIT_BYTES = 1024 * 1024 * 1024;
 const EXTERNAL_NETNS = "extRootNetNS";
-const LOG_LEVEL = 4;
+/** Errors only: each line is a write, and there are a thousand of the others while the container stands still. */
+const LOG_LEVEL = 1;
 
 export interface DumpInputs {
   readonly initPid: number;
@@ -25,6 +26,8 @@ export interface DumpInputs {
   readonly externalMounts: readonly string[];
   /** Where the files are that inotify watches: an overlay's file handles cannot be opened. */
   readonly watchedPaths: readonly string[];
+  /** CRIU is at work, and goes on as soon as this returns. */
+  readonly onBegun: () => void;
   /** CRIU has stopped the container's network code and is about to read its sockets. */
   readonly onNetworkLock: () => Promise<void>;
   /**
@@ -43,7 +46,8 @@ export interface DumpInputs {
 export interface RestoreInputs {
   readonly rootfs: string;
   readonly imagesDir: string;
-  readonly externalMounts: readonly string[];
+  /** By mount point in the container, what is bound there. */
+  readonly externalMounts: readonly { readonly path: string; readonly source: string }[];
   /** Keys such as "pipe:[123]" and the index among the session's inherited descriptors. */
   readonly inheritedPipes: readonly { readonly key: string; readonly index: number }[];
   /** Index of the target's network namespace among the inherited descriptors. */
@@ -109,6 +113,7 @@ export async function dump(inputs: DumpInputs): Promise<void> {
       logFile: "dump.log",
     });
     const response = await inputs.session.run(RequestType.DUMP, options, async (script) => {
+      if (script === "pre-dump") inputs.onBegun();
       if (script === "network-lock") await inputs.onNetworkLock();
       if (script === "post-dump") await inputs.onDumped();
     });
@@ -146,7 +151,7 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
         { key: EXTERNAL_NETNS, fd: CriuSession.inheritedAs(inputs.netnsIndex) },
         ...inputs.inheritedPipes.map(({ key, index }) => ({ key, fd: CriuSession.inheritedAs(index) })),
       ],
-      external: inputs.externalMounts.map((path) => `mnt[${path}]:/dev/null`),
+      external: inputs.externalMounts.map(({ path, source }) => `mnt[${path}]:${source}`),
       logLevel: LOG_LEVEL,
       logFile: "restore.log",
     });

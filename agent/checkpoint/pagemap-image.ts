@@ -77,7 +77,7 @@ function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; statu
 /**
  * Splits runs at the ranges' borders and marks those inside as fillable on demand, which leaves out where they come
  * from: CRIU's lazy-pages daemon asks a page server for them, and cannot follow an image to its parent. Both by rising
- * address.
+ * address, but for runs that begin anew from below, which take longer.
  */
 export function markLazy(
   runs: readonly PagemapRun[],
@@ -89,6 +89,7 @@ export function markLazy(
   for (const run of runs) {
     let { address } = run;
     const end = run.address + run.pages * pageBytes;
+    if ((ranges[at - 1]?.end ?? 0) > address) at = 0;
     while (address < end) {
       while (at < ranges.length && (ranges[at]?.end ?? 0) <= address) at += 1;
       const range = ranges[at];

@@ -6,6 +6,9 @@ export interface BundleInputs {
   readonly spec: ContainerSpec;
   readonly image: ImageConfig;
   readonly rootfs: string;
+  /** See dev-mounts.ts. */
+  readonly dev: string;
+  readonly shm: string;
   readonly netnsPath: string;
   /** As CgroupTree.runcPath says it. */
   readonly cgroupsPath: string;
@@ -69,9 +72,9 @@ export function ociConfig(inputs: BundleInputs): object {
       { destination: "/proc", type: "proc", source: "proc" },
       {
         destination: "/dev",
-        type: "tmpfs",
-        source: "tmpfs",
-        options: ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        type: "bind",
+        source: inputs.dev,
+        options: ["bind", "nosuid", "strictatime"],
       },
       {
         destination: "/dev/pts",
@@ -81,15 +84,9 @@ export function ociConfig(inputs: BundleInputs): object {
       },
       {
         destination: "/dev/shm",
-        type: "tmpfs",
-        source: "shm",
-        options: [
-          "nosuid",
-          "noexec",
-          "nodev",
-          "mode=1777",
-          `size=${shmKilobytes(limits?.memoryBytes ?? 0)}k`,
-        ],
+        type: "bind",
+        source: inputs.shm,
+        options: ["bind", "nosuid", "noexec", "nodev"],
       },
       {
         destination: "/dev/mqueue",
@@ -126,8 +123,10 @@ export function ociConfig(inputs: BundleInputs): object {
 }
 
 /** Shared memory may take half of the limit; without one, runc's customary 64 MiB would starve databases. */
-function shmKilobytes(memoryLimitBytes: number): number {
-  return memoryLimitBytes > 0 ? Math.max(65_536, Math.floor(memoryLimitBytes / 2048)) : 1_048_576;
+export function shmBytes(memoryLimitBytes: number): number {
+  const unlimited = 1024 ** 3;
+  const least = 64 * 1024 ** 2;
+  return memoryLimitBytes > 0 ? Math.max(least, Math.floor(memoryLimitBytes / 2)) : unlimited;
 }
 
 /** Files only: masking a folder costs a tmpfs, and each tmpfs costs CRIU some 7 ms at dump and at restore. */

@@ -7,6 +7,9 @@ export interface ContainerPaths {
   readonly record: string;
   readonly bundle: string;
   readonly rootfs: string;
+  /** See dev-mounts.ts. */
+  readonly dev: string;
+  readonly shm: string;
   readonly log: string;
   readonly data: string;
   readonly upper: string;
@@ -31,6 +34,8 @@ export function containerPaths(config: AgentConfig, containerId: string): Contai
     record: `${dir}/record.json`,
     bundle: `${dir}/bundle`,
     rootfs: `${dir}/root`,
+    dev: `${dir}/dev`,
+    shm: `${dir}/shm`,
     log: `${dir}/log`,
     data,
     upper: `${data}/upper`,

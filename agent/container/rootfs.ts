@@ -2,7 +2,7 @@ import { lstat, mkdir, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { mustRun } from "../native/command.ts";
+import { mount, MountFlag } from "../native/process.ts";
 import { unmountBelow } from "../native/remove-tree.ts";
 
 /** One overlayfs: `lower` (top first) under a writable layer. */
@@ -19,7 +19,8 @@ export async function mountOverlay(overlay: OverlayMount): Promise<void> {
     await mkdir(folder, { recursive: true });
   await unmountBelow(overlay.target);
   const options = `lowerdir=${overlay.lower.join(":")},upperdir=${overlay.upper},workdir=${overlay.work},xino=off`;
-  await mustRun("mount", ["-t", "overlay", "-o", options, "overlay", overlay.target]);
+  // The call itself, for the container stands still meanwhile when it is restored: starting mount(8) takes longer.
+  mount("overlay", overlay.target, "overlay", MountFlag.none, options);
 }
 
 export interface ResolvedUser {

@@ -1,7 +1,9 @@
+import { closeSync } from "node:fs";
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { mustRun, runCommand } from "../native/command.ts";
+import { type CommandResult, mustRun, runCommand } from "../native/command.ts";
+import { openPipe } from "../native/sockets.ts";
 
 export type RuncStatus = "creating" | "created" | "running" | "paused" | "stopped";
 
@@ -37,11 +39,20 @@ export class Runc {
     signal: AbortSignal,
   ): Promise<number> {
     const pidFile = `${bundle}/init.pid`;
-    const result = await runCommand(
-      this.path,
-      [...this.globalArguments, "create", "--bundle", bundle, "--pid-file", pidFile, id],
-      { outputDescriptors: descriptors, signal },
-    );
+    // Its standard input is at its end. The host's /dev/null would say so too, but is not in the container's mounts,
+    // and so not to be found again at a checkpoint.
+    const [inputDescriptor, writeEnd] = openPipe();
+    closeSync(writeEnd);
+    let result: CommandResult;
+    try {
+      result = await runCommand(
+        this.path,
+        [...this.globalArguments, "create", "--bundle", bundle, "--pid-file", pidFile, id],
+        { inputDescriptor, outputDescriptors: descriptors, signal },
+      );
+    } finally {
+      closeSync(inputDescriptor);
+    }
     if (result.code !== 0) throw new GodwitError("internal", `runc create: ${await this.#lastError()}`);
     return Number(await readFile(pidFile, "utf8"));
   }

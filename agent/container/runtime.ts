@@ -11,7 +11,8 @@ import { isAlive, processStat } from "../native/process.ts";
 import { openPipe } from "../native/sockets.ts";
 import { WatchedPaths } from "../obstacles/watches.ts";
 import { type Attachment, attachmentOf, prepareAttachment, removeAttachment } from "../network/attachment.ts";
-import { commandOf, ociConfig } from "./bundle.ts";
+import { commandOf, ociConfig, shmBytes } from "./bundle.ts";
+import { keepDevMounts, makeDevMounts } from "./dev-mounts.ts";
 import { NetworkPlug } from "../network/plug.ts";
 import type { ContainerCgroup } from "./cgroup.ts";
 import { type ContainerPaths, containerPaths } from "./paths.ts";
@@ -65,6 +66,7 @@ export class ContainerRuntime {
       work: this.paths.work,
       target: this.paths.rootfs,
     });
+    await makeDevMounts(this.paths, shmBytes(record.spec.limits?.memoryBytes ?? 0));
     await this.prepareNetwork(record);
     await this.writeBundle(record, this.paths.rootfs);
     signal.throwIfAborted();
@@ -101,6 +103,7 @@ export class ContainerRuntime {
       work: this.paths.placeholderWork,
       target: this.paths.placeholderRootfs,
     });
+    await keepDevMounts(this.paths, shmBytes(record.spec.limits?.memoryBytes ?? 0));
     await this.prepareNetwork(record);
     await this.writeBundle(record, this.paths.placeholderRootfs);
     return await this.#host.runc.create(
@@ -130,6 +133,12 @@ export class ContainerRuntime {
     ]) {
       await removeTree(folder);
     }
+  }
+
+  /** What an attempt that was given up may have left: the next begins with empty ones. */
+  async dropDevMounts(): Promise<void> {
+    await unmountBelow(this.paths.shm);
+    await unmountBelow(this.paths.dev);
   }
 
   /** Mounts the root file system over the writable layer as it is now. */
@@ -176,6 +185,8 @@ export class ContainerRuntime {
       spec: record.spec,
       image: config,
       rootfs,
+      dev: this.paths.dev,
+      shm: this.paths.shm,
       netnsPath: this.attachment.namespacePath,
       cgroupsPath: this.#host.cgroups.runcPath(this.paths.cgroup),
       user,

@@ -7,6 +7,11 @@ export interface Pages {
 
 const endOf = ({ address, pages }: Pages): number => address + pages * PAGE_BYTES;
 
+/** Whether each run begins where the one before has ended, or later. */
+export function rises(runs: readonly Pages[]): boolean {
+  return runs.every((run, index) => index === 0 || endOf(runs[index - 1] as Pages) <= run.address);
+}
+
 /** Both lists rise and do not overlap in themselves; so does the answer, with neighbours joined. Pure. */
 export function union(a: readonly Pages[], b: readonly Pages[]): Pages[] {
   const all: { address: number; pages: number }[] = [];

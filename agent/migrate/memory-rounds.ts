@@ -14,6 +14,8 @@ import { PageWriter } from "./page-writer.ts";
 import { splitByRanges } from "./split-ranges.ts";
 
 const BUFFER_BYTES = 4 * 1024 * 1024;
+/** Others wait for the event loop no longer than this, as far as possible: CRIU among them. */
+const TURN_MS = 1;
 const BUFFER_PAGES = BUFFER_BYTES / PAGE_BYTES;
 
 export interface RoundFigures {
@@ -33,6 +35,16 @@ class PageBuffer {
 /** "<type>-<id>" as in page-run.ts. */
 function spaceOf(memory: ProcessMemory): string {
   return `1-${memory.innerPid}`;
+}
+
+export interface DumpToServe {
+  /** The socket that CRIU writes to. */
+  readonly descriptor: number;
+  readonly header: PageServerHeader;
+  readonly pids: Iterable<number>;
+  /** CRIU has its work, which it does on another core: before, what is done here would keep it waiting. */
+  readonly begun: Promise<void>;
+  readonly signal: AbortSignal;
 }
 
 /** What is still open about a frozen process's memory when CRIU says which of its pages there are. */
@@ -66,7 +78,7 @@ export class MemoryRounds {
   async copyRunning(pids: Iterable<number>, signal: AbortSignal): Promise<RoundFigures> {
     const startedAt = performance.now();
     const writer = new PageWriter(this.#sender);
-    for (const pid of pids) {
+    for (const pid of new Set(pids)) {
       using memory = ProcessMemory.open(pid);
       if (memory === undefined) continue;
       const tracked = await this.#tracker.track(memory);
@@ -76,23 +88,17 @@ export class MemoryRounds {
   }
 
   /**
-   * The last round, of a frozen container: serves CRIU's page-server protocol on `descriptor` until CRIU closes it,
+   * The last round, of a frozen container: serves CRIU's page-server protocol until CRIU closes the socket,
    * after what was written since the last round has been sent. One buffer is filled while the pages of the other are
    * hashed.
    */
-  async serveDump(
-    descriptor: number,
-    header: PageServerHeader,
-    pids: Iterable<number>,
-    signal: AbortSignal,
-  ): Promise<RoundFigures> {
-    // CRIU is given its work first, and gets ready meanwhile.
-    await Promise.resolve();
+  async serveDump({ descriptor, header, pids, begun, signal }: DumpToServe): Promise<RoundFigures> {
+    await begun;
     const startedAt = performance.now();
     using opened = new DisposableStack();
     const processes = new Map<string, FrozenProcess>();
     const delta = new PageWriter(this.#sender);
-    for (const pid of pids) {
+    for (const pid of new Set(pids)) {
       const memory = ProcessMemory.open(pid);
       if (memory === undefined) continue;
       opened.use(memory);
@@ -154,11 +160,13 @@ export class MemoryRounds {
     const space = spaceOf(memory);
     // Many runs of few pages share a buffer, and so a turn of the event loop.
     let used = 0;
+    let turnAt = performance.now();
     const flush = async (): Promise<void> => {
       await writer.flush(buffer.bytes);
       used = 0;
       // Hashing keeps the event loop busy; NATS and the reports need their turn.
       await new Promise((resolve) => setImmediate(resolve));
+      turnAt = performance.now();
       signal.throwIfAborted();
     };
     for (const run of runs) {
@@ -171,6 +179,10 @@ export class MemoryRounds {
         done += pages;
         used += pages;
         if (used === BUFFER_PAGES) await flush();
+        else if (performance.now() - turnAt > TURN_MS) {
+          await new Promise((resolve) => setImmediate(resolve));
+          turnAt = performance.now();
+        }
       }
     }
     await flush();

@@ -10,7 +10,7 @@ import {
 } from "../checkpoint/pagemap-image.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { RoundIndex } from "../page-server/page-index.ts";
-import { type Pages, union, without } from "./known-pages.ts";
+import { type Pages, rises, union, without } from "./known-pages.ts";
 import { decodePageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
 
 interface Space {
@@ -65,9 +65,6 @@ export class PageStore implements AsyncDisposable {
         if (run === undefined) throw new GodwitError("corrupt", "a run of pages that makes no sense");
         target = await this.#space(this.#round, this.#spaces, space);
         const flags = run.kind === "content" ? PageFlag.present : PageFlag.parent;
-        const before = target.runs.at(-1);
-        if (run.pages > 0 && before !== undefined && run.address < before.address + before.pages * PAGE_BYTES)
-          throw new GodwitError("corrupt", "runs of pages that are out of order");
         if (run.pages > 0) target.runs.push({ address: run.address, pages: run.pages, flags });
       }
       this.contentBytes += content.byteLength;
@@ -112,6 +109,7 @@ export class PageStore implements AsyncDisposable {
     if (round > 1) await symlink(`../round-${round - 1}`, `${folder}/parent`);
     for (const [space, { pagesId, runs }] of this.#last) {
       const content = runs.filter(({ flags }) => flags === PageFlag.present);
+      if (!rises(content)) throw new GodwitError("corrupt", "runs of pages that are out of order");
       const known = this.#known.get(space) ?? [];
       const inherited = without(known, content).map((run) => ({ ...run, flags: PageFlag.parent }));
       const complete = [...content, ...inherited].sort((a, b) => a.address - b.address);
@@ -132,7 +130,10 @@ export class PageStore implements AsyncDisposable {
     const folder = this.#roundFolder(round);
     for (const [space, { pagesId, runs }] of this.#last) {
       const name = pagemapFileOf(space) ?? "";
-      const inherited = runs.filter(({ flags }) => flags === PageFlag.parent);
+      // CRIU lists pages that can be filled later apart from others: not by rising address.
+      const inherited = runs
+        .filter(({ flags }) => flags === PageFlag.parent)
+        .toSorted((a, b) => a.address - b.address);
       if (without(inherited, this.#known.get(space) ?? []).length > 0)
         throw new GodwitError("corrupt", "pages that are said to be here and are not");
       const mm =

@@ -12,15 +12,10 @@ import { pageServerHeader } from "../checkpoint/page-server.ts";
 import { makeParentImage } from "../checkpoint/parent-image.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { MASKED_PATHS } from "../container/bundle.ts";
+import { DEV_MOUNTS } from "../container/dev-mounts.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { SubjectSampler } from "../forecast/subject-sampler.ts";
 import type { Host } from "../host.ts";
-import { compareLayers } from "../layer/compare.ts";
-import { findSharedWritableFiles } from "../layer/mappings.ts";
-import { encodePaths } from "../layer/paths.ts";
-import type { EntryStamp, LayerManifest } from "../layer/stamp.ts";
-import { packLayer } from "../layer/pack.ts";
-import { scanLayer } from "../layer/scan.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
@@ -36,6 +31,8 @@ import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { RecordWriter } from "./record-writer.ts";
+import { TreeCopy } from "./tree-copy.ts";
+import { treesOf } from "./trees.ts";
 import { freezeAtRest } from "./stand-still.ts";
 import { streamEnds } from "./stream-ends.ts";
 
@@ -122,13 +119,10 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   const memory = new MemoryRounds(sender, tracker);
   const plug = await runtime.plug(record);
 
-  const sent = new Map<string, EntryStamp>();
-  const mappedBefore = await findSharedWritableFiles(runtime.cgroup.processes());
-  let filesystemBytes = await writer.writePieces(
-    RecordKind.LAYER,
-    packLayer(runtime.paths.upper, "all", { signal, tolerateVanished: true, sent }),
-  );
-  mappedBefore.push(...(await findSharedWritableFiles(runtime.cgroup.processes())));
+  const pids = (): number[] => [...runtime.cgroup.processes()];
+  const trees = treesOf(runtime.paths).map((tree) => new TreeCopy(tree, writer));
+  let filesystemBytes = 0;
+  for (const tree of trees) filesystemBytes += await tree.sendAll(pids, signal);
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   try {
     while (pilot.goesOn()) {
@@ -167,12 +161,14 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   const standingAt = performance.now();
 
   if (tracking.kind !== "compare") makeParentImage(runtime.paths.images);
-  const lastRound = memory.serveDump(
-    pageSocket,
-    pageServerHeader(host.criuVersion),
-    runtime.cgroup.processes(),
+  const begun = Promise.withResolvers<void>();
+  const lastRound = memory.serveDump({
+    descriptor: pageSocket,
+    header: pageServerHeader(host.criuVersion),
+    pids: runtime.cgroup.processes(),
+    begun: begun.promise,
     signal,
-  );
+  });
   // Its failure is the dump's too, which is waited for first: CRIU must not go on writing to where nobody reads.
   lastRound.catch(() => shutdownSocket(pageSocket));
   const sendRest = async (): Promise<void> => {
@@ -186,7 +182,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
       dumpMs: dumpedAt - standingAt,
     });
     const { partial } = await host.shim.detach(runtime.id);
-    filesystemBytes += await sendLayerChange(writer, runtime, sent, mappedBefore, signal);
+    for (const tree of trees) filesystemBytes += await tree.sendChange(pids(), signal);
     const log = await sendLog(writer, runtime.paths.log);
     correctTimers(`${runtime.paths.images}/files.img`);
     for (const file of await listImageFiles(runtime.paths.images)) {
@@ -197,7 +193,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
       criuVersion: host.criuVersion,
       stdoutPipe: pipeOf(init.pid, 1),
       stderrPipe: pipeOf(init.pid, 2),
-      externalMounts: maskedIn(init.pid),
+      externalMounts: providedIn(init.pid),
       memoryBytes: pages * PAGE_BYTES,
       restarts: record.restarts,
       logStartOffset: log.startOffset,
@@ -230,11 +226,12 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
       imagesDir: runtime.paths.images,
       freezerPath: runtime.cgroup.freezerPath,
       netnsInode: statSync(runtime.attachment.namespacePath).ino,
-      externalMounts: maskedIn(init.pid),
+      externalMounts: providedIn(init.pid),
       watchedPaths: watched.paths,
       session,
       pageSocketIndex: 0,
       tracked: tracking.kind !== "compare",
+      onBegun: begun.resolve,
       // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
       onNetworkLock: () => {
         plug.unplug();
@@ -252,6 +249,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     throw cause;
   } finally {
     // A CRIU that failed before its first page leaves the other end waiting.
+    begun.resolve();
     shutdownSocket(pageSocket);
     await lastRound.catch(() => undefined);
   }
@@ -307,28 +305,6 @@ function tracerOf(pid: number): number {
   }
 }
 
-/** What changed in the writable layer since it was sent first. Answers its bytes. */
-async function sendLayerChange(
-  writer: RecordWriter,
-  runtime: ContainerRuntime,
-  sent: LayerManifest,
-  mappedBefore: readonly string[],
-  signal: AbortSignal,
-): Promise<number> {
-  const after = await scanLayer(runtime.paths.upper, signal);
-  const change = compareLayers(sent, after);
-  // A page of a shared mapping that is dirty already changes no time stamp when it is written again: not while it is
-  // mapped, and not if it was when the file was sent first and is no more.
-  const mapped = [...mappedBefore, ...(await findSharedWritableFiles(runtime.cgroup.processes()))];
-  const changed = new Set([...change.changed, ...mapped.filter((path) => after.has(path))]);
-  if (change.deleted.length > 0) await writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted));
-  if (changed.size === 0) return 0;
-  return await writer.writePieces(
-    RecordKind.LAYER,
-    packLayer(runtime.paths.upper, changed, { signal, tolerateVanished: false }),
-  );
-}
-
 function correctTimers(filesImage: string): void {
   const image = readFileSync(filesImage);
   if (keepTimersGoing(image) > 0) writeFileSync(filesImage, image);
@@ -348,11 +324,12 @@ async function sendLog(
   return range;
 }
 
-/** The masked files that this kernel has: runc covers only those. */
-function maskedIn(initPid: number): string[] {
-  return MASKED_PATHS.filter(
+/** What the target provides itself: /dev and /dev/shm, and of the masked files those that this kernel has. */
+function providedIn(initPid: number): string[] {
+  const masked = MASKED_PATHS.filter(
     (path) => statSync(`/proc/${initPid}/root${path}`, { throwIfNoEntry: false }) !== undefined,
   );
+  return [...DEV_MOUNTS.map(({ destination }) => destination), ...masked];
 }
 
 /** "pipe:[inode]" when the descriptor is one; a process may have pointed its output elsewhere. */

@@ -8,6 +8,9 @@ import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import type { FillGuard } from "../checkpoint/fill-guard.ts";
 import { filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
+import { filled, LazyPages } from "../checkpoint/lazy-pages.ts";
+import { DEV_MOUNTS, devMountFolder } from "../container/dev-mounts.ts";
+import type { ContainerPaths } from "../container/paths.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { applyDeletions, applyLayer } from "../layer/apply.ts";
@@ -22,6 +25,7 @@ import { readRecords, type StreamRecord } from "../stream/records.ts";
 import { makeImageFolder } from "./image-folder.ts";
 import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
+import { treesOf } from "./trees.ts";
 import { STREAM_IDLE_MS } from "./source.ts";
 import { streamEnds } from "./stream-ends.ts";
 
@@ -50,6 +54,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   await runtime.makeFolders();
   inputs.setStatus({ kind: "restoring", migrationId, stage: "receiving" });
   await mkdir(runtime.paths.upper, { recursive: true });
+  await runtime.dropDevMounts();
   await makeImageFolder(runtime.paths.images);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
   using lazyPages = new LazyPages(host.criuPath, host.criuVersion, runtime.paths.images);
@@ -164,7 +169,10 @@ class RestorePlace implements AsyncDisposable {
     await restore({
       rootfs: runtime.paths.rootfs,
       imagesDir: runtime.paths.images,
-      externalMounts: description.externalMounts,
+      externalMounts: description.externalMounts.map((path) => ({
+        path,
+        source: providedFor(path, runtime.paths),
+      })),
       inheritedPipes: [
         { key: description.stdoutPipe, index: 1 },
         { key: description.stderrPipe, index: 2 },
@@ -212,6 +220,12 @@ class RestorePlace implements AsyncDisposable {
   }
 }
 
+/** What a mount that the checkpoint leaves to this host is made from: a masked file is covered with nothing. */
+function providedFor(path: string, paths: ContainerPaths): string {
+  const mount = DEV_MOUNTS.find(({ destination }) => destination === path);
+  return mount === undefined ? "/dev/null" : devMountFolder(paths, mount.name);
+}
+
 /** Writes what comes into the writable layer, the log and the image folder. */
 async function takeIn(
   runtime: ContainerRuntime,
@@ -226,6 +240,12 @@ async function takeIn(
   let files = 0;
   using log = new LogImport(runtime.paths.log);
   await using pages = new PageStore(runtime.paths.images);
+  const folders = new Map(treesOf(runtime.paths).map(({ name, folder }) => [name, folder]));
+  const folderOf = (name: string): string => {
+    const folder = folders.get(name);
+    if (folder === undefined) throw new GodwitError("corrupt", `'${name}' is no tree of files`);
+    return folder;
+  };
   const iterator = records[Symbol.asyncIterator]();
   let first = true;
   try {
@@ -237,10 +257,10 @@ async function takeIn(
       const { header, body } = next.value;
       switch (header.kind) {
         case RecordKind.LAYER:
-          await applyLayer(runtime.paths.upper, layerBytes(body, header.length, iterator), { signal });
+          await applyLayer(folderOf(header.name), layerBytes(body, header.length, iterator), { signal });
           break;
         case RecordKind.LAYER_DELETIONS: {
-          await applyDeletions(runtime.paths.upper, decodePaths(await collect(body)));
+          await applyDeletions(folderOf(header.name), decodePaths(await collect(body)));
           break;
         }
         case RecordKind.LOG:

@@ -14,6 +14,8 @@ export interface CommandOptions {
   readonly timeoutMs?: number;
   /** Text for standard input; without it, standard input is empty. */
   readonly input?: string;
+  /** A descriptor for standard input. */
+  readonly inputDescriptor?: number;
   /** Descriptors for standard output and error in place of captured text. */
   readonly outputDescriptors?: readonly [stdout: number, stderr: number];
   readonly environment?: Readonly<Record<string, string>>;
@@ -30,7 +32,7 @@ export async function runCommand(
   const timeout = AbortSignal.timeout(options.timeoutMs ?? 30_000);
   const signal = options.signal === undefined ? timeout : AbortSignal.any([timeout, options.signal]);
   const stdio: StdioOptions = [
-    options.input === undefined ? "ignore" : "pipe",
+    options.inputDescriptor ?? (options.input === undefined ? "ignore" : "pipe"),
     options.outputDescriptors?.[0] ?? "pipe",
     options.outputDescriptors?.[1] ?? "pipe",
   ];

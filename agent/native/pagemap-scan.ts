@@ -9,6 +9,8 @@ const PAGEMAP_SCAN = 0xc060_6610;
 const ARGUMENT_BYTES = 96;
 const REGION_BYTES = 24;
 const REGIONS = 4096;
+/** One call looks at no more than this, some milliseconds' work at the most. */
+const STEP_BYTES = 512 * 1024 * 1024;
 const WP_MATCHING = 1n;
 
 const Page = {
@@ -53,7 +55,8 @@ export class PagemapScanner {
       argument.writeBigUInt64LE(BigInt(ARGUMENT_BYTES), 0);
       argument.writeBigUInt64LE(options.pages === "written-reset" ? WP_MATCHING : 0n, 8);
       argument.writeBigUInt64LE(BigInt(at), 16);
-      argument.writeBigUInt64LE(BigInt(options.end), 24);
+      const end = Math.min(options.end, at + STEP_BYTES);
+      argument.writeBigUInt64LE(BigInt(end), 24);
       argument.writeBigUInt64LE(0n, 32);
       argument.writeBigUInt64LE(BigInt(this.#regionsAddress), 40);
       argument.writeBigUInt64LE(BigInt(REGIONS), 48);
@@ -77,8 +80,10 @@ export class PagemapScanner {
         });
       }
       yield* ranges;
-      if (next <= at) return;
-      at = next;
+      // The kernel's word for how far it came falls short when its own buffer was full at the very end.
+      const reached = Math.max(next, ranges.at(-1)?.end ?? 0);
+      if (reached <= at) return;
+      at = reached;
     }
   }
 }

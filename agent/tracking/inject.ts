@@ -1,7 +1,7 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { type Registers, TracedThread } from "../native/ptrace.ts";
+import { type Registers, TracedThread, type TraceStop } from "../native/ptrace.ts";
 import { SYS_USERFAULTFD, takeDescriptor, USERFAULTFD_FLAGS } from "../native/userfaultfd.ts";
 
 /** A process stands still for this long at the most; one that cannot be stopped is left alone. */
@@ -49,7 +49,7 @@ export function makeUserfaultfdIn(pid: number): number {
     }
     const leader = threads.get(pid);
     if (leader === undefined) throw refused("has lost its first thread");
-    return callsIn(leader, instruction, deadlineMs, (call) => {
+    return callsIn(leader, instruction, (call) => {
       const theirs = call(SYS_USERFAULTFD, USERFAULTFD_FLAGS);
       if (theirs < 0) throw refused(`gets no userfaultfd: errno ${-theirs}`);
       try {
@@ -81,7 +81,6 @@ function letGo(threads: readonly TracedThread[]): void {
 function callsIn<T>(
   thread: TracedThread,
   instruction: bigint,
-  deadlineMs: number,
   body: (call: (number: number, first: number) => number) => T,
 ): T {
   const registers = thread.registers();
@@ -89,29 +88,35 @@ function callsIn<T>(
   const mask = thread.signalMask();
   thread.setSignalMask(Buffer.alloc(mask.byteLength, 0xff));
   try {
-    return body((number, first) => call(thread, registers.forCall(instruction, number, first), deadlineMs));
+    return body((number, first) => call(thread, registers.forCall(instruction, number, first)));
   } finally {
     thread.setRegisters(registers);
     thread.setSignalMask(mask);
     // From a place of the kernel's where it looks whether the thread's own call is to be started again.
     thread.interrupt();
     thread.continue();
-    thread.waitForStop(deadlineMs + PATIENCE_MS);
+    mustStop(thread);
   }
 }
 
-function call(thread: TracedThread, registers: Registers, deadlineMs: number): number {
+/**
+ * A thread that is to make a call, or to get its own registers back, is waited for however long a busy host takes:
+ * giving it up half-way would end it.
+ */
+const MUST_STOP_MS = 300_000;
+
+function mustStop(thread: TracedThread): TraceStop {
+  return thread.waitForStop(performance.now() + MUST_STOP_MS) ?? { kind: "gone" };
+}
+
+function call(thread: TracedThread, registers: Registers): number {
   thread.setRegisters(registers);
   // In, and out again.
   for (let stops = 0; stops < 2; stops += 1) {
     thread.continueToSyscall();
-    const stop = thread.waitForStop(deadlineMs + PATIENCE_MS);
-    if (stop?.kind !== "syscall") {
-      throw new GodwitError(
-        "internal",
-        `process ${thread.tid} did not make its call: ${stop?.kind ?? "no answer"}`,
-      );
-    }
+    const stop = mustStop(thread);
+    if (stop.kind !== "syscall")
+      throw new GodwitError("internal", `process ${thread.tid} did not make its call: ${stop.kind}`);
   }
   return Number(thread.registers().result);
 }
