@@ -8,7 +8,6 @@ import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import type { FillGuard } from "../checkpoint/fill-guard.ts";
 import { filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
-import { filled, LazyPages } from "../checkpoint/lazy-pages.ts";
 import { DEV_MOUNTS, devMountFolder } from "../container/dev-mounts.ts";
 import type { ContainerPaths } from "../container/paths.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";

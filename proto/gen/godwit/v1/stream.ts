@@ -234,7 +234,7 @@ export interface Credit {
 export interface RecordHeader {
   kind: RecordKind;
   length: number;
-  /** for IMAGE_FILE: plain file name, no slashes; for LOG: an offset; for PAGES: an address space */
+  /** for IMAGE_FILE: plain file name, no slashes; for LOG: an offset; for PAGES: an address space; for LAYER: a tree (empty, "dev", "shm") */
   name: string;
 }
 
