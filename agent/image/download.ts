@@ -83,7 +83,8 @@ export async function* decompress(
         });
       }
       source = source.subarray(consumed);
-      full = produced === pieceBytes;
+      // A frame that ends with a full piece is out in full: asked once more, the decoder would want the next frame's head.
+      full = produced === pieceBytes && hint !== 0;
       if (produced > 0) yield piece.subarray(0, produced);
     }
   }

@@ -16,6 +16,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { compress } from "zstd-napi";
+import zstd from "zstd-napi/binding.js";
 
 import { IMAGE_STORE } from "../../proto/contract/subjects.ts";
 import { Image } from "../../proto/gen/godwit/v1/spec.ts";
@@ -223,6 +224,17 @@ test.each<[string, string, () => Promise<Image>]>([
   expect(layersIn(join(folder.path, "store"))).toEqual([]);
   expect(readdirSync(folder.path)).toEqual(["store"]);
   expect(await store.list()).toEqual([]);
+});
+
+test("a layer whose size is a whole number of the decoder's pieces is not taken for one cut short", async () => {
+  await using folder = await temporaryFolder();
+  const store = await openStore(folder.path);
+  const bytesWithout = tarOf({ name: "even", body: Buffer.alloc(512) }).byteLength - 512;
+  const tar = tarOf({ name: "even", body: Buffer.alloc(3 * zstd.dStreamOutSize() - bytesWithout, "even") });
+  expect(tar.byteLength % zstd.dStreamOutSize()).toBe(0);
+  const hex = await putLayer(tar);
+  const { lowerDirs } = await store.ensure(imageOf(hex), signal);
+  expect(readFileSync(`${lowerDirs[0]}/even`)).toHaveLength(tar.byteLength - bytesWithout);
 });
 
 test("what a crash left half-made is removed and does not count", async () => {
