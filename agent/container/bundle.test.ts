@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import { ContainerSpec, ImageConfig } from "../../proto/gen/godwit/v1/spec.ts";
-import { commandOf, environmentOf } from "./bundle.ts";
+import { commandOf, environmentOf, stopSignalOf } from "./bundle.ts";
 
 const image = ImageConfig.fromPartial({ entrypoint: ["/entry"], cmd: ["serve"], env: ["A=1", "B=2"] });
 
@@ -15,6 +15,15 @@ describe("commandOf", () => {
   ])("%j", (command, expected) => {
     expect(commandOf(ContainerSpec.fromPartial({ command }), image)).toEqual(expected);
   });
+});
+
+test.each([
+  ["", "", 15],
+  ["", "SIGQUIT", 3],
+  ["INT", "SIGQUIT", 2],
+])("the spec's stop signal %j and the image's %j: %i", (own, images, number) => {
+  const config = ImageConfig.fromPartial({ stopSignal: images });
+  expect(stopSignalOf(ContainerSpec.fromPartial({ stopSignal: own }), config)).toBe(number);
 });
 
 describe("environmentOf", () => {

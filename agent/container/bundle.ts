@@ -1,4 +1,5 @@
 import type { ContainerSpec, ImageConfig } from "../../proto/gen/godwit/v1/spec.ts";
+import { signalNumber } from "../../proto/contract/signals.ts";
 import { DEFAULT_CAPABILITIES, seccompProfile } from "./confinement.ts";
 
 /** What an OCI bundle's config.json is made from. Pure: paths and ids are the caller's. */
@@ -15,6 +16,7 @@ export interface BundleInputs {
   readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
 }
 
+const SIGTERM = 15;
 const DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /** The command line that a container runs: the spec's, else the image's. */
@@ -45,6 +47,11 @@ export function environmentOf(spec: ContainerSpec, image: ImageConfig): string[]
   for (const [key, value] of Object.entries(spec.env)) merged.set(key, value);
   if (!spec.noCures) applyCures(merged);
   return [...merged].map(([key, value]) => `${key}=${value}`);
+}
+
+/** The number of the signal that asks it to end: the spec's, else the image's, else SIGTERM. */
+export function stopSignalOf(spec: ContainerSpec, image: ImageConfig | undefined): number {
+  return signalNumber(spec.stopSignal || image?.stopSignal || "") ?? SIGTERM;
 }
 
 export function ociConfig(inputs: BundleInputs): object {

@@ -69,8 +69,8 @@ export class Runc {
     return { status: parsed.status, pid: parsed.pid };
   }
 
-  async kill(id: string, signalName: string): Promise<void> {
-    await runCommand(this.path, [...this.globalArguments, "kill", id, signalName]);
+  async kill(id: string, signal: number): Promise<void> {
+    await runCommand(this.path, [...this.globalArguments, "kill", id, String(signal)]);
   }
 
   /** Forgets a container whose processes are gone and whose mounts have been taken away. */

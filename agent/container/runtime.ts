@@ -11,7 +11,7 @@ import { isAlive, processStat } from "../native/process.ts";
 import { openPipe } from "../native/sockets.ts";
 import { WatchedPaths } from "../obstacles/watches.ts";
 import { type Attachment, attachmentOf, prepareAttachment, removeAttachment } from "../network/attachment.ts";
-import { commandOf, ociConfig, shmBytes } from "./bundle.ts";
+import { commandOf, ociConfig, shmBytes, stopSignalOf } from "./bundle.ts";
 import { keepDevMounts, makeDevMounts } from "./dev-mounts.ts";
 import { NetworkPlug } from "../network/plug.ts";
 import type { ContainerCgroup } from "./cgroup.ts";
@@ -176,7 +176,14 @@ export class ContainerRuntime {
   }
 
   async writeBundle(record: ContainerRecord, rootfs: string): Promise<void> {
-    const config = record.image.config ?? { entrypoint: [], cmd: [], env: [], workingDir: "", user: "" };
+    const config = record.image.config ?? {
+      entrypoint: [],
+      cmd: [],
+      env: [],
+      workingDir: "",
+      user: "",
+      stopSignal: "",
+    };
     if (commandOf(record.spec, config).length === 0) {
       throw new GodwitError("invalid", `the image ${record.image.name} names no command; give one after --`);
     }
@@ -250,12 +257,13 @@ export class ContainerRuntime {
     return isAlive(init.pid, init.startTicks);
   }
 
-  /** SIGTERM, then SIGKILL after the grace; resolves when nothing of it runs. Its files stay. */
+  /** Its stop signal, then SIGKILL after the grace; resolves when nothing of it runs. Its files stay. */
   async stop(record: ContainerRecord, init: InitProcess, signal: AbortSignal): Promise<void> {
     const graceMs = (record.spec.stopGraceSeconds || DEFAULT_STOP_GRACE_SECONDS) * 1000;
     const deadlineMs = performance.now() + graceMs;
     this.cgroup.thaw();
-    if (this.isRunning(init)) await this.#host.runc.kill(this.id, "TERM");
+    if (this.isRunning(init))
+      await this.#host.runc.kill(this.id, stopSignalOf(record.spec, record.image.config));
     while (this.isRunning(init) && performance.now() < deadlineMs && !signal.aborted) await delay(20);
     await this.tearDown();
   }

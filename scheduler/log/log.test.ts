@@ -43,6 +43,7 @@ describe("appending", () => {
         env: [`A=${"x".repeat(kib * 1024)}`],
         workingDir: "",
         user: "",
+        stopSignal: "",
       };
       return a.committer.propose(command("imageAdded", { image: { ...sampleImage(name), config } }));
     };

@@ -30,6 +30,7 @@ test.each<[string, Partial<ContainerSpec>, RegExp]>([
   ["little cpu", limits({ cpuMillis: 9 }), /at least 0.01/],
   ["a negative limit", limits({ pids: -1 }), /pids/],
   ["half a byte", limits({ memoryBytes: 1e9 + 0.5 }), /memoryBytes/],
+  ["an unknown stop signal", { stopSignal: "SIGSTOPPED" }, /SIGINT/],
   ["a long grace", { stopGraceSeconds: 4_000 }, /3600 s/],
   ["too much in all", { labels: { a: "x".repeat(256 * 1024) } }, /256 KiB/],
 ])("a specification with %s is refused", (_, rest, message) => {
@@ -43,7 +44,7 @@ test.each<Partial<ContainerSpec>>([
   { image: `sha256:${"a".repeat(64)}` },
   { env: { PATH: "/bin", "weird.name": "" }, labels: { "app.kubernetes.io/name": "x" } },
   limits({ memoryBytes: 6 * 1024 * 1024, cpuMillis: 10, pids: 1 }),
-  { workingDir: "/srv", user: "1000:1000", stopGraceSeconds: 3600 },
+  { workingDir: "/srv", user: "1000:1000", stopGraceSeconds: 3600, stopSignal: "SIGRTMIN+3" },
 ])("a sound one is not: %j", (rest) => {
   expect(() => checkSpec({ ...sampleSpec("web"), ...rest })).not.toThrow();
 });
@@ -55,7 +56,16 @@ test("images", () => {
     { name: `sha256:${"a".repeat(64)}` },
     { digest: "sha256:xyz" },
     { layers: [] },
-    { config: { entrypoint: [], cmd: [], env: ["A=" + "x".repeat(300_000)], workingDir: "", user: "" } },
+    {
+      config: {
+        entrypoint: [],
+        cmd: [],
+        env: ["A=" + "x".repeat(300_000)],
+        workingDir: "",
+        user: "",
+        stopSignal: "",
+      },
+    },
   ])
     expect(() => checkImage({ ...sampleImage(), ...rest })).toThrow(GodwitError);
 });

@@ -1,4 +1,5 @@
 import { GodwitError } from "../../proto/contract/error.ts";
+import { signalNumber } from "../../proto/contract/signals.ts";
 import { isName } from "../../proto/contract/ids.ts";
 import { ContainerSpec, Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes } from "./quantity.ts";
@@ -24,6 +25,11 @@ const isDigest = (text: string): boolean => DIGEST.test(text);
 
 const noNul = (text: string, what: string): void => {
   if (text.includes("\0")) throw invalid(`${what} holds a NUL character`);
+};
+
+const checkStopSignal = (text: string): void => {
+  if (text !== "" && signalNumber(text) === undefined)
+    throw invalid(`the stop signal ${quoted(text)} is none: give one such as SIGINT, SIGRTMIN+3 or 2`);
 };
 
 const checkLimits = (limits: Resources): void => {
@@ -69,6 +75,7 @@ export const checkSpec = (spec: ContainerSpec): void => {
     if (!LABEL_KEY.test(key))
       throw invalid(`${quoted(key)} is no label name: letters, digits, ".", "_", "/" and "-"`);
   if (spec.limits !== undefined) checkLimits(spec.limits);
+  checkStopSignal(spec.stopSignal);
   if (spec.stopGraceSeconds > MAX_STOP_GRACE_SECONDS)
     throw invalid(`a stop grace of ${spec.stopGraceSeconds} s is more than ${MAX_STOP_GRACE_SECONDS} s`);
   const size = ContainerSpec.encode(spec).finish().length;
@@ -82,6 +89,7 @@ export const checkImage = (image: Image): void => {
   if (!isImageName(image.name)) throw invalid(`${quoted(image.name)} is no image name`);
   if (!isDigest(image.digest)) throw invalid(`${quoted(image.digest)} is no image digest`);
   if (isDigest(image.name)) throw invalid("an image cannot be named like a digest");
+  checkStopSignal(image.config?.stopSignal ?? "");
   if (image.layers.length === 0) throw invalid(`the image ${image.name} has no layer`);
   if (image.layers.length > MAX_IMAGE_LAYERS)
     throw invalid(`the image ${image.name} has more than ${MAX_IMAGE_LAYERS} layers`);

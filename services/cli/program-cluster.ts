@@ -72,6 +72,7 @@ export function addClusterVerbs(program: Command): void {
 }
 
 interface ImportFlags extends Common {
+  readonly stopSignal: string;
   readonly format: string;
   readonly entrypoint: string[];
   readonly cmd: string[];
@@ -99,6 +100,7 @@ function addImageVerbs(image: Command): void {
     )
     .option("-w, --workdir <path>", "instead of the image's own", "")
     .option("-u, --user <user[:group]>", "instead of the image's own", "")
+    .option("--stop-signal <signal>", "instead of the image's own, such as SIGINT", "")
     .addOption(outputOption())
     .addOption(apiOption())
     .action(async (name: string, path: string, _: unknown, self: Command) => {
@@ -110,6 +112,7 @@ function addImageVerbs(image: Command): void {
         env,
         workingDir: flags.workdir,
         user: flags.user,
+        stopSignal: flags.stopSignal,
       };
       const { importImage } = await import("./verb/image.ts");
       await importImage(name, path, { ...flags, config });

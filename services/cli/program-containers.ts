@@ -29,6 +29,7 @@ interface RunFlags extends Common {
   readonly workdir: string;
   readonly user: string;
   readonly stopGrace: number;
+  readonly stopSignal: string;
   readonly detach: boolean;
   readonly cures: boolean;
 }
@@ -66,7 +67,8 @@ export function addContainerVerbs(program: Command): void {
       "--no-cures",
       "do not set the variables that keep programs from what cannot be moved: GODEBUG=multipathtcp=0 (Go), UV_USE_IO_URING=0 (Node)",
     )
-    .option("--stop-grace <duration>", "from SIGTERM to SIGKILL at a stop, such as 30s", parseDurationMs, 0)
+    .option("--stop-grace <duration>", "from the stop signal to SIGKILL, such as 30s", parseDurationMs, 0)
+    .option("--stop-signal <signal>", "instead of the image's own, such as SIGINT", "")
     .addOption(detachOption())
     .addOption(outputOption())
     .addOption(apiOption())
@@ -140,7 +142,7 @@ export function addContainerVerbs(program: Command): void {
       await logs(name, self.optsWithGlobals());
     });
   for (const [action, text] of [
-    ["stop", "stop containers (SIGTERM, then SIGKILL) and keep them"],
+    ["stop", "stop containers (their stop signal, then SIGKILL) and keep them"],
     ["start", "start stopped containers"],
     ["restart", "stop containers and start them again"],
   ] as const) {
@@ -223,5 +225,6 @@ function specOf(name: string, image: string, command: readonly string[], flags: 
     node: flags.node,
     noCures: !flags.cures,
     stopGraceSeconds: Math.ceil(flags.stopGrace / 1000),
+    stopSignal: flags.stopSignal,
   });
 }

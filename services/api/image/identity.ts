@@ -13,6 +13,8 @@ export function imageDigest(config: ImageConfig, diffIds: readonly string[]): st
       cmd: config.cmd,
       entrypoint: config.entrypoint,
       env: config.env,
+      // Not where there is none: images from before there was any keep their digest.
+      ...(config.stopSignal === "" ? {} : { stopSignal: config.stopSignal }),
       user: config.user,
       workingDir: config.workingDir,
     },
@@ -39,6 +41,7 @@ export function mergeConfig(base: ImageConfig, overrides: ImageConfig | undefine
     env: [...base.env.filter((variable) => !names.has(nameOf(variable))), ...overrides.env],
     workingDir: overrides.workingDir === "" ? base.workingDir : overrides.workingDir,
     user: overrides.user === "" ? base.user : overrides.user,
+    stopSignal: overrides.stopSignal === "" ? base.stopSignal : overrides.stopSignal,
   };
 }
 const nameOf = (variable: string): string => variable.split("=", 1)[0] ?? "";

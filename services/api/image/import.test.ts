@@ -108,6 +108,7 @@ describe("formats", () => {
       env: ["PATH=/bin"],
       workingDir: "/srv",
       user: "app",
+      stopSignal: "SIGQUIT",
     });
     expect((await imported(gzipSync(archive))).digest).toBe(image.digest);
   });
@@ -132,7 +133,14 @@ describe("formats", () => {
     const before = await imported(archive);
     const after = await imported(archive, {
       header: {
-        config: { entrypoint: ["/bin/sh"], cmd: [], env: ["PATH=/sbin", "A=b"], workingDir: "", user: "" },
+        config: {
+          entrypoint: ["/bin/sh"],
+          cmd: [],
+          env: ["PATH=/sbin", "A=b"],
+          workingDir: "",
+          user: "",
+          stopSignal: "",
+        },
       },
     });
     expect(after.config).toEqual({
@@ -141,6 +149,7 @@ describe("formats", () => {
       env: ["PATH=/sbin", "A=b"],
       workingDir: "/srv",
       user: "app",
+      stopSignal: "SIGQUIT",
     });
     expect(after.digest).not.toBe(before.digest);
     await expect(imported(archive, { header: { format: "rar" } })).rejects.toMatchObject({ code: "invalid" });

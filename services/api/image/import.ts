@@ -136,7 +136,7 @@ async function openArchive(archive: SpoolFile, format: Format, name: string): Pr
     case "docker-archive":
       return openDockerArchive(index, name);
     case "tar": {
-      const config = { entrypoint: [], cmd: [], env: [], workingDir: "", user: "" };
+      const config = { entrypoint: [], cmd: [], env: [], workingDir: "", user: "", stopSignal: "" };
       return { config, layers: [{ where: "the archive", open: () => archive.read() }] };
     }
   }

@@ -29,7 +29,10 @@ export function readOciConfig(json: Shape, layers: number): OciConfig {
   for (const id of diffIds) checkDigest(id);
   const config = json.field("config");
   if (config.absent)
-    return { config: { entrypoint: [], cmd: [], env: [], workingDir: "", user: "" }, diffIds };
+    return {
+      config: { entrypoint: [], cmd: [], env: [], workingDir: "", user: "", stopSignal: "" },
+      diffIds,
+    };
   return {
     config: {
       entrypoint: config.field("Entrypoint").optionalStrings(),
@@ -37,6 +40,7 @@ export function readOciConfig(json: Shape, layers: number): OciConfig {
       env: config.field("Env").optionalStrings(),
       workingDir: config.field("WorkingDir").optionalString(),
       user: config.field("User").optionalString(),
+      stopSignal: config.field("StopSignal").optionalString(),
     },
     diffIds,
   };

@@ -74,6 +74,7 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
             node: textOrNull(spec.node),
             cures: !spec.noCures,
             stopGraceSeconds: spec.stopGraceSeconds,
+            stopSignal: textOrNull(spec.stopSignal),
           },
   };
 }

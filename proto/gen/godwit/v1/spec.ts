@@ -254,10 +254,12 @@ export interface ContainerSpec {
   labels: { [key: string]: string };
   /** Pins the first placement; a move may take the container elsewhere. */
   node: string;
-  /** Seconds from SIGTERM to SIGKILL at a stop; 0 means 10. */
+  /** Seconds from the stop signal to SIGKILL at a stop; 0 means 10. */
   stopGraceSeconds: number;
   /** Leaves out what is set in the environment so that programs avoid what cannot be moved. */
   noCures: boolean;
+  /** What asks it to end, such as "SIGINT"; empty means the image's own, then SIGTERM. */
+  stopSignal: string;
 }
 
 export interface ContainerSpec_EnvEntry {
@@ -288,6 +290,7 @@ export interface ImageConfig {
   env: string[];
   workingDir: string;
   user: string;
+  stopSignal: string;
 }
 
 /** A layer blob in the image store (JetStream object store "godwit-images"). */
@@ -507,6 +510,7 @@ function createBaseContainerSpec(): ContainerSpec {
     node: "",
     stopGraceSeconds: 0,
     noCures: false,
+    stopSignal: "",
   };
 }
 
@@ -556,6 +560,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.noCures !== false) {
       writer.uint32(120).bool(message.noCures);
+    }
+    if (message.stopSignal !== "") {
+      writer.uint32(130).string(message.stopSignal);
     }
     return writer;
   },
@@ -699,6 +706,14 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.noCures = reader.bool();
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.stopSignal = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -774,6 +789,11 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
         : isSet(object.no_cures)
         ? globalThis.Boolean(object.no_cures)
         : false,
+      stopSignal: isSet(object.stopSignal)
+        ? globalThis.String(object.stopSignal)
+        : isSet(object.stop_signal)
+        ? globalThis.String(object.stop_signal)
+        : "",
     };
   },
 
@@ -836,6 +856,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     if (message.noCures !== false) {
       obj.noCures = message.noCures;
     }
+    if (message.stopSignal !== "") {
+      obj.stopSignal = message.stopSignal;
+    }
     return obj;
   },
 
@@ -877,6 +900,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.node = object.node ?? "";
     message.stopGraceSeconds = object.stopGraceSeconds ?? 0;
     message.noCures = object.noCures ?? false;
+    message.stopSignal = object.stopSignal ?? "";
     return message;
   },
 };
@@ -1153,7 +1177,7 @@ export const Blocker: MessageFns<Blocker> = {
 };
 
 function createBaseImageConfig(): ImageConfig {
-  return { entrypoint: [], cmd: [], env: [], workingDir: "", user: "" };
+  return { entrypoint: [], cmd: [], env: [], workingDir: "", user: "", stopSignal: "" };
 }
 
 export const ImageConfig: MessageFns<ImageConfig> = {
@@ -1172,6 +1196,9 @@ export const ImageConfig: MessageFns<ImageConfig> = {
     }
     if (message.user !== "") {
       writer.uint32(42).string(message.user);
+    }
+    if (message.stopSignal !== "") {
+      writer.uint32(50).string(message.stopSignal);
     }
     return writer;
   },
@@ -1229,6 +1256,14 @@ export const ImageConfig: MessageFns<ImageConfig> = {
             message.user = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.stopSignal = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1254,6 +1289,11 @@ export const ImageConfig: MessageFns<ImageConfig> = {
         ? globalThis.String(object.working_dir)
         : "",
       user: isSet(object.user) ? globalThis.String(object.user) : "",
+      stopSignal: isSet(object.stopSignal)
+        ? globalThis.String(object.stopSignal)
+        : isSet(object.stop_signal)
+        ? globalThis.String(object.stop_signal)
+        : "",
     };
   },
 
@@ -1274,6 +1314,9 @@ export const ImageConfig: MessageFns<ImageConfig> = {
     if (message.user !== "") {
       obj.user = message.user;
     }
+    if (message.stopSignal !== "") {
+      obj.stopSignal = message.stopSignal;
+    }
     return obj;
   },
 
@@ -1287,6 +1330,7 @@ export const ImageConfig: MessageFns<ImageConfig> = {
     message.env = object.env?.map((e) => e) || [];
     message.workingDir = object.workingDir ?? "";
     message.user = object.user ?? "";
+    message.stopSignal = object.stopSignal ?? "";
     return message;
   },
 };

@@ -44,6 +44,7 @@ const CONFIG = {
   Env: ["PATH=/bin"],
   WorkingDir: "/srv",
   User: "app",
+  StopSignal: "SIGQUIT",
 };
 
 const configOf = (layers: readonly StoredLayer[], changes: object): string =>
