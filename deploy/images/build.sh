@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Builds the images of the demo and the tests that are missing or were made by an older recipe.
+# Builds the images named that are missing or were made by an older recipe; without a name, those of the demo and of
+# `npm test`. The others are those of `npm run test:programs`: postgres, node, java.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
-for image in redis python; do bash "$here/$image.sh"; done
+[ $# -gt 0 ] || set -- redis python memcached nginx
+for image in "$@"; do bash "$here/$image.sh"; done

@@ -3,8 +3,8 @@ import { createInterface, type Interface } from "node:readline";
 
 import type { Window } from "./redis-client.ts";
 
-/** The load generator of redis-client.ts in a process of its own, as seen from the one that gives it its commands. */
-export class RedisClient implements AsyncDisposable {
+/** A load generator in a process of its own, as seen from the one that gives it its commands. */
+export class LoadClient implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
   readonly #reader: Interface;
@@ -18,27 +18,24 @@ export class RedisClient implements AsyncDisposable {
     this.#lines = this.#reader[Symbol.asyncIterator]();
   }
 
-  async #ask(command: string): Promise<unknown> {
+  protected async ask(command: string): Promise<unknown> {
     this.#child.stdin?.write(`${command}\n`);
     const line = await this.#lines.next();
-    if (line.done === true) throw new Error(`the redis client died at '${command}'`);
+    if (line.done === true) throw new Error(`the load generator died at '${command}'`);
     const answer = JSON.parse(line.value) as { error?: string };
     if (command !== "mark" && answer.error !== undefined)
-      throw new Error(`the redis client: ${answer.error}`);
+      throw new Error(`the load generator: ${answer.error}`);
     return answer;
-  }
-
-  async fill(megabytes: number): Promise<void> {
-    await this.#ask(`fill ${megabytes}`);
   }
 
   /** What happened since the last call. */
   async mark(): Promise<Window> {
-    return (await this.#ask("mark")) as Window;
+    return (await this.ask("mark")) as Window;
   }
 
+  /** Everything that was stored is read back: how much of it is no longer what it was. */
   async wrongKeys(): Promise<number> {
-    return ((await this.#ask("check")) as { wrong: number }).wrong;
+    return ((await this.ask("check")) as { wrong: number }).wrong;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -50,5 +47,12 @@ export class RedisClient implements AsyncDisposable {
       clearTimeout(patience);
     }
     this.#reader.close();
+  }
+}
+
+/** redis-client.ts. */
+export class RedisClient extends LoadClient {
+  async fill(megabytes: number): Promise<void> {
+    await this.ask(`fill ${megabytes}`);
   }
 }

@@ -28,6 +28,8 @@ export interface Window {
   /** The counter, as of the last answer. */
   readonly counter: number;
   readonly error: string;
+  /** How far a server says that it has come with work of its own, where it does. */
+  readonly work?: number;
 }
 
 const VALUE_BYTES = 64 * 1024;
