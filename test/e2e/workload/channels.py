@@ -55,7 +55,9 @@ def pipe_between_processes():
         n = 0
         try:
             while True:  # is blocked inside write most of the time
-                os.write(write_end, numbers(n, 1000))
+                rest = numbers(n, 1000)
+                while rest:  # a long write to a pipe that is interrupted, as by a freeze, may end short
+                    rest = rest[os.write(write_end, rest) :]
                 n += 1000
         except BrokenPipeError:
             os._exit(3)
@@ -309,7 +311,8 @@ def terminal():
     pid, master = pty.fork()
     if pid == 0:
         os.execv("/bin/sh", ["sh", "-c", "stty -echo; while read line; do echo got $line; done"])
-    time.sleep(0.3)
+    while termios.tcgetattr(master)[3] & termios.ECHO:
+        time.sleep(0.01)
     settings = termios.tcgetattr(master)
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     buffer = b""
