@@ -11,7 +11,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { createInterface } from "node:readline";
 
-import type { Window } from "../../demo/redis-client.ts";
+import type { Window as ClientWindow } from "../../demo/redis-client.ts";
 import { Connection } from "./connection.ts";
 import { HttpConversation } from "./http.ts";
 import { MemcachedConversation } from "./memcached.ts";
@@ -22,6 +22,9 @@ const PAUSE_MS = 2;
 const [protocol = "", host = "", port = "", count = ""] = process.argv.slice(2);
 const fresh = { requests: 0, longestMs: 0, wrong: 0, lost: 0, error: "" };
 let window = { ...fresh };
+/** These clients count nothing but their requests. */
+type Window = Omit<ClientWindow, "counter">;
+
 const sentAt = new Map<number, number>();
 let ended = false;
 
