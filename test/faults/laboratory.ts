@@ -79,12 +79,6 @@ export class Laboratory implements AsyncDisposable {
     return await this.cluster.container(NAME);
   }
 
-  /** Whether the client's connection was cut: there is an error to expect then, and no more answers. */
-  async isCutOff(): Promise<boolean> {
-    const window = await this.#client?.mark();
-    return window !== undefined && (window.error !== "" || window.lost > 0);
-  }
-
   /** Takes the container away, in whatever state it is. */
   async discard(): Promise<void> {
     await this.#client?.[Symbol.asyncDispose]();

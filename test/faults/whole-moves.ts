@@ -170,8 +170,11 @@ async function checkedInsideDump(
   const home = state === "finished" ? target : source;
   const { cluster, containerId } = laboratory;
   await until(`one running copy, on ${home}`, () => cluster.runningOn(containerId).join() === home);
-  await delay(500);
-  if (!(await laboratory.isCutOff())) return await checked(laboratory, id, source, target);
+  try {
+    return await checked(laboratory, id, source, target);
+  } catch (failure) {
+    if (!/ECONNRESET|Connection is closed|lost: /.test(String(failure))) throw failure;
+  }
   await laboratory.discard();
   return { outcome: "ended", words: `${error}; it goes on, but its connection was cut` };
 }
