@@ -123,6 +123,7 @@ for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => (sto
 say(`seed ${seed}: ${moves} moves`);
 const counts = new Map<string, number>();
 let done = 0;
+let doing = "";
 await using stack = new AsyncDisposableStack();
 const cluster = stack.use(await TestCluster.start(HOSTS.length + 1, { leaseMs: LEASE_MS, ...FIXTURES }));
 try {
@@ -139,6 +140,7 @@ try {
     tenants.push(stack.use(await starting));
   for (; done < moves && !stopping; done += 1) {
     const plan = draw(tenants);
+    doing = `${plan.tenant.name}, ${plan.trouble} after ${plan.afterMs} ms`;
     const startedAt = performance.now();
     const outcome = await move(cluster, plan);
     const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
@@ -150,7 +152,7 @@ try {
   }
   for (const tenant of tenants) await tenant.finish((await cluster.container(tenant.name)).node);
 } catch (error) {
-  say(`move ${done + 1}: VIOLATION: ${error instanceof Error ? error.message : String(error)}`);
+  say(`move ${done + 1} (${doing}): VIOLATION: ${error instanceof Error ? error.message : String(error)}`);
   say(`again: npm run soak -- --seed ${seed} --moves ${done + 1}`);
   process.exitCode = 1;
 }

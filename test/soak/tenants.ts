@@ -94,7 +94,7 @@ export async function pythonTenant(
   const failures = async (): Promise<string[]> =>
     Object.entries(await readAll(cluster, group, "/result"))
       .filter(([kind, text]) => kinds.includes(kind) && text.trim() !== "ok")
-      .map(([kind, text]) => `${kind}: ${text.trim().split("\n").at(-1)}`);
+      .map(([kind, text]) => `${kind}: ${text.trim().split("\n").slice(-3).join(" / ")}`);
   const mustBeWell = async (): Promise<void> => {
     const failed = await failures();
     if (failed.length > 0) throw new Error(failed.join("; "));
