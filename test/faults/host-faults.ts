@@ -74,6 +74,11 @@ async function vanish(laboratory: Laboratory, node: string): Promise<void> {
   await until(`${node} to be dead`, () => {
     const pids = pidsBelow(folder);
     for (const pid of pids) signal(pid, "SIGKILL");
+    // On v1 a frozen task takes its SIGKILL when it is thawed, and dies before its next instruction.
+    for (const one of cgroupDirs) {
+      const freezer = join(one, "godwit", laboratory.containerId, "freezer.state");
+      if (existsSync(freezer)) writeFileSync(freezer, "THAWED");
+    }
     return pids.length === 0;
   });
 }
