@@ -5,6 +5,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { connectionsArrive } from "../checkpoint/arriving.ts";
 import { dump } from "../checkpoint/criu.ts";
 import { keepTimersGoing } from "../checkpoint/files-image.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
@@ -151,6 +152,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     sent,
   });
   const watched = await runtime.watchedPaths.find(init.pid, watchesOf(runtime.cgroup.processes()));
+  // Those who are held off try again, and reach the target.
+  if (connectionsArrive(init.pid)) plug.unplug();
   pilot.freezes();
   const frozenAt = performance.now();
   inputs.setStatus(frozen("no"));

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { arrivingConnections } from "../checkpoint/arriving.ts";
 import { findUnsettled, type Unsettled } from "../checkpoint/forking.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { NetworkPlug } from "../network/plug.ts";
@@ -23,11 +22,10 @@ export async function freezeAtRest(
   plug: NetworkPlug,
   signal: AbortSignal,
 ): Promise<void> {
-  if (arrivingConnections(initPid).busy) plug.unplug();
   const looks = new Map<string, number>();
   for (let tries = 1; ; tries += 1) {
     await runtime.cgroup.freeze(signal);
-    const arriving = arrivingConnections(initPid).waiting > 0;
+    const arriving = plug.waitingConnections() > 0;
     const { vfork, ending, exitCodes } = await settled(initPid, signal);
     for (const pid of exitCodes) looks.set(pid, (looks.get(pid) ?? 0) + 1);
     const fresh = exitCodes.some((pid) => (looks.get(pid) ?? 0) < EXIT_CODE_LOOKS);

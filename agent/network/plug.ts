@@ -1,4 +1,5 @@
 import { mustRun } from "../native/command.ts";
+import { ListenQueues } from "../native/listen-queues.ts";
 import { RouteSocket } from "../native/netlink.ts";
 import type { Attachment } from "./attachment.ts";
 import { BRIDGE } from "./overlay.ts";
@@ -10,17 +11,18 @@ import { BRIDGE } from "./overlay.ts";
 export class NetworkPlug implements Disposable {
   readonly #host: RouteSocket;
   readonly #inside: RouteSocket;
+  readonly #queues: ListenQueues;
   readonly #hostIndex: number;
   readonly #insideIndex: number;
   readonly #bridgeIndex: number;
   readonly #mac: string;
 
   private constructor(
-    sockets: readonly [host: RouteSocket, inside: RouteSocket],
+    sockets: readonly [host: RouteSocket, inside: RouteSocket, queues: ListenQueues],
     indexes: readonly [host: number, inside: number, bridge: number],
     mac: string,
   ) {
-    [this.#host, this.#inside] = sockets;
+    [this.#host, this.#inside, this.#queues] = sockets;
     [this.#hostIndex, this.#insideIndex, this.#bridgeIndex] = indexes;
     this.#mac = mac;
   }
@@ -31,13 +33,12 @@ export class NetworkPlug implements Disposable {
       indexOf(["-n", attachment.namespace], "eth0"),
       indexOf([], BRIDGE),
     ]);
-    const host = RouteSocket.open();
-    try {
-      return new NetworkPlug([host, RouteSocket.openIn(attachment.namespacePath)], indexes, mac);
-    } catch (error) {
-      host[Symbol.dispose]();
-      throw error;
-    }
+    using opened = new DisposableStack();
+    const host = opened.use(RouteSocket.open());
+    const inside = opened.use(RouteSocket.openIn(attachment.namespacePath));
+    const queues = opened.use(ListenQueues.openIn(attachment.namespacePath));
+    opened.move();
+    return new NetworkPlug([host, inside, queues], indexes, mac);
   }
 
   /** Joins the container to the container network and announces its address to all hosts. */
@@ -52,7 +53,13 @@ export class NetworkPlug implements Disposable {
     this.#host.setLink(this.#hostIndex, { master: 0 });
   }
 
+  /** TCP connections to the container that are complete and that it has not accepted yet. */
+  waitingConnections(): number {
+    return this.#queues.waiting();
+  }
+
   [Symbol.dispose](): void {
+    this.#queues[Symbol.dispose]();
     this.#host[Symbol.dispose]();
     this.#inside[Symbol.dispose]();
   }
