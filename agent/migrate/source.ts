@@ -124,6 +124,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   const trees = treesOf(runtime.paths).map((tree) => new TreeCopy(tree, writer));
   let filesystemBytes = 0;
   for (const tree of trees) filesystemBytes += await tree.sendAll(pids, signal);
+  const { endOffset: logSent } = await sendLog(writer, runtime.paths.log, 0);
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   try {
     while (pilot.goesOn()) {
@@ -186,7 +187,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     });
     const { partial } = await host.shim.detach(runtime.id);
     for (const tree of trees) filesystemBytes += await tree.sendChange(pids(), signal);
-    const log = await sendLog(writer, runtime.paths.log);
+    const log = await sendLog(writer, runtime.paths.log, logSent);
     correctTimers(`${runtime.paths.images}/files.img`);
     for (const file of await listImageFiles(runtime.paths.images)) {
       await writer.writeFile(`${runtime.paths.images}/${file.name}`, file);
@@ -313,18 +314,21 @@ function correctTimers(filesImage: string): void {
   if (keepTimersGoing(image) > 0) writeFileSync(filesImage, image);
 }
 
+/** What the container has written up to now, from `from` on as far as it is still kept. */
 async function sendLog(
   writer: RecordWriter,
   dir: string,
+  from: number,
 ): Promise<{ startOffset: number; endOffset: number }> {
   const range = await logRange(dir);
-  for (let offset = range.startOffset; offset < range.endOffset;) {
+  let offset = Math.max(range.startOffset, from);
+  while (offset < range.endOffset) {
     const piece = await readLog(dir, offset);
     if (piece.data.length === 0) break;
     await writer.write(RecordKind.LOG, piece.data, String(piece.offset));
     offset = piece.offset + piece.data.length;
   }
-  return range;
+  return { startOffset: range.startOffset, endOffset: offset };
 }
 
 /** What the target provides itself: /dev and /dev/shm, and of the masked files those that this kernel has. */

@@ -82,11 +82,13 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   }
   const encoded = Buffer.from(CheckpointDescription.encode(description).finish()).toString("base64");
   inputs.setStatus({ kind: "restoring", migrationId, stage: "received", description: encoded });
-  if (lazy) await lazyPages.start(runtime.paths.lazyPages);
+  const filling = lazy ? lazyPages.start(runtime.paths.lazyPages) : Promise.resolve();
+  filling.catch(() => undefined); // awaited by the restore, unless something else fails first
   const size = { memoryBytes: description.memoryBytes, processes };
   return await place.restore(inputs, description, {
     receivedAt,
     lazy,
+    filling,
     took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)),
   });
 }
@@ -105,6 +107,8 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
 interface RestoreTerms {
   readonly receivedAt: number;
   readonly lazy: boolean;
+  /** What fills the memory later is about to be ready. */
+  readonly filling?: Promise<void>;
   /** Told the milliseconds from `receivedAt` until it ran. */
   readonly took?: (ms: number) => void;
 }
@@ -154,11 +158,12 @@ class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    { receivedAt, lazy, took }: RestoreTerms,
+    { receivedAt, lazy, filling, took }: RestoreTerms,
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
     await runtime.mountRootfs(record, inputs.signal);
     const plug = await runtime.plug(record);
+    await filling;
     let init: InitProcess | undefined;
     let switchedAt = 0;
     // CRIU itself knows of no abort: ending it ends what it built.
@@ -295,7 +300,7 @@ async function takeIn(
           break;
         case RecordKind.END:
           processes = pages.processes;
-          lazy = isFilledLater({ memoryBytes: pages.contentBytes });
+          lazy = isFilledLater({ memoryBytes: pages.contentBytes, processes });
           await pages.finish(lazy);
           break;
         case RecordKind.UNSPECIFIED:

@@ -18,9 +18,12 @@ const MEGABYTE = 1e6;
 /** Below this, putting all pages in place at once takes less time than starting the daemon that fills them in. */
 const FILL_LATER_FROM_BYTES = 48 * 1024 * 1024;
 
-/** Whether a restored container runs before its memory is in place. */
-export const isFilledLater = ({ memoryBytes }: Pick<MoveSize, "memoryBytes">): boolean =>
-  memoryBytes >= FILL_LATER_FROM_BYTES;
+/**
+ * Whether a restored container runs before its memory is in place. Trees of processes do not: what fills them has been
+ * seen to end early or never, when their processes fork and end meanwhile.
+ */
+export const isFilledLater = ({ memoryBytes, processes }: MoveSize): boolean =>
+  memoryBytes >= FILL_LATER_FROM_BYTES && processes === 1;
 
 /** From the freeze to the last byte's acknowledgement, without the time that changed pages take on the link. */
 const DEPARTURE_PRIOR: Prior = [

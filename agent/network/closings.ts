@@ -2,6 +2,8 @@ import { mustRun, runCommand } from "../native/command.ts";
 import type { Attachment } from "./attachment.ts";
 
 const TABLE = "godwit-arrival";
+/** What CRIU puts on the packets with which it brings a half-closed connection into its state (SOCCR_MARK). */
+const CRIU_MARK = "0xc114";
 
 /**
  * Until a container that is being restored runs, nothing leaves its namespace that ends a connection. The address is
@@ -15,6 +17,7 @@ export async function holdClosings(attachment: Attachment): Promise<void> {
       `table inet ${TABLE} {`,
       "  chain out {",
       "    type filter hook output priority 0;",
+      `    meta mark ${CRIU_MARK} accept`,
       "    tcp flags & (fin | rst) != 0 drop",
       "    icmp type destination-unreachable drop",
       "  }",

@@ -159,10 +159,19 @@ describe("a log that arrives from another host", () => {
     expect(await readAll()).toEqual({ offset: 700, text: expected(7, 12) });
   });
 
-  test("refuses a gap", () => {
+  test("begins anew after a gap: the source threw away what it had not sent yet", async () => {
     using arriving = new LogImport(dir);
     arriving.append(10, line(1));
-    expect(() => arriving.append(11 + LINE, line(2))).toThrow(/goes on at/);
+    arriving.append(100, line(2));
+    arriving.finish(100 + LINE);
+    expect(await logRange(dir)).toEqual({ startOffset: 100, endOffset: 100 + LINE });
+  });
+
+  test("refuses what it has already, and an end that it has not reached", () => {
+    using arriving = new LogImport(dir);
+    arriving.append(10, line(1));
+    expect(() => arriving.append(10, line(1))).toThrow(/goes on at/);
+    expect(() => arriving.finish(11 + LINE)).toThrow(/goes on at/);
   });
 
   test("may be empty and yet have an offset", async () => {

@@ -223,16 +223,21 @@ export class LogImport implements Disposable {
 
   /** @param offset of the piece's first byte in the container's whole log */
   append(offset: number, data: Buffer): void {
+    // What lies in between was thrown away by the source before it was sent: so much was written meanwhile.
+    if (this.#writer !== undefined && offset > this.#writer.offset) this[Symbol.dispose]();
+    this.#expect(offset).appendFormatted(data);
+  }
+
+  #expect(offset: number): LogWriter {
     this.#writer ??= LogWriter.create(this.#dir, offset);
-    if (offset !== this.#writer.offset) {
+    if (offset !== this.#writer.offset)
       throw new GodwitError("corrupt", `the log goes on at ${offset}, not at ${this.#writer.offset}`);
-    }
-    this.#writer.appendFormatted(data);
+    return this.#writer;
   }
 
   /** @param offset where the log ends; needed where the log had no bytes to bring */
   finish(offset: number): void {
-    this.append(offset, Buffer.alloc(0));
+    this.#expect(offset);
     this[Symbol.dispose]();
   }
 

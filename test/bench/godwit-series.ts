@@ -5,7 +5,7 @@ import { loadArgv } from "./place.ts";
 import { type MoveSample, seen, type Series, type SeriesPlan } from "./series.ts";
 
 const NAME = "bench";
-const MODES = ["auto", "checkpoint"] as const;
+export const MODES = ["auto", "checkpoint"] as const;
 
 /** `godwit migrations ID -o json`, as far as it is used here. */
 interface MigrationDetail {
@@ -24,6 +24,7 @@ interface MigrationDetail {
 export async function measureGodwit(
   cluster: TestCluster,
   plan: SeriesPlan,
+  modes: readonly (typeof MODES)[number][],
   say: (text: string) => void,
 ): Promise<Series[]> {
   const memory = `${plan.sizeMegabytes * 2 + 256}m`;
@@ -34,7 +35,7 @@ export async function measureGodwit(
     await using client = new LoadClient(loadArgv(cluster.dev.dataDir, "n3", address));
     await client.fill(plan.sizeMegabytes);
     await client.rate(plan.writeMegabytesPerSecond);
-    for (const mode of MODES) {
+    for (const mode of modes) {
       say(`godwit, mode ${mode} …`);
       series.push(await measureMode(cluster, client, plan, mode));
     }

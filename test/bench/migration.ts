@@ -1,5 +1,6 @@
 /**
- * npm run bench:migration [-- --quick] [--sizes 4,128,566] [--rates 0,10] [--rounds N] [--only METHODS] [--json FILE]
+ * npm run bench:migration [-- --quick] [--sizes 4,128,566] [--rates 0,10] [--rounds N] [--only METHODS]
+ *                               [--modes MODES] [--json FILE]
  *
  * What a client feels while a redis of a given size moves between two hosts, by Godwit and by what one would use
  * without it, in one run on one machine. The stall is the longest that one request of the client waited.
@@ -18,6 +19,7 @@
  *   --rates     megabytes a second that a second connection overwrites meanwhile
  *   --rounds    moves that count, for each method (10); one before them does not
  *   --only      some of godwit,runc,podman
+ *   --modes     of Godwit's: auto,checkpoint
  *   --json      where the figures of each move go (dist/bench-migration.json, which git ignores)
  *
  * It asserts nothing about time. What is not installed is said and left out. It exits with 1 only when it could not
@@ -35,7 +37,7 @@ import type { Baseline, BaselinePlace } from "./baseline.ts";
 import { measureBaseline, type BaselineHosts } from "./baseline-series.ts";
 import { BenchAddress } from "./bench-address.ts";
 import { BenchHost } from "./bench-host.ts";
-import { measureGodwit } from "./godwit-series.ts";
+import { measureGodwit, MODES } from "./godwit-series.ts";
 import { loadArgv } from "./place.ts";
 import { PodmanBaseline } from "./podman-baseline.ts";
 import { notesOf, renderTable } from "./report.ts";
@@ -63,6 +65,7 @@ function readArguments() {
       rates: { type: "string" },
       rounds: { type: "string" },
       only: { type: "string", default: METHODS.join(",") },
+      modes: { type: "string", default: MODES.join(",") },
       json: { type: "string", default: resolve(import.meta.dirname, "../../dist/bench-migration.json") },
     },
   });
@@ -70,12 +73,18 @@ function readArguments() {
   for (const method of methods)
     if (!METHODS.includes(method))
       throw new Error(`--only wants some of ${METHODS.join(",")}, not '${method}'`);
+  const modes = values.modes.split(",").map((mode) => {
+    const known = MODES.find((name) => name === mode);
+    if (known === undefined) throw new Error(`--modes wants some of ${MODES.join(",")}, not '${mode}'`);
+    return known;
+  });
   const [rounds = 1] = numbers(values.rounds ?? (values.quick ? "3" : "10"), "rounds", 1);
   return {
     sizes: numbers(values.sizes ?? (values.quick ? "4,64" : "4,128,566"), "sizes", 1),
     rates: numbers(values.rates ?? (values.quick ? "0" : "0,10"), "rates", 0),
     rounds: Math.round(rounds),
     methods: new Set(methods),
+    modes,
     json: values.json,
   };
 }
@@ -134,7 +143,7 @@ async function measure(
     const what = `${plan.sizeMegabytes} MB, ${plan.writeMegabytesPerSecond} MB/s of writes`;
     if (options.methods.has("godwit")) {
       signal.throwIfAborted();
-      const series = await measureGodwit(cluster, plan, (text) => say(`${what}: ${text}`));
+      const series = await measureGodwit(cluster, plan, options.modes, (text) => say(`${what}: ${text}`));
       series.forEach(add);
     }
     for (const baseline of [...usable]) {

@@ -303,3 +303,45 @@ def tmpfs_files():
         open(f"/dev/shm/folder/{n}", "wb").write(want[n])
     for n, data in want.items():
         assert open(f"/dev/shm/folder/{n}", "rb").read() == data
+
+
+@kind
+def in_dev():
+    """What programs leave in /dev and /dev/shm: a deleted and a mapped file, a FIFO, a socket's name, a link."""
+    log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    log.bind("/dev/log")
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    os.mkfifo("/dev/initctl", 0o600)
+    fifo = os.open("/dev/initctl", os.O_RDWR | os.O_NONBLOCK)
+    os.symlink("shm", "/dev/link")
+    gone = os.open("/dev/shm/gone", os.O_RDWR | os.O_CREAT)
+    os.unlink("/dev/shm/gone")
+    mapped = os.open("/dev/shm/mapped", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(mapped, MIB)
+    import mmap
+
+    memory = mmap.mmap(mapped, MIB)
+    count = 0
+    while (yield):
+        count += 1
+        memory[count * 8 % MIB] = count & 255
+        write(f"/dev/shm/turn-{count % 3}", str(count))
+        if count % 3 == 2:
+            os.unlink("/dev/shm/turn-0") if os.path.exists("/dev/shm/turn-0") else None
+        assert os.pwrite(gone, b"%08d" % count, 0) == 8 and os.pread(gone, 8, 0) == b"%08d" % count
+        sender.sendto(b"line %d" % count, "/dev/log")
+        assert log.recv(100) == b"line %d" % count
+        assert os.write(fifo, b"x%d" % count) and os.read(fifo, 100) == b"x%d" % count
+        assert open("/dev/link/mapped", "rb").read(MIB)[count * 8 % MIB] == count & 255
+    assert stat.S_ISFIFO(os.stat("/dev/initctl").st_mode) and os.readlink("/dev/link") == "shm"
+    for name, number in (("null", (1, 3)), ("zero", (1, 5)), ("urandom", (1, 9)), ("tty", (5, 0))):
+        device = os.stat(f"/dev/{name}")
+        assert stat.S_ISCHR(device.st_mode) and (os.major(device.st_rdev), os.minor(device.st_rdev)) == number
+    assert open("/dev/zero", "rb").read(3) == bytes(3) and os.path.exists("/dev/pts/ptmx")
+
+
+@kind
+def standard_input():
+    """It is at its end, and stays so."""
+    while (yield):
+        assert os.read(0, 100) == b""
