@@ -6,6 +6,7 @@ import {
   expectEveryTick,
   importImages,
   loadOn,
+  logOf,
   moveRound,
   moveUnderLoad,
   workload,
@@ -65,7 +66,7 @@ describe("real programs, moved five times round three hosts under load", () => {
     expect(requests).toBeGreaterThanOrEqual(answered);
     expect(requests).toBeLessThanOrEqual(answered + 16);
     await cluster.must("stop", "web");
-    expect(await cluster.must("logs", "web")).toMatch(/signal 3 \(SIGQUIT\).*shutting down/);
+    expect(await logOf(cluster, "web")).toMatch(/signal 3 \(SIGQUIT\).*shutting down/);
     await generator.remove();
     await cluster.must("rm", "-f", "web");
   });

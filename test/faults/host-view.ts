@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { TestCluster } from "../e2e/cluster.ts";
 
 /** What a container that runs has in its two folders, and nothing of a move. */
-const STATE_ENTRIES = new Set(["record.json", "bundle", "root", "log"]);
+const STATE_ENTRIES = new Set(["record.json", "bundle", "root", "dev", "shm", "log"]);
 const DATA_ENTRIES = new Set(["upper", "work"]);
 /** Programs that work for one move and end with it. CRIU renames itself, so its command line does not tell. */
 const MOVERS = /\/(criu|runc)(-[\w.]+)?$/;
@@ -62,7 +62,9 @@ export function leftovers(
     .split("\n")
     .map((line) => line.split(" ")[4] ?? "")
     .filter((path) => path.includes(containerId));
-  const kept = isHome ? [`${state}/root`, `/run/netns/gwc-${containerId}`] : [];
+  const kept = isHome
+    ? [...["root", "dev", "shm"].map((name) => `${state}/${name}`), `/run/netns/gwc-${containerId}`]
+    : [];
   for (const path of mounts) if (!kept.includes(path)) found.push(`mount ${path}`);
   const doubled = mounts.filter((path, index) => mounts.indexOf(path) !== index);
   for (const path of doubled) found.push(`a second mount at ${path}`);

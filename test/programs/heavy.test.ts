@@ -7,6 +7,7 @@ import {
   expectEveryTick,
   GeneratorContainer,
   importImages,
+  logOf,
   loadOn,
   moveRound,
   moveUnderLoad,
@@ -87,7 +88,7 @@ describe("real programs, moved five times round three hosts under load", () => {
       (await generator.run("psql", "-Atc", SUMS, ...target)).stdout.trim().split("|");
     const before = await sums();
     expect(before).toEqual([before[0], before[0], before[0], before[0], done, "0"]);
-    expect(await cluster.must("logs", "db")).not.toMatch(/ERROR|FATAL|PANIC|aborted/);
+    expect(await logOf(cluster, "db")).not.toMatch(/ERROR|FATAL|PANIC|aborted/);
 
     // As if it had crashed: what it had promised is in its write-ahead log alone.
     await cluster.must("exec", "db", "--", "kill", "-QUIT", "1");
@@ -97,15 +98,15 @@ describe("real programs, moved five times round three hosts under load", () => {
       60_000,
     );
     expect((await sums()).slice(0, 5)).toEqual(before.slice(0, 5));
-    expect(await cluster.must("logs", "db")).toContain("automatic recovery in progress");
+    expect(await logOf(cluster, "db")).toContain("automatic recovery in progress");
     await cluster.must("stop", "db");
-    expect(await cluster.must("logs", "db")).toMatch(
+    expect(await logOf(cluster, "db")).toMatch(
       /received fast shutdown request[^]*database system is shut down/,
     );
     await cluster.must("start", "db");
     await until("PostgreSQL after its stop", serves, 60_000);
     expect((await sums()).slice(0, 5)).toEqual(before.slice(0, 5));
-    expect(await cluster.must("logs", "db")).toMatch(/Bad checksums:\s+0/);
+    expect(await logOf(cluster, "db")).toMatch(/Bad checksums:\s+0/);
     await generator.remove();
     await cluster.must("rm", "-f", "db");
   });

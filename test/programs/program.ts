@@ -142,3 +142,9 @@ export class GeneratorContainer {
     await this.#cluster.must("rm", "-f", this.#name);
   }
 }
+
+/** Both of a container's streams; `godwit logs` tells them apart. */
+export async function logOf(cluster: TestCluster, name: string): Promise<string> {
+  const { stdout, stderr } = await cluster.cli(["logs", name]);
+  return stdout + stderr;
+}
