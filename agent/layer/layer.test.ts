@@ -431,3 +431,13 @@ test("a FIFO that takes a file's place does not block the reader", async () => {
     writer.kill("SIGKILL");
   }
 });
+
+test("a folder that has become a link while it was read leads nowhere", async () => {
+  await using host = await temporaryFolder();
+  await using source = await temporaryFolder();
+  writeFileSync(join(host.path, "secret"), "the host's own");
+  symlinkSync(host.path, join(source.path, "folder"));
+  const tar = await gather(packLayer(source.path, ["folder/secret"], running));
+  expect(tar.includes("the host's own")).toBe(false);
+  await expect(gather(packLayer(source.path, ["folder/secret"], frozen))).rejects.toThrow("vanished");
+});

@@ -6,6 +6,7 @@ import {
   read,
   readSync,
   readlinkSync,
+  realpathSync,
   type BigIntStats,
 } from "node:fs";
 import { promisify } from "node:util";
@@ -50,7 +51,7 @@ export async function* packLayer(
   paths: Iterable<string> | "all",
   options: PackOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const root = Buffer.from(upperDir);
+  const root = realpathSync(upperDir, "buffer");
   const pieces = new Pieces();
   /** First path sent of each inode with several links. */
   const links = new Map<bigint, string>();
@@ -130,7 +131,7 @@ function openSource(root: Buffer, path: string, links: ReadonlyMap<bigint, strin
       // Not blocking: should a FIFO have taken the file's place, opening it must not wait for a writer.
       descriptor = openSync(full, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
       stats = fstatSync(descriptor, { bigint: true });
-      if (!stats.isFile()) {
+      if (!stats.isFile() || !isAt(descriptor, full)) {
         closeSync(descriptor);
         return undefined;
       }
@@ -148,6 +149,14 @@ function openSource(root: Buffer, path: string, links: ReadonlyMap<bigint, strin
     if (isGone(error)) return undefined;
     throw error;
   }
+}
+
+/**
+ * A container that runs may put a link in the place of a folder while its files are read: what was opened then is not
+ * its own, and may be the host's.
+ */
+function isAt(descriptor: number, full: Buffer): boolean {
+  return readlinkSync(`/proc/self/fd/${descriptor}`, "buffer").equals(full);
 }
 
 function describe(
