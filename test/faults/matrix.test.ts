@@ -19,7 +19,6 @@ const CHOSEN = [
   "reorder chunks",
   "target's disk is full",
   "kill lazy-pages daemon after the switch",
-  "container exits",
 ];
 
 describe("rows of the fault matrix", () => {
@@ -37,6 +36,6 @@ describe("rows of the fault matrix", () => {
     const result = await runRow(laboratory, row);
     // A container that something is wrong with must not spoil the rows to come.
     if (result.outcome === "wrong") await laboratory.discard();
-    expect(result).toMatchObject({ outcome: expect.stringMatching(/^(moved|stayed|ended)$/) as unknown });
+    expect(`${result.outcome}: ${result.words}`).toMatch(/^(moved|stayed|ended): /);
   });
 });
