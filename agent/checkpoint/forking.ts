@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { listFolder, readText } from "../native/proc.ts";
 
 /** vfork, and clone with CLONE_VFORK, as x86_64 numbers them. */
 const VFORK = "58";
@@ -33,9 +33,9 @@ export function findUnsettled(initPid: number): Unsettled {
   const parents = new Set<string>();
   const exitCodes: string[] = [];
   let ending = false;
-  for (const pid of list(proc)) {
+  for (const pid of listFolder(proc)) {
     if (!/^\d+$/.test(pid)) continue;
-    const stat = read(`${proc}/${pid}/stat`);
+    const stat = readText(`${proc}/${pid}/stat`).trim();
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     parents.add(fields[1] ?? "0");
     // The bit stays set in one that has ended for good.
@@ -48,27 +48,11 @@ export function findUnsettled(initPid: number): Unsettled {
 }
 
 function waitsForVfork(tasks: string): boolean {
-  return list(tasks).some((thread) => {
-    const [call = "", flags = "0x0"] = read(`${tasks}/${thread}/syscall`).split(" ");
+  return listFolder(tasks).some((thread) => {
+    const [call = "", flags = "0x0"] = readText(`${tasks}/${thread}/syscall`).trim().split(" ");
     if (call !== VFORK && !(call === CLONE && (Number(flags) & CLONE_VFORK) !== 0)) return false;
     // One that has come back from the call and was frozen on its way out still shows the number.
-    const place = read(`${tasks}/${thread}/wchan`);
+    const place = readText(`${tasks}/${thread}/wchan`).trim();
     return place === "0" || place === "" || /fork|clone/.test(place);
   });
-}
-
-function list(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return []; // it has ended
-  }
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, "latin1").trim();
-  } catch {
-    return "";
-  }
 }

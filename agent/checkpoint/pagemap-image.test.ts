@@ -18,7 +18,6 @@ describe("markLazy", () => {
     const marked = markLazy(
       [present(1, 8), { address: 20 * PAGE, pages: 2, flags: PageFlag.parent }],
       [range(3, 5), range(20, 30)],
-      PAGE,
     );
     expect(marked).toEqual([
       present(1, 2),
@@ -39,7 +38,7 @@ describe("markLazy", () => {
           const ranges: { start: number; end: number }[] = [];
           for (let at = 0; at + 1 < sorted.length; at += 2)
             ranges.push(range(sorted[at] ?? 0, sorted[at + 1] ?? 0));
-          const marked = markLazy(runs, ranges, PAGE).flatMap(({ address, pages: count, flags }) =>
+          const marked = markLazy(runs, ranges).flatMap(({ address, pages: count, flags }) =>
             Array.from({ length: count }, (_, index) => ({ address: address + index * PAGE, flags })),
           );
           expect(marked).toEqual(

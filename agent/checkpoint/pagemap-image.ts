@@ -1,6 +1,8 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 
 import { MmEntry, PagemapHead } from "../../proto/gen/criu/images.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
+import { splitByRanges } from "./split-ranges.ts";
 
 /** CRIU's pagemap and mm image files: two magic numbers, then messages with a 32-bit length before each. Pure. */
 const COMMON_MAGIC = 0x54564319;
@@ -34,11 +36,6 @@ const MAP_LOCKED = 0x2000;
 const MAP_HUGETLB = 0x40000;
 /** Status bits of mappings that the kernel itself provides: vsyscall, vdso and vvar. */
 const KERNEL_AREAS = (1 << 2) | (1 << 3) | (1 << 12);
-
-export interface AddressRange {
-  readonly start: number;
-  readonly end: number;
-}
 
 /** The mappings of an mm file that CRIU can fill on demand, by rising address (its own rule: vma_entry_can_be_lazy). */
 export function lazyRanges(mmImage: Uint8Array): AddressRange[] {
@@ -76,34 +73,17 @@ function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; statu
 
 /**
  * Splits runs at the ranges' borders and marks those inside as fillable on demand, which leaves out where they come
- * from: CRIU's lazy-pages daemon asks a page server for them, and cannot follow an image to its parent. Both by rising
- * address, but for runs that begin anew from below, which take longer.
+ * from: CRIU's lazy-pages daemon asks a page server for them, and cannot follow an image to its parent.
+ * @param ranges by rising address
  */
-export function markLazy(
-  runs: readonly PagemapRun[],
-  ranges: readonly AddressRange[],
-  pageBytes: number,
-): PagemapRun[] {
-  const marked: PagemapRun[] = [];
-  let at = 0;
-  for (const run of runs) {
-    let { address } = run;
-    const end = run.address + run.pages * pageBytes;
-    if ((ranges[at - 1]?.end ?? 0) > address) at = 0;
-    while (address < end) {
-      while (at < ranges.length && (ranges[at]?.end ?? 0) <= address) at += 1;
-      const range = ranges[at];
-      const inside = range !== undefined && range.start <= address;
-      const border = range === undefined ? end : Math.min(end, inside ? range.end : range.start);
-      marked.push({
-        address,
-        pages: (border - address) / pageBytes,
-        flags: inside ? (run.flags & PageFlag.present) | PageFlag.lazy : run.flags,
-      });
-      address = border;
-    }
-  }
-  return marked;
+export function markLazy(runs: readonly PagemapRun[], ranges: readonly AddressRange[]): PagemapRun[] {
+  return runs.flatMap((run) =>
+    Array.from(splitByRanges(run, ranges), ({ address, pages, inside }) => ({
+      address,
+      pages,
+      flags: inside ? (run.flags & PageFlag.present) | PageFlag.lazy : run.flags,
+    })),
+  );
 }
 
 function words(...values: number[]): Uint8Array {

@@ -46,8 +46,7 @@ const DEV_BYTES = 64 * 1024 * 1024;
 
 /** Both as a container begins with them. Those of an earlier start are gone then. */
 export async function makeDevMounts(paths: ContainerPaths, shmBytes: number): Promise<void> {
-  await unmountBelow(paths.shm);
-  await unmountBelow(paths.dev);
+  await dropDevMounts(paths);
   mkdirSync(paths.dev, { recursive: true, mode: 0o700 });
   mkdirSync(paths.shm, { recursive: true, mode: 0o700 });
   mount("godwit-dev", paths.dev, "tmpfs", MountFlag.noSuid, `mode=755,size=${DEV_BYTES}`);
@@ -62,6 +61,11 @@ export async function makeDevMounts(paths: ContainerPaths, shmBytes: number): Pr
   }
   for (const [name, target] of LINKS) symlinkSync(target, `${paths.dev}/${name}`);
   for (const name of MOUNT_POINTS) mkdirSync(`${paths.dev}/${name}`, { mode: 0o755 });
+}
+
+export async function dropDevMounts(paths: ContainerPaths): Promise<void> {
+  await unmountBelow(paths.shm);
+  await unmountBelow(paths.dev);
 }
 
 /** The same after a crash, when the image that was received is in them already. */

@@ -135,12 +135,6 @@ export class ContainerRuntime {
     }
   }
 
-  /** What an attempt that was given up may have left: the next begins with empty ones. */
-  async dropDevMounts(): Promise<void> {
-    await unmountBelow(this.paths.shm);
-    await unmountBelow(this.paths.dev);
-  }
-
   /** Mounts the root file system over the writable layer as it is now. */
   async mountRootfs(record: ContainerRecord, signal: AbortSignal): Promise<void> {
     const { lowerDirs } = await this.#host.images.ensure(record.image, signal);

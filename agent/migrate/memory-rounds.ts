@@ -1,6 +1,7 @@
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { type PageServerHeader, PageStreamParser } from "../checkpoint/page-server.ts";
 import { type MemoryRun, ProcessMemory } from "../checkpoint/process-memory.ts";
+import { splitByRanges } from "../checkpoint/split-ranges.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { PAGE_BYTES, PageHasher } from "../native/page-hash.ts";
 import type { AddressRange } from "../native/pagemap-scan.ts";
@@ -11,7 +12,6 @@ import type { TrackedProcess } from "../tracking/tracked-process.ts";
 import type { WriteTracker } from "../tracking/write-tracker.ts";
 import { PageLedger } from "./page-ledger.ts";
 import { PageWriter } from "./page-writer.ts";
-import { splitByRanges } from "./split-ranges.ts";
 
 const BUFFER_BYTES = 4 * 1024 * 1024;
 /** Others wait for the event loop no longer than this, as far as possible: CRIU among them. */

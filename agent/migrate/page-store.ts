@@ -8,7 +8,6 @@ import {
   PageFlag,
   type PagemapRun,
 } from "../checkpoint/pagemap-image.ts";
-import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { RoundIndex } from "../page-server/page-index.ts";
 import { type Pages, rises, union, without } from "./known-pages.ts";
 import { decodePageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
@@ -140,7 +139,7 @@ export class PageStore implements AsyncDisposable {
         space.startsWith("1-") && lazy
           ? await readFile(`${this.#folder}/mm-${space.slice(2)}.img`)
           : undefined;
-      const marked = mm === undefined ? runs : markLazy(runs, lazyRanges(mm), PAGE_BYTES);
+      const marked = mm === undefined ? runs : markLazy(runs, lazyRanges(mm));
       await writeFile(`${this.#folder}/${name}`, encodePagemap(pagesId, marked), { mode: 0o600 });
       this.#index(space, pagesId, runs, ".");
       await rename(`${folder}/pages-${pagesId}.img`, `${this.#folder}/pages-${pagesId}.img`);

@@ -8,7 +8,7 @@ import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import type { FillGuard } from "../checkpoint/fill-guard.ts";
 import { filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
-import { DEV_MOUNTS, devMountFolder } from "../container/dev-mounts.ts";
+import { DEV_MOUNTS, devMountFolder, dropDevMounts } from "../container/dev-mounts.ts";
 import type { ContainerPaths } from "../container/paths.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
@@ -53,7 +53,8 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   await runtime.makeFolders();
   inputs.setStatus({ kind: "restoring", migrationId, stage: "receiving" });
   await mkdir(runtime.paths.upper, { recursive: true });
-  await runtime.dropDevMounts();
+  // What an attempt that was given up may have left: this one begins with empty ones.
+  await dropDevMounts(runtime.paths);
   await makeImageFolder(runtime.paths.images);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
   using lazyPages = new LazyPages(host.criuPath, host.criuVersion, runtime.paths.images);

@@ -10,23 +10,31 @@ const syscall = libc.func("long syscall(long number, ...)");
 const SYS_PIDFD_OPEN = 434;
 const SYS_PIDFD_GETFD = 438;
 
+/** A copy of another process's descriptor, for the caller to close. @throws when either is gone */
+export function takeDescriptor(pid: number, descriptor: number): number {
+  const process = Number(syscall(SYS_PIDFD_OPEN, "int", pid, "uint", 0));
+  if (process < 0) throw new Error(`pidfd_open(${pid}): errno ${koffi.errno()}`);
+  try {
+    const taken = Number(syscall(SYS_PIDFD_GETFD, "int", process, "int", descriptor, "uint", 0));
+    if (taken < 0) throw new Error(`pidfd_getfd(${pid}, ${descriptor}): errno ${koffi.errno()}`);
+    return taken;
+  } finally {
+    closeSync(process);
+  }
+}
+
 /**
  * Copies of the process's descriptors whose /proc/PID/fd link begins like this; they are the caller's to close. None
  * when it has ended.
  */
 export function copyDescriptors(pid: number, link: string): number[] {
-  const process = Number(syscall(SYS_PIDFD_OPEN, "int", pid, "uint", 0));
-  if (process < 0) return [];
-  const copies: number[] = [];
-  try {
-    for (const number of descriptorsOf(pid, link)) {
-      const copy = Number(syscall(SYS_PIDFD_GETFD, "int", process, "int", number, "uint", 0));
-      if (copy >= 0) copies.push(copy); // else closed meanwhile
+  return descriptorsOf(pid, link).flatMap((number) => {
+    try {
+      return [takeDescriptor(pid, number)];
+    } catch {
+      return []; // closed meanwhile, or the process has ended
     }
-  } finally {
-    closeSync(process);
-  }
-  return copies;
+  });
 }
 
 function descriptorsOf(pid: number, link: string): number[] {

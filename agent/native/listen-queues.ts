@@ -1,21 +1,11 @@
-import { closeSync, openSync } from "node:fs";
-
-import koffi from "koffi";
+import { closeSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { enterNamespace, Namespace } from "./process.ts";
+import { openNetlinkIn, receiveNetlink, sendNetlink } from "./netlink-socket.ts";
 
 /** sock_diag(7): what the kernel knows of listening sockets, without a walk through its table of all connections. */
-const libc = koffi.load("libc.so.6");
-const socket = libc.func("int socket(int domain, int type, int protocol)");
-const send = libc.func("intptr_t send(int fd, const void *buffer, size_t length, int flags)");
-const recv = libc.func("intptr_t recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)");
-
 const AF_INET = 2;
 const AF_INET6 = 10;
-const AF_NETLINK = 16;
-const SOCK_RAW = 3;
-const SOCK_CLOEXEC = 0o2000000;
 const NETLINK_SOCK_DIAG = 4;
 const IPPROTO_TCP = 6;
 const SOCK_DIAG_BY_FAMILY = 20;
@@ -40,22 +30,7 @@ export class ListenQueues implements Disposable {
 
   /** @param path of a network namespace, such as /run/netns/NAME */
   static openIn(path: string): ListenQueues {
-    const own = openSync("/proc/thread-self/ns/net", "r");
-    const other = openSync(path, "r");
-    try {
-      // Only this thread changes places, and it does nothing else until it is back.
-      enterNamespace(other, Namespace.network);
-      try {
-        const descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-        if (descriptor < 0) throw new GodwitError("internal", `socket(AF_NETLINK): errno ${koffi.errno()}`);
-        return new ListenQueues(descriptor);
-      } finally {
-        enterNamespace(own, Namespace.network);
-      }
-    } finally {
-      closeSync(other);
-      closeSync(own);
-    }
+    return new ListenQueues(openNetlinkIn(path, NETLINK_SOCK_DIAG));
   }
 
   /** Connections that are complete and that no process has accepted yet. */
@@ -71,12 +46,11 @@ export class ListenQueues implements Disposable {
     request.writeUInt8(family, HEADER_BYTES);
     request.writeUInt8(IPPROTO_TCP, HEADER_BYTES + 1);
     request.writeUInt32LE(LISTEN_STATE, HEADER_BYTES + 4);
-    if (Number(send(this.#descriptor, request, request.byteLength, 0)) !== request.byteLength)
-      throw new GodwitError("internal", `sock_diag send: errno ${koffi.errno()}`);
+    sendNetlink(this.#descriptor, request);
     let waiting = 0;
     for (;;) {
-      const bytes = Number(recv(this.#descriptor, this.#answer, ANSWER_BYTES, 0));
-      if (bytes < HEADER_BYTES) throw new GodwitError("internal", `sock_diag recv: errno ${koffi.errno()}`);
+      const bytes = receiveNetlink(this.#descriptor, this.#answer);
+      if (bytes < HEADER_BYTES) throw new GodwitError("internal", "sock_diag gave an answer that is none");
       for (let at = 0; at + HEADER_BYTES <= bytes;) {
         const length = this.#answer.readUInt32LE(at);
         const type = this.#answer.readUInt16LE(at + 4);

@@ -1,22 +1,12 @@
-import { closeSync, openSync } from "node:fs";
-
-import koffi from "koffi";
+import { closeSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { enterNamespace, Namespace } from "./process.ts";
+import { openNetlink, openNetlinkIn, receiveNetlink, sendNetlink } from "./netlink-socket.ts";
 
 /**
  * Changes of network interfaces by rtnetlink: some microseconds, where a fork of `ip` costs milliseconds of a
  * container's blackout.
  */
-const libc = koffi.load("libc.so.6");
-const socket = libc.func("int socket(int domain, int type, int protocol)");
-const send = libc.func("intptr_t send(int fd, const void *buffer, size_t length, int flags)");
-const recv = libc.func("intptr_t recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)");
-
-const AF_NETLINK = 16;
-const SOCK_RAW = 3;
-const SOCK_CLOEXEC = 0o2000000;
 const NETLINK_ROUTE = 0;
 const NLMSG_ERROR = 2;
 const RTM_SETLINK = 19;
@@ -44,27 +34,12 @@ export class RouteSocket implements Disposable {
   }
 
   static open(): RouteSocket {
-    const descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    if (descriptor < 0) throw new GodwitError("internal", `socket(AF_NETLINK): errno ${koffi.errno()}`);
-    return new RouteSocket(descriptor);
+    return new RouteSocket(openNetlink(NETLINK_ROUTE));
   }
 
   /** @param path of a network namespace, such as /run/netns/NAME */
   static openIn(path: string): RouteSocket {
-    const own = openSync("/proc/thread-self/ns/net", "r");
-    const other = openSync(path, "r");
-    try {
-      // Only this thread changes places, and it does nothing else until it is back.
-      enterNamespace(other, Namespace.network);
-      try {
-        return RouteSocket.open();
-      } finally {
-        enterNamespace(own, Namespace.network);
-      }
-    } finally {
-      closeSync(other);
-      closeSync(own);
-    }
+    return new RouteSocket(openNetlinkIn(path, NETLINK_ROUTE));
   }
 
   /** Throws when the kernel refuses. */
@@ -91,11 +66,9 @@ export class RouteSocket implements Disposable {
     header.writeUInt16LE(NLM_F_REQUEST | NLM_F_ACK, 6);
     header.writeUInt32LE(this.#sequence, 8);
     const message = Buffer.concat([header, body]);
-    if (Number(send(this.#descriptor, message, message.byteLength, 0)) !== message.byteLength) {
-      throw new GodwitError("internal", `rtnetlink send: errno ${koffi.errno()}`);
-    }
+    sendNetlink(this.#descriptor, message);
     const answer = Buffer.alloc(4096);
-    const bytes = Number(recv(this.#descriptor, answer, answer.byteLength, 0));
+    const bytes = receiveNetlink(this.#descriptor, answer);
     if (bytes < HEADER_BYTES + 4 || answer.readUInt16LE(4) !== NLMSG_ERROR) {
       throw new GodwitError("internal", "rtnetlink gave an answer that is none");
     }

@@ -20,7 +20,6 @@ const Page = {
   swapped: 1n << 4n,
   zero: 1n << 5n,
 } as const;
-const SOFT_DIRTY = 1n << 7n;
 
 export interface AddressRange {
   readonly start: number;
@@ -31,9 +30,8 @@ export interface ScanOptions extends AddressRange {
   /**
    * "all": every page with content of its own. "written": of these, those that are not write-protected, in mappings
    * without tracking all. "written-reset": the same, in tracked mappings only, and protects them in the same step.
-   * "soft-dirty": those that were written since the process's soft-dirty bits were cleared.
    */
-  readonly pages: "all" | "written" | "written-reset" | "soft-dirty";
+  readonly pages: "all" | "written" | "written-reset";
 }
 
 /** Room for the answers of one scan after the other. */
@@ -48,7 +46,7 @@ export class PagemapScanner {
    * @throws errno EINVAL or ENOTTY on a kernel without it; ESRCH never: a process that is gone has no pages
    */
   *scan(pagemap: number, options: ScanOptions): Generator<AddressRange> {
-    const wanted = options.pages === "all" ? 0n : options.pages === "soft-dirty" ? SOFT_DIRTY : Page.written;
+    const wanted = options.pages === "all" ? 0n : Page.written;
     const argument = this.#argument;
     let at = options.start;
     while (at < options.end) {

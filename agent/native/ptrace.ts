@@ -29,18 +29,7 @@ const SIGNAL_SET_BYTES = 8;
 /** struct user_regs_struct: 27 words. */
 const REGISTERS_BYTES = 27 * 8;
 /** Words of it by name. */
-const Word = {
-  r10: 7,
-  r9: 8,
-  r8: 9,
-  rax: 10,
-  rdx: 12,
-  rsi: 13,
-  rdi: 14,
-  origRax: 15,
-  rip: 16,
-  cs: 17,
-} as const;
+const Word = { rax: 10, rdi: 14, origRax: 15, rip: 16, cs: 17 } as const;
 const CODE_SEGMENT_64 = 0x33n;
 
 export type TraceStop =

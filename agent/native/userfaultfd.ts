@@ -1,5 +1,3 @@
-import { closeSync } from "node:fs";
-
 import koffi from "koffi";
 
 import type { AddressRange } from "./pagemap-scan.ts";
@@ -10,8 +8,6 @@ const ioctl = libc.func("int ioctl(int fd, unsigned long request, void *argument
 const syscall = libc.func("long syscall(long number, ...)");
 
 export const SYS_USERFAULTFD = 323;
-const SYS_PIDFD_OPEN = 434;
-const SYS_PIDFD_GETFD = 438;
 const O_CLOEXEC = 0o2000000;
 const UFFD_USER_MODE_ONLY = 1;
 /** Does not need a privilege inside the process; asynchronous protection never asks user space anyway. */
@@ -29,19 +25,6 @@ export function openUserfaultfd(): number {
   const descriptor = Number(syscall(SYS_USERFAULTFD, "int", USERFAULTFD_FLAGS));
   if (descriptor < 0) throw new Error(`userfaultfd: errno ${koffi.errno()}`);
   return descriptor;
-}
-
-/** A copy of another process's descriptor. @throws when either is gone */
-export function takeDescriptor(pid: number, descriptor: number): number {
-  const process = Number(syscall(SYS_PIDFD_OPEN, "int", pid, "uint", 0));
-  if (process < 0) throw new Error(`pidfd_open(${pid}): errno ${koffi.errno()}`);
-  try {
-    const taken = Number(syscall(SYS_PIDFD_GETFD, "int", process, "int", descriptor, "uint", 0));
-    if (taken < 0) throw new Error(`pidfd_getfd(${pid}, ${descriptor}): errno ${koffi.errno()}`);
-    return taken;
-  } finally {
-    closeSync(process);
-  }
 }
 
 /** Chooses asynchronous write protection. @throws on a kernel without it */

@@ -1,10 +1,11 @@
-import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { setImmediate as breathe } from "node:timers/promises";
 
 import type { Blocker } from "../../proto/gen/godwit/v1/spec.ts";
 import { MASKED_PATHS, READONLY_PATHS } from "../container/bundle.ts";
 import { socketProtocol } from "../native/files.ts";
 import { processStat } from "../native/process.ts";
+import { listFolder, readLink, readText } from "../native/proc.ts";
 import { waitingConnections } from "./backlog.ts";
 import { parseWatches, type Watch, type WatchedPaths } from "./watches.ts";
 import {
@@ -104,7 +105,7 @@ function own(initPid: number, pids: readonly number[]): number[] {
 /** A socket that listens on all addresses listens for IPv6 too wherever there is IPv6, and for IPv4 else. */
 function usesIpv6(initPid: number): boolean {
   return ["tcp6", "udp6"].some((table) =>
-    read(`/proc/${initPid}/net/${table}`)
+    readText(`/proc/${initPid}/net/${table}`)
       .split("\n")
       .slice(1)
       .some((line) => line !== ""),
@@ -124,7 +125,7 @@ class Look {
   constructor(initPid: number, pids: readonly number[]) {
     this.#initPid = initPid;
     this.#inside = new Set(pids);
-    this.#namespaces = NAMESPACES.map((name) => link(`/proc/${initPid}/ns/${name}`));
+    this.#namespaces = NAMESPACES.map((name) => readLink(`/proc/${initPid}/ns/${name}`));
     const places = ["/", "/dev", "/dev/pts"];
     this.#devices = new Set(
       places.map((place) => statSync(`/proc/${initPid}/root${place}`, { throwIfNoEntry: false })?.dev ?? -1),
@@ -141,19 +142,19 @@ class Look {
   }
 
   mounts(): void {
-    for (const mount of parseMounts(read(`/proc/${this.#initPid}/mountinfo`)))
+    for (const mount of parseMounts(readText(`/proc/${this.#initPid}/mountinfo`)))
       this.add(mountBlocker(mount, MASKED));
   }
 
   process(pid: number): void {
-    const status = read(`/proc/${pid}/status`);
+    const status = readText(`/proc/${pid}/status`);
     if (status === "") return;
     const name = /^Name:\t(.*)$/m.exec(status)?.[1] ?? "?";
     const inner = /^NSpid:.*?(\d+)$/m.exec(status)?.[1] ?? String(pid);
     const who = `process ${inner} (${name})`;
     this.#state(who, status);
     NAMESPACES.forEach((namespace, index) => {
-      const its = link(`/proc/${pid}/ns/${namespace}`);
+      const its = readLink(`/proc/${pid}/ns/${namespace}`);
       if (its === "" || its === this.#namespaces[index]) return;
       const what = `${who} has a ${namespace} namespace of its own within the container`;
       this.add(blocker("namespace", what, "CRIU cannot restore one inside another"));
@@ -162,7 +163,7 @@ class Look {
       this.#maps += 1;
       for (const path of mappedPaths(pid)) this.add(mappingBlocker(who, path));
     }
-    for (const descriptor of list(`/proc/${pid}/fd`)) {
+    for (const descriptor of listFolder(`/proc/${pid}/fd`)) {
       this.#descriptors += 1;
       if (this.isFull) return;
       this.#descriptor(pid, who, descriptor);
@@ -184,7 +185,7 @@ class Look {
   #closer(who: string, target: string, fdinfo: string): void {
     const kind = /^anon_inode:\[?(inotify|fanotify|eventfd)\]?$/.exec(target)?.[1];
     if (kind === undefined) return;
-    const info = read(fdinfo);
+    const info = readText(fdinfo);
     if (kind === "inotify") {
       const watches = parseWatches(info);
       this.watches.push(...watches);
@@ -203,7 +204,7 @@ class Look {
 
   #descriptor(pid: number, who: string, descriptor: string): void {
     const path = `/proc/${pid}/fd/${descriptor}`;
-    const target = link(path);
+    const target = readLink(path);
     if (target.startsWith("socket:")) {
       const protocol = socketProtocol(path);
       if (protocol !== undefined) this.add(protocolBlocker(who, protocol));
@@ -232,7 +233,7 @@ const unfound = (count: number): Blocker =>
 /** Each file that is mapped, once. */
 function mappedPaths(pid: number): Set<string> {
   const paths = new Set<string>();
-  for (const line of read(`/proc/${pid}/maps`).split("\n")) {
+  for (const line of readText(`/proc/${pid}/maps`).split("\n")) {
     const at = line.indexOf("/");
     if (at > 0 && (line.startsWith("/dev/", at) || line.startsWith("/secretmem", at)))
       paths.add(line.slice(at));
@@ -243,27 +244,3 @@ function mappedPaths(pid: number): Set<string> {
 
 const major = (device: number): number => ((device >> 8) & 0xfff) | (Math.floor(device / 2 ** 32) & ~0xfff);
 const minor = (device: number): number => (device & 0xff) | ((device >> 12) & 0xfff00);
-
-function list(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return []; // it has ended
-  }
-}
-
-function link(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return "";
-  }
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, "latin1");
-  } catch {
-    return "";
-  }
-}

@@ -1,5 +1,7 @@
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { setImmediate as breathe } from "node:timers/promises";
+
+import { listFolder, readLink, readText } from "../native/proc.ts";
 
 /** A file that a process watches with inotify, as its fdinfo tells it. */
 export interface Watch {
@@ -35,9 +37,9 @@ function userDevice(device: number): number {
 /** What inotify watches of the processes there are. */
 export function watchesOf(pids: Iterable<number>): Watch[] {
   return [...pids].flatMap((pid) =>
-    list(`/proc/${pid}/fd`).flatMap((descriptor) =>
-      /^anon_inode:\[?inotify\]?$/.test(link(`/proc/${pid}/fd/${descriptor}`))
-        ? parseWatches(read(`/proc/${pid}/fdinfo/${descriptor}`))
+    listFolder(`/proc/${pid}/fd`).flatMap((descriptor) =>
+      /^anon_inode:\[?inotify\]?$/.test(readLink(`/proc/${pid}/fd/${descriptor}`))
+        ? parseWatches(readText(`/proc/${pid}/fdinfo/${descriptor}`))
         : [],
     ),
   );
@@ -94,7 +96,7 @@ async function search(
   if (top !== undefined && wanted.has(top.file)) found.set(top.file, "/.");
   for (const folder of folders) {
     const prefix = folder === "/." ? "" : folder;
-    for (const name of list(`${root}${folder}`)) {
+    for (const name of listFolder(`${root}${folder}`)) {
       seen += 1;
       const path = `${prefix}/${name}`;
       const entry = fileAt(`${root}${path}`);
@@ -116,29 +118,5 @@ function fileAt(path: string): { readonly file: string; readonly isFolder: boole
     return { file: `${stat.dev}:${stat.ino}`, isFolder: stat.isDirectory() };
   } catch {
     return undefined; // gone
-  }
-}
-
-function list(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function link(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return "";
-  }
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, "latin1");
-  } catch {
-    return "";
   }
 }

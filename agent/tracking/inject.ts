@@ -1,8 +1,9 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { takeDescriptor } from "../native/descriptors.ts";
 import { type Registers, TracedThread, type TraceStop } from "../native/ptrace.ts";
-import { SYS_USERFAULTFD, takeDescriptor, USERFAULTFD_FLAGS } from "../native/userfaultfd.ts";
+import { SYS_USERFAULTFD, USERFAULTFD_FLAGS } from "../native/userfaultfd.ts";
 
 /** A process stands still for this long at the most; one that cannot be stopped is left alone. */
 const PATIENCE_MS = 100;

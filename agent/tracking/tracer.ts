@@ -3,7 +3,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { takeDescriptor } from "../native/userfaultfd.ts";
+import { takeDescriptor } from "../native/descriptors.ts";
 
 const PROGRAM = fileURLToPath(new URL("main.ts", import.meta.url));
 const ANSWER_DEADLINE_MS = 10_000;
