@@ -347,11 +347,16 @@ export class Allocation {
       });
       this.#copied = { migrationId, orderedAtMs, forecastMs };
     } catch (error) {
-      const status = this.#container.record?.status;
       this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
-      // Only an image that was sent to its end can be restored elsewhere: otherwise it goes on here at once.
-      if (status?.kind === "frozen" && status.sent === "no") await this.#thaw();
-      progress.fail(GodwitError.from(error));
+      try {
+        // If it has ended, the leader is to hear of that, and of its exit code, first.
+        await this.#life.noticeExit();
+        // Only an image that was sent to its end can be restored elsewhere: otherwise it goes on here at once.
+        const { status } = this.#container;
+        if (status?.kind === "frozen" && status.sent === "no") await this.#thaw();
+      } finally {
+        progress.fail(GodwitError.from(error));
+      }
     }
   }
 

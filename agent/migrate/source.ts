@@ -17,7 +17,7 @@ import { DEV_MOUNTS } from "../container/dev-mounts.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { SubjectSampler } from "../forecast/subject-sampler.ts";
 import type { Host } from "../host.ts";
-import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
@@ -25,7 +25,7 @@ import { endSocketRepair } from "../native/socket-repair.ts";
 import { inspect } from "../obstacles/inspect.ts";
 import { watchesOf } from "../obstacles/watches.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
-import { openSender } from "../stream/sender.ts";
+import { openSender, type ImageSender } from "../stream/sender.ts";
 import { WriteTracker } from "../tracking/write-tracker.ts";
 import { bandwidthOf, CopyPilot } from "./copy-pilot.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
@@ -71,7 +71,6 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   const running = record.status;
   if (running.kind !== "running")
     throw new GodwitError("refused", `the container is ${running.kind}, not running`);
-  const { init } = running;
   progress.enter(MigrationPhase.COPYING);
   await filled(runtime.paths.lazyPages, inputs.signal);
   await makeImageFolder(runtime.paths.images);
@@ -87,6 +86,29 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     bytesPerSecond: bandwidthOf(inputs),
   });
   undo.use(sender);
+  try {
+    await copyThrough(sender, pilot, running, inputs);
+  } catch (error) {
+    const reason = reasonOf(error, signal, runtime, running.init);
+    // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
+    sender.abort(told(reason));
+    throw reason;
+  }
+  progress.sent(sender.rawBytes);
+  progress.enter(MigrationPhase.DUMPED);
+  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs };
+}
+
+async function copyThrough(
+  sender: ImageSender,
+  pilot: CopyPilot,
+  running: Extract<RecordStatus, { kind: "running" }>,
+  inputs: SourceInputs,
+): Promise<void> {
+  const { host, runtime, record, progress } = inputs;
+  const { init } = running;
+  const { signal } = pilot;
+  await using undo = new AsyncDisposableStack();
   const writer = new RecordWriter(sender);
   // CRIU's start-up takes longer than freezing: it is over before the container stands still.
   const tracking = host.writeTracking;
@@ -111,10 +133,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
       watchedPaths: runtime.watchedPaths,
     })
   ).blockers;
-  if (obstacle !== undefined) {
-    sender.abort(`refused: ${obstacle.reason}`);
-    throw new GodwitError("refused", obstacle.reason);
-  }
+  if (obstacle !== undefined) throw new GodwitError("refused", obstacle.reason);
   pilot.follow(sender);
   const tracker = undo.use(new WriteTracker(tracking, host.logger));
   const memory = new MemoryRounds(sender, tracker);
@@ -126,19 +145,13 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   for (const tree of trees) filesystemBytes += await tree.sendAll(pids, signal);
   const { endOffset: logSent } = await sendLog(writer, runtime.paths.log, 0);
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
-  try {
-    while (pilot.goesOn()) {
-      const beganAt = performance.now();
-      const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
-      // What is still on its way would be in the way of what is sent while the container stands still.
-      await sender.drain();
-      pilot.add({ ...round, tookMs: performance.now() - beganAt });
-      progress.figures({ rounds: memory.rounds, sentBytes: sender.sentBytes });
-    }
-  } catch (error) {
-    // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
-    sender.abort(told(error));
-    throw error;
+  while (pilot.goesOn()) {
+    const beganAt = performance.now();
+    const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
+    // What is still on its way would be in the way of what is sent while the container stands still.
+    await sender.drain();
+    pilot.add({ ...round, tookMs: performance.now() - beganAt });
+    progress.figures({ rounds: memory.rounds, sentBytes: sender.sentBytes });
   }
   await sender.drain();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
@@ -248,18 +261,27 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
       },
     });
   } catch (error) {
-    const cause: unknown = signal.aborted ? signal.reason : error;
-    sender.abort(told(cause));
-    throw cause;
+    sender.abort(told(reasonOf(error, signal, runtime, init)));
+    throw error;
   } finally {
     // A CRIU that failed before its first page leaves the other end waiting.
     begun.resolve();
     shutdownSocket(pageSocket);
     await lastRound.catch(() => undefined);
   }
-  progress.sent(sender.rawBytes);
-  progress.enter(MigrationPhase.DUMPED);
-  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs };
+}
+
+/** Of all that fails in a row, what failed first. */
+function reasonOf(
+  error: unknown,
+  signal: AbortSignal,
+  runtime: ContainerRuntime,
+  init: InitProcess,
+): unknown {
+  const cause: unknown = signal.aborted ? signal.reason : error;
+  return runtime.isRunning(init)
+    ? cause
+    : new GodwitError("unavailable", "the container ended during the move", { cause });
 }
 
 const told = (value: unknown): string => {

@@ -78,9 +78,10 @@ const abortReason = (
   const source = failureOf("source", migration.from, seen?.source);
   // The target fails because the source refused, and may be heard first.
   const failed = source?.errorCode === REFUSED ? source : (target ?? source);
-  if (failed !== undefined) return failed;
+  // All else fails because of that.
   const ended = endReason(cluster, volatile, migration);
   if (ended !== undefined) return { reason: ended };
+  if (failed !== undefined) return failed;
   const sinceMs = Math.max(migration.startedAtMs, volatile.leaderSinceMs);
   if (seen?.copy !== true && nowMs - sinceMs > READY_LIMIT_MS)
     return { reason: `the target ${migration.to} was not ready within ${formatSeconds(READY_LIMIT_MS)}` };

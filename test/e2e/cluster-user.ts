@@ -4,7 +4,15 @@ import { fileURLToPath } from "node:url";
 
 import { credentials } from "@grpc/grpc-js";
 
-import { GodwitClient, type MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
+import {
+  type ContainerInfo,
+  GodwitClient,
+  type ListContainersResponse,
+  type ListMigrationsResponse,
+  type ListNodesResponse,
+  type MigrationInfo,
+  type NodeSummary,
+} from "../../proto/gen/godwit/v1/api.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 
 export const CLI = fileURLToPath(new URL("../../services/cli/main.ts", import.meta.url));
@@ -91,6 +99,27 @@ export class ClusterUser {
     return row;
   }
 
+  /** As container(), from the API itself: for loops that ask many times. */
+  async info(name: string): Promise<ContainerInfo> {
+    const { containers } = await answerOf<ListContainersResponse>((done) =>
+      this.api.listContainers({ node: "" }, done),
+    );
+    const found = containers.find(({ spec }) => spec?.name === name);
+    if (found === undefined) throw new Error(`there is no container ${name}`);
+    return found;
+  }
+
+  async nodes(): Promise<NodeSummary[]> {
+    return (await answerOf<ListNodesResponse>((done) => this.api.listNodes({}, done))).nodes;
+  }
+
+  async migration(id: string): Promise<MigrationInfo | undefined> {
+    const answer = await answerOf<ListMigrationsResponse>((done) =>
+      this.api.listMigrations({ id, container: "", limit: 1 }, done),
+    );
+    return answer.migrations[0];
+  }
+
   async sh(name: string, script: string): Promise<string> {
     return await this.must("exec", name, "--", "sh", "-c", script);
   }
@@ -128,4 +157,16 @@ export class ClusterUser {
       call.cancel();
     }
   }
+}
+
+/** Every call ends: a scheduler that stands still does not hold up who asks it. */
+const CALL_MS = 10_000;
+
+async function answerOf<T>(
+  call: (done: (error: Error | null, answer: T) => void) => { cancel(): void },
+): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const sent = call((error, answer) => (error === null ? resolve(answer) : reject(error)));
+  const timer = setTimeout(() => sent.cancel(), CALL_MS);
+  return await promise.finally(() => clearTimeout(timer));
 }

@@ -139,7 +139,7 @@ export async function whole(laboratory: Laboratory): Promise<void> {
   await until(
     "all nodes to be ready",
     async () => {
-      const nodes = await laboratory.cluster.json<{ state: string }[]>("node", "ls");
+      const nodes = await laboratory.cluster.nodes();
       return nodes.length === 3 && nodes.every(({ state }) => state === "ready");
     },
     60_000,

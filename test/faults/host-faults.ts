@@ -108,7 +108,7 @@ export async function loseHost(
     await vanish(laboratory, victim);
     signal(pid, "SIGCONT");
     await until("the cluster to miss the host", async () => {
-      const nodes = await laboratory.cluster.json<{ name: string; state: string }[]>("node", "ls");
+      const nodes = await laboratory.cluster.nodes();
       return nodes.find(({ name }) => name === victim)?.state === "lost";
     });
     // Whoever owns the container and is there goes on; where its owner is lost, nobody else has it.

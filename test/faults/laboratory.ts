@@ -3,9 +3,9 @@ import { readFileSync, statSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
-import { type ListMigrationsResponse, type MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
+import type { ContainerInfo, MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
 import { RedisClient } from "../demo/client-process.ts";
-import { type ContainerRow, REDIS_COMMAND, redisClientArgv, TestCluster, until } from "../e2e/cluster.ts";
+import { REDIS_COMMAND, redisClientArgv, TestCluster, until } from "../e2e/cluster.ts";
 import { leftovers, switches } from "./host-view.ts";
 
 const fixture = (name: string): string => fileURLToPath(new URL(`fixture/${name}.ts`, import.meta.url));
@@ -55,7 +55,7 @@ export class Laboratory implements AsyncDisposable {
    */
   async ready(megabytes = KEYS_MB): Promise<{ source: string; target: string }> {
     if (this.#client !== undefined) {
-      const { node } = await this.cluster.container(NAME);
+      const { node } = await this.cluster.info(NAME);
       const isShort = this.#appendedBytes(node) < (megabytes + APPENDED_MB) * 1024 * 1024;
       if (megabytes === this.#megabytes && isShort) return around(node);
       await this.discard();
@@ -66,7 +66,7 @@ export class Laboratory implements AsyncDisposable {
       ...["--dir", "/var/lib/redis", "--appendonly", "yes"],
       ...["--auto-aof-rewrite-percentage", "0", "--appendfsync", "no"],
     );
-    const { id, address } = await this.cluster.container(NAME);
+    const { id, address } = await this.cluster.info(NAME);
     this.#id = id;
     const argv = [...redisClientArgv(this.cluster, "n3", address), String(CLIENT_PAUSE_MS)];
     this.#client = new RedisClient(argv);
@@ -75,8 +75,8 @@ export class Laboratory implements AsyncDisposable {
     return around("n1");
   }
 
-  async container(): Promise<ContainerRow> {
-    return await this.cluster.container(NAME);
+  async container(): Promise<ContainerInfo> {
+    return await this.cluster.info(NAME);
   }
 
   /** Takes the container away, in whatever state it is. */
@@ -92,12 +92,7 @@ export class Laboratory implements AsyncDisposable {
   }
 
   async migration(id: string): Promise<MigrationInfo | undefined> {
-    const answer = await new Promise<ListMigrationsResponse>((resolve, reject) => {
-      this.cluster.api.listMigrations({ id, container: "", limit: 1 }, (error, response) =>
-        error === null ? resolve(response) : reject(error),
-      );
-    });
-    return answer.migrations[0];
+    return await this.cluster.migration(id);
   }
 
   async ended(id: string): Promise<MigrationInfo> {
@@ -128,7 +123,7 @@ export class Laboratory implements AsyncDisposable {
     if (client === undefined) throw new Error("there is no container to check");
     await until(`one running copy, on ${home}`, () => cluster.runningOn(this.#id).join() === home, SETTLE_MS);
     await until("ps to say that it runs there", async () => {
-      const row = await cluster.container(NAME);
+      const row = await cluster.info(NAME);
       return row.state === "running" && row.node === home;
     });
     await until("the client to get answers again", async () => {
@@ -161,7 +156,7 @@ export class Laboratory implements AsyncDisposable {
       );
     const wrongKeys = await client.wrongKeys();
     if (wrongKeys > 0) throw new Error(`${wrongKeys} keys are not what they were`);
-    const row = await cluster.container(NAME);
+    const row = await cluster.info(NAME);
     if (row.restarts !== 0) throw new Error(`it was started again ${row.restarts} times`);
     if (cluster.runningOn(this.#id).join() !== home) throw new Error("another copy came to life");
   }

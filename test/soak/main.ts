@@ -7,7 +7,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
-import type { ListMigrationsResponse, MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
 import { TestCluster, until } from "../e2e/cluster.ts";
 import { PYTHON_IMAGE } from "../e2e/workload-program.ts";
 import { leftovers } from "../faults/host-view.ts";
@@ -46,27 +45,15 @@ const draw = (tenants: readonly Tenant[]): Plan => ({
   lastsMs: 200 + random.below(LONGEST_MS),
 });
 
-async function migrationOf(cluster: TestCluster, id: string): Promise<MigrationInfo | undefined> {
-  const answer = await new Promise<ListMigrationsResponse>((resolve, reject) => {
-    cluster.api.listMigrations({ id, container: "", limit: 1 }, (error, response) =>
-      error === null ? resolve(response) : reject(error),
-    );
-  });
-  return answer.migrations[0];
-}
-
 /** Carries one move out and answers how it ended; throws what was violated. */
 async function move(cluster: TestCluster, plan: Plan): Promise<string> {
   const { tenant } = plan;
   await until(
     "all hosts to be ready",
-    async () => {
-      const nodes = await cluster.json<{ state: string }[]>("node", "ls");
-      return nodes.every(({ state }) => state === "ready");
-    },
+    async () => (await cluster.nodes()).every(({ state }) => state === "ready"),
     SETTLE_MS,
   );
-  const { node: source } = await cluster.container(tenant.name);
+  const { node: source } = await cluster.info(tenant.name);
   const others = HOSTS.filter((name) => name !== source);
   const target = others[plan.target] ?? "n1";
   const other = others[1 - plan.target] ?? "n1";
@@ -85,7 +72,7 @@ async function move(cluster: TestCluster, plan: Plan): Promise<string> {
   const ended = await until(
     `migration ${id} to end`,
     async () => {
-      const info = await migrationOf(cluster, id);
+      const info = await cluster.migration(id);
       return info?.state === "finished" || info?.state === "aborted" ? info : undefined;
     },
     SETTLE_MS,
@@ -102,7 +89,7 @@ async function checkWhole(cluster: TestCluster, tenant: Tenant, home: string): P
     () => cluster.runningOn(tenant.id).join() === home,
   );
   await until("ps to say so", async () => {
-    const row = await cluster.container(tenant.name);
+    const row = await cluster.info(tenant.name);
     if (row.restarts !== 0) throw new Error(`it was started again ${row.restarts} times`);
     return row.state === "running" && row.node === home;
   });
