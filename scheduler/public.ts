@@ -68,6 +68,8 @@ export interface ContainerRuntime {
 export interface MigrationRuntime {
   readonly source?: MigrationReport;
   readonly target?: MigrationReport;
+  /** Why it can neither go on nor end for now, and what an operator can do. */
+  readonly standstill?: string;
 }
 /** What agents report and the log does not keep; empty right after a start. */
 export interface Runtime {
@@ -111,6 +113,13 @@ export interface DrainProgress {
   readonly error: string;
 }
 
+export interface NodeRemoval {
+  /** Names of those that go on as they were frozen, at the host that they were about to leave. */
+  readonly returned: readonly string[];
+  /** Names of those that are placed and started anew. */
+  readonly placedAnew: readonly string[];
+}
+
 export interface DrainOptions {
   readonly node: string;
   /** Milliseconds from now; 0: none. */
@@ -149,6 +158,8 @@ export interface Scheduler extends AsyncDisposable {
   /** From now on the node is the one that has this stream key, whatever it had before. */
   trustNodeKey(node: string, key: Uint8Array): Promise<void>;
   setSchedulable(node: string, schedulable: boolean): Promise<void>;
+  /** Forgets a lost node. One that has containers is refused unless somebody knows that it `isOff`. */
+  removeNode(node: string, isOff: boolean): Promise<NodeRemoval>;
   planDrain(node: string): DrainProgress;
   startDrain(options: DrainOptions): Promise<void>;
   cancelDrain(node: string): Promise<void>;

@@ -15,8 +15,9 @@ import { checkedForecast } from "../model/forecast-check.ts";
 import { checkImage, checkSpec } from "../model/spec-check.ts";
 import { command } from "../plan/command.ts";
 import { chooseTarget, stayCheck, targetRefusals, type Seen } from "../plan/movable.ts";
-import type { DrainOptions, MovePlan, MoveRequest } from "../public.ts";
+import type { DrainOptions, MovePlan, MoveRequest, NodeRemoval } from "../public.ts";
 import { NODE_PIDS } from "../state/capacity.ts";
+import { isHeldBySource } from "../state/apply-migration.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { resolveMode } from "../state/move-check.ts";
 import type { Outcome } from "../state/rejection.ts";
@@ -204,6 +205,32 @@ export class Operations {
   async setSchedulable(node: string, schedulable: boolean): Promise<void> {
     this.#checkNode(node);
     await this.#propose(command("nodeSchedulableSet", { node, schedulable }));
+  }
+
+  async removeNode(name: string, isOff: boolean): Promise<NodeRemoval> {
+    this.#checkNode(name);
+    const { index, state } = this.#cluster;
+    if (state.nodes[name]?.state !== NodeState.LOST)
+      throw new GodwitError(
+        "refused",
+        `node ${name} reports, and would join again at once: stop its agent and wait until it is lost`,
+      );
+    const held = [...(index.onNode.get(name) ?? [])].flatMap((id) => state.containers[id] ?? []);
+    const isReturned = ({ migrationId }: Container): boolean => {
+      const migration = state.migrations[migrationId];
+      return migration?.to === name && isHeldBySource(this.#cluster, migration);
+    };
+    const removal = {
+      returned: held.filter(isReturned).map(nameOf),
+      placedAnew: held.filter((container) => !isReturned(container)).map(nameOf),
+    };
+    if (held.length > 0 && !isOff)
+      throw new GodwitError(
+        "refused",
+        `node ${name} is lost but may still run ${held.map(nameOf).join(", ")}: make sure that it is off, and say so with --is-off`,
+      );
+    await this.#propose(command("nodeRemoved", { node: name }));
+    return removal;
   }
 
   async startDrain({ node, deadlineMs, parallel, force }: DrainOptions): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Runtime } from "../public.ts";
+import { standstillOf } from "../plan/standstill.ts";
 import { observedOn } from "../plan/volatile.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { loadOf, type Reports } from "./reports.ts";
@@ -31,10 +32,13 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
     },
     migration: (id) => {
       const seen = reports.migrations.get(id);
-      if (seen === undefined) return undefined;
+      const migration = cluster.state.migrations[id];
+      const standstill = migration === undefined ? undefined : standstillOf(cluster, reports, migration);
+      if (seen === undefined && standstill === undefined) return undefined;
       return {
-        ...(seen.source === undefined ? {} : { source: seen.source }),
-        ...(seen.target === undefined ? {} : { target: seen.target }),
+        ...(seen?.source === undefined ? {} : { source: seen.source }),
+        ...(seen?.target === undefined ? {} : { target: seen.target }),
+        ...(standstill === undefined ? {} : { standstill }),
       };
     },
   };

@@ -18,6 +18,7 @@ import type {
   DrainProgress,
   MovePlan,
   MoveRequest,
+  NodeRemoval,
   Runtime,
   Scheduler,
   SchedulerStatus,
@@ -228,6 +229,9 @@ export class RunningScheduler implements Scheduler {
   }
   setSchedulable(node: string, schedulable: boolean): Promise<void> {
     return this.#operations.setSchedulable(node, schedulable);
+  }
+  removeNode(node: string, isOff: boolean): Promise<NodeRemoval> {
+    return this.#operations.removeNode(node, isOff);
   }
   startDrain(options: DrainOptions): Promise<void> {
     return this.#operations.startDrain(options);

@@ -8,6 +8,7 @@ import {
   type Command,
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
+import { isHeldBySource } from "../state/apply-migration.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { formatKey } from "../state/node-key.ts";
 
@@ -21,6 +22,12 @@ const aborted = (migration: Migration, reason: string): Happening =>
     migration.containerName,
     `${migration.id} ${migration.from} → ${migration.to}: ${reason}; it goes on at ${migration.from}`,
   );
+
+/** Its migrations are about to stand still, or to be undone. */
+const switchedTo = (cluster: Cluster, node: string): Migration[] =>
+  [...cluster.index.moving]
+    .flatMap((id) => cluster.state.migrations[id] ?? [])
+    .filter(({ state, to }) => state === MigrationState.SWITCHED && to === node);
 
 const OBSERVED: Partial<Record<AllocationState, string>> = {
   [AllocationState.RUNNING]: "container.running",
@@ -67,7 +74,17 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       ];
     case "nodeStateChanged": {
       const { node, reason } = command.value;
-      return [happening(command.value.state === NodeState.LOST ? "node.lost" : "node.ready", node, reason)];
+      const isLost = command.value.state === NodeState.LOST;
+      return [
+        happening(isLost ? "node.lost" : "node.ready", node, reason),
+        ...(isLost ? switchedTo(cluster, node) : []).map(({ containerName, from, id }) =>
+          happening(
+            "migration.stands",
+            containerName,
+            `${id} ${from} → ${node}: lost after the switch; see "godwit why ${containerName}"`,
+          ),
+        ),
+      ];
     }
     case "nodeSchedulableSet": {
       const { node, schedulable } = command.value;
@@ -78,7 +95,12 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       ];
     }
     case "nodeRemoved":
-      return [happening("node.removed", command.value.node)];
+      return [
+        happening("node.removed", command.value.node),
+        ...switchedTo(cluster, command.value.node)
+          .filter((migration) => isHeldBySource(cluster, migration))
+          .map((migration) => aborted(migration, "the node was removed")),
+      ];
     case "drainStarted":
       return [happening("drain.started", command.value.node)];
     case "drainEnded":

@@ -5,6 +5,7 @@ import { MigrationForecast } from "../../proto/gen/godwit/v1/spec.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { FakeVolatile } from "../testing/fake-volatile.ts";
 import { command } from "./command.ts";
+import { standstillOf } from "./standstill.ts";
 import { planMigrations, PROGRESS_LIMIT_MS, READY_LIMIT_MS, RELEASE_SILENCE_MS } from "./migrations.ts";
 
 const ID = idOf(7);
@@ -270,6 +271,57 @@ describe("after the switch", () => {
     expect(figuresAt(1_900)).toMatchObject({ restoreMs: 0, resumeMs: 0, dumpMs: 50 });
     expect(drive.container(1).allocation?.node).toBe("n2");
   });
+});
+
+describe("what stands still after the switch", () => {
+  const told = ({ drive, volatile }: ReturnType<typeof moving>): string | undefined => {
+    const migration = drive.cluster.state.migrations[ID];
+    return migration === undefined ? undefined : standstillOf(drive.cluster, volatile, migration);
+  };
+  const lose = ({ drive }: ReturnType<typeof moving>, node: string): void =>
+    drive.must(command("nodeStateChanged", { node, state: NodeState.LOST, reason: "silent" }));
+
+  test("nothing, as long as the target is there", () => {
+    const all = switched();
+    expect(told(all)).toBeUndefined();
+    lose(all, "n1");
+    expect(told(all)).toBeUndefined();
+  });
+
+  test("a lost target: what is not known, who has the copy, and what to do", () => {
+    const all = switched();
+    lose(all, "n2");
+    expect(told(all)).toMatch(/n2 was lost \(silent\).*n1 keeps the copy.*"godwit node rm --is-off n2"/);
+    lose(all, "n1");
+    expect(told(all)).toMatch(/node n1 was lost \(silent\) too/);
+  });
+
+  test("a lost target that has run it", () => {
+    const all = switched();
+    all.volatile.migration(ID, "target", MigrationPhase.RUNNING);
+    lose(all, "n2");
+    expect(told(all)).toMatch(/it ran there: it goes on when n2 is back$/);
+  });
+
+  test("given back to a source that is lost", () => {
+    const all = switched();
+    all.volatile.migration(ID, "target", MigrationPhase.GIVEN_UP);
+    lose(all, "n1");
+    expect(told(all)).toMatch(/n2 could not restore web .* n1 was lost/);
+  });
+
+  test("an aborted move has its reason in the log", () => {
+    const all = moving();
+    lose(all, "n2");
+    expect(told(all)).toBeUndefined();
+  });
+});
+
+test("that the container has ended explains every other failure", () => {
+  const { plan, volatile } = moving();
+  volatile.migration(ID, "target", MigrationPhase.FAILED, { error: "the source gave up" });
+  volatile.report("n1", [{ containerId: idOf(1), epoch: 1, state: AllocationState.EXITED, exitCode: 7 }]);
+  expect(plan()).toEqual(aborted("the container exited with code 7 during the move"));
 });
 
 test("a target that has given up after the switch: the source has its copy back, once it answers", () => {

@@ -56,7 +56,8 @@ const failureOf = (
 const givenUp = (migration: Migration, report: MigrationReport): string =>
   `the target ${migration.to} could not restore it: ${report.error || "it gave no reason"}`;
 
-const lost = (cluster: Cluster, name: string): string | undefined => {
+/** In words; undefined: it is there. */
+export const lost = (cluster: Cluster, name: string): string | undefined => {
   const node = cluster.state.nodes[name];
   if (node === undefined) return `node ${name} was removed`;
   return node.state === NodeState.LOST
@@ -163,7 +164,10 @@ const hasFailed = ({ phase }: MigrationReport): boolean =>
  * Whether the target has the container in its own hands: it runs there, or has run and ended. Only then may the source
  * let go of its frozen copy.
  */
-export const hasArrived = (volatile: Volatile, migration: Migration): boolean => {
+export const hasArrived = (
+  volatile: Pick<Volatile, "migrations" | "nodes">,
+  migration: Migration,
+): boolean => {
   if (volatile.migrations.get(migration.id)?.target?.phase === MigrationPhase.RUNNING) return true;
   const observed = observedOn(volatile.nodes.get(migration.to), migration.containerId);
   return observed?.epoch === migration.epoch && ARRIVED.has(observed.state);

@@ -14,11 +14,12 @@ import { hostDifferences, missingFeatures } from "../state/host-match.ts";
 import { leaveCheck, targetReasons } from "../state/move-check.ts";
 import { reject, type Outcome, type Rejection } from "../state/rejection.ts";
 import { choosePlacement, type Placement, type PlacementOptions } from "./placement.ts";
+import { standstillOf } from "./standstill.ts";
 import { observedOn, type Volatile } from "./volatile.ts";
 
-export type Seen = Pick<Volatile, "nodes">;
+export type Seen = Pick<Volatile, "migrations" | "nodes">;
 /** Of a scheduler that does not lead. */
-export const UNSEEN: Seen = { nodes: new Map() };
+export const UNSEEN: Seen = { migrations: new Map(), nodes: new Map() };
 
 const observedNow = (seen: Seen, { id, allocation }: Container) => {
   const observed = observedOn(seen.nodes.get(allocation?.node ?? ""), id);
@@ -99,7 +100,10 @@ export const whyOf = (cluster: Cluster, seen: Seen, container: Container): WhyVi
   const lastMove = moves.findLast(({ state }) => state === MigrationState.FINISHED);
   const lastFailure = own.findLast(({ state }) => state === MigrationState.ABORTED);
   const leave = leaveCheck(cluster, container, false);
+  const running = migrations[container.migrationId];
+  const standstill = running === undefined ? undefined : standstillOf(cluster, seen, running);
   const staysBecause = [
+    ...(standstill === undefined ? [] : [standstill]),
     ...(leave === undefined ? [] : [leave.message]),
     ...blockersOf(seen, container).map(({ reason }) => reason),
   ];

@@ -174,7 +174,43 @@ export const migrationAborted = (
   return undefined;
 };
 
+/** Whether the source of a switched migration still has its frozen copy, as far as the log knows. */
+export const isHeldBySource = ({ state }: Cluster, migration: Migration): boolean =>
+  migration.state === MigrationState.SWITCHED &&
+  state.nodes[migration.from] !== undefined &&
+  state.containers[migration.containerId]?.allocation?.state === AllocationState.STARTING;
+
 /** The one way back after the switch. The new epoch is above the target's, which can therefore never run it. */
+export const returnToSource = (
+  cluster: Cluster,
+  migration: Migration,
+  reason: string,
+  atMs: number,
+): Outcome => {
+  const { epoch, from, id, to } = migration;
+  const container = cluster.state.containers[migration.containerId];
+  const allocation = container?.allocation;
+  if (
+    container?.migrationId !== id ||
+    allocation?.node !== to ||
+    allocation.epoch !== epoch ||
+    cluster.state.nodes[from] === undefined
+  )
+    return reject("refused", `migration ${id} no longer fits its container`);
+  reindex(cluster, container, () => {
+    container.allocation = {
+      ...allocation,
+      node: from,
+      epoch: epoch + 1,
+      state: AllocationState.STARTING,
+      placedAtMs: atMs,
+      inheritsEpoch: epoch - 1,
+    };
+  });
+  endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
+  return undefined;
+};
+
 export const migrationReturned = (
   cluster: Cluster,
   { id, reason }: MigrationReturned,
@@ -184,27 +220,7 @@ export const migrationReturned = (
   if (migration === undefined) return missing(id);
   if (migration.state !== MigrationState.SWITCHED)
     return reject("refused", `migration ${id} has not been switched, so there is nothing to return`);
-  const container = cluster.state.containers[migration.containerId];
-  const allocation = container?.allocation;
-  if (
-    container?.migrationId !== id ||
-    allocation?.node !== migration.to ||
-    allocation.epoch !== migration.epoch ||
-    cluster.state.nodes[migration.from] === undefined
-  )
-    return reject("refused", `migration ${id} no longer fits its container`);
-  reindex(cluster, container, () => {
-    container.allocation = {
-      ...allocation,
-      node: migration.from,
-      epoch: migration.epoch + 1,
-      state: AllocationState.STARTING,
-      placedAtMs: atMs,
-      inheritsEpoch: migration.epoch - 1,
-    };
-  });
-  endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
-  return undefined;
+  return returnToSource(cluster, migration, reason, atMs);
 };
 
 export const migrationFinished = (

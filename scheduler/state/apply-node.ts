@@ -12,7 +12,7 @@ import {
 import { MAX_NODES } from "../model/network.ts";
 import { nodeInfoFault, STREAM_KEY_BYTES } from "../model/report-check.ts";
 import { keyCheck, sameKey } from "./node-key.ts";
-import { endMigration } from "./apply-migration.ts";
+import { endMigration, isHeldBySource, returnToSource } from "./apply-migration.ts";
 import { enter, leave, type Cluster } from "./cluster.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
@@ -115,7 +115,10 @@ export const nodeSchedulableSet = (
   return undefined;
 };
 
-/** Forgets a node. Its containers wait to be placed anew, with a higher epoch than the copies it may still hold. */
+/**
+ * Forgets a node. Its containers wait to be placed anew, with a higher epoch than the copies it may still hold; one that
+ * it was about to run goes on at the host that still has it frozen.
+ */
 export const nodeRemoved = (
   cluster: Cluster,
   { node: name }: NodeRemoved,
@@ -133,9 +136,16 @@ export const nodeRemoved = (
   for (const id of index.moving) {
     const migration = state.migrations[id];
     if (migration === undefined || (migration.from !== name && migration.to !== name)) continue;
+    const reason = `node ${name} was removed`;
+    const isReturned =
+      migration.to === name &&
+      isHeldBySource(cluster, migration) &&
+      returnToSource(cluster, migration, `${reason} before it was known to run there`, context.atMs) ===
+        undefined;
+    if (isReturned) continue;
     const outcome =
       migration.state === MigrationState.RUNNING ? MigrationState.ABORTED : MigrationState.FINISHED;
-    endMigration(cluster, migration, outcome, `node ${name} was removed`, context.atMs);
+    endMigration(cluster, migration, outcome, reason, context.atMs);
   }
   reindexNode(cluster, name, () => {
     delete state.nodes[name];

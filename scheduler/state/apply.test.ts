@@ -350,6 +350,63 @@ describe("nodes", () => {
   });
 });
 
+describe("a target that is removed after the switch", () => {
+  const switchedToLost = (): Drive => {
+    const drive = new Drive("n1", "n2", "n3");
+    drive.run(1, "web", "n1");
+    drive.startMove(7, 1, "n2");
+    drive.must(command("migrationSwitched", { id: idOf(7) }));
+    drive.must(command("nodeStateChanged", { node: "n2", state: NodeState.LOST, reason: "" }));
+    return drive;
+  };
+
+  test("gives the container back to the source, in an epoch above its own", () => {
+    const drive = switchedToLost();
+    drive.must(command("nodeRemoved", { node: "n2" }));
+    expect(drive.container(1)).toMatchObject({
+      allocation: { node: "n1", epoch: 3, inheritsEpoch: 1 },
+      migrationId: "",
+    });
+    expect(drive.cluster.state.migrations[idOf(7)]).toMatchObject({
+      state: MigrationState.ABORTED,
+      error: "node n2 was removed before it was known to run there",
+    });
+  });
+
+  test("but not if it is known to have run: its copy would be an older one", () => {
+    const drive = switchedToLost();
+    drive.must(
+      command("allocationObserved", {
+        containerId: idOf(1),
+        epoch: 2,
+        node: "n2",
+        state: AllocationState.RUNNING,
+        exitCode: 0,
+        restarts: 0,
+        message: "",
+      }),
+    );
+    drive.must(command("nodeRemoved", { node: "n2" }));
+    expect([...drive.cluster.index.unplaced]).toEqual([idOf(1)]);
+  });
+
+  test("where the source is no more either, it is placed anew", () => {
+    const drive = switchedToLost();
+    drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "" }));
+    drive.must(command("nodeRemoved", { node: "n1" }));
+    drive.must(command("nodeRemoved", { node: "n2" }));
+    expect([...drive.cluster.index.unplaced]).toEqual([idOf(1)]);
+  });
+
+  test("a source that is removed then leaves it to the target", () => {
+    const drive = switchedToLost();
+    drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "" }));
+    drive.must(command("nodeRemoved", { node: "n1" }));
+    expect(drive.container(1).allocation).toMatchObject({ node: "n2", epoch: 2 });
+    expect(drive.cluster.state.migrations[idOf(7)]?.state).toBe(MigrationState.FINISHED);
+  });
+});
+
 describe("stream keys", () => {
   const key = (byte: number): Buffer => Buffer.alloc(32, byte);
   const join = (drive: Drive, streamKey: Buffer, incarnation = "i-n1"): string | undefined =>

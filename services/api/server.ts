@@ -138,6 +138,7 @@ function handlers(
     listNodes: calls.unary(() => nodes.list()),
     trustNodeKey: calls.unary((request) => nodes.trustKey(request)),
     setSchedulable: calls.unary((request) => nodes.setSchedulable(request)),
+    removeNode: calls.unary((request) => nodes.remove(request)),
     drain: calls.serverStream((request, signal) => nodes.drain(request, signal)),
     cancelDrain: calls.unary((request) => nodes.cancelDrain(request)),
     events: calls.serverStream((request, signal) => nodes.events(request, signal)),

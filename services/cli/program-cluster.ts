@@ -43,7 +43,7 @@ export function addClusterVerbs(program: Command): void {
         await cancel(flags.cancel, flags);
       }
     });
-  addNodeVerbs(program.command("node").description("nodes: ls, cordon, uncordon, drain, trust"));
+  addNodeVerbs(program.command("node").description("nodes: ls, cordon, uncordon, drain, trust, rm"));
   program
     .command("events")
     .description("what happened")
@@ -181,6 +181,16 @@ function addNodeVerbs(node: Command): void {
     .action(async (name: string, key: Buffer, _: unknown, self: Command) => {
       const { trustKey } = await import("./verb/node.ts");
       await trustKey(name, key, self.optsWithGlobals());
+    });
+  node
+    .command("rm")
+    .description("forget a node that is lost for good; its containers go on or are started elsewhere")
+    .argument("<node>")
+    .option("--is-off", "somebody has seen that it is switched off: nothing runs there any more", false)
+    .addOption(apiOption())
+    .action(async (name: string, _: unknown, self: Command) => {
+      const { removeNode } = await import("./verb/node.ts");
+      await removeNode(name, self.optsWithGlobals());
     });
   node
     .command("drain")

@@ -72,6 +72,8 @@ export async function guestUnder(laboratory: Laboratory, fault: WholeMoveFault):
       if (fault === "container forks") return await forkOn(guest, migration, init);
       const { state, error } = await laboratory.ended(migration);
       if (fault === "container execs") return await guest.goesOn(state, error);
+      if (!/the container (exited|ended)/.test(error))
+        throw new Error(`the move was called off, but: ${error}`);
       return await guest.hasEnded(state, error, fault === "container exits" ? /"exitCode": ?7\b/ : /memory/);
     });
   } finally {

@@ -8,7 +8,7 @@ import { netnsPrefix } from "../../services/dev/plan.ts";
 import { until } from "../e2e/cluster.ts";
 import { signal } from "./faults.ts";
 import { switches } from "./host-view.ts";
-import type { Laboratory } from "./laboratory.ts";
+import { CONTAINER, type Laboratory } from "./laboratory.ts";
 import type { WholeMoveFault } from "./rows.ts";
 import { heldAt, type Outcome } from "./held-at.ts";
 
@@ -83,6 +83,25 @@ async function vanish(laboratory: Laboratory, node: string): Promise<void> {
   });
 }
 
+/** Only somebody's word that the host is off gives the container back, and with it to whom it still is frozen. */
+async function removeLost(
+  laboratory: Laboratory,
+  { victim, survivor, record }: { victim: string; survivor: string; record: string },
+): Promise<Outcome> {
+  const { cluster } = laboratory;
+  const why = await cluster.must("why", CONTAINER);
+  if (!why.includes("may run there unseen")) throw new Error(`why does not say it: ${why}`);
+  const unsure = await cluster.cli(["node", "rm", victim]);
+  if (unsure.code !== REFUSED) throw new Error(`node rm without a word that it is off: ${unsure.stderr}`);
+  if (cluster.runningOn(laboratory.containerId).length > 0) throw new Error("a copy runs");
+  await cluster.must("node", "rm", "--is-off", victim);
+  await laboratory.checkUnharmed(survivor, [victim]);
+  return { outcome: "ended", words: `${record} · "node rm --is-off ${victim}": it goes on at ${survivor}` };
+}
+
+/** The command's exit code for a safety rule's no. */
+const REFUSED = 3;
+
 function pidsBelow(folder: string): number[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     if (entry.isDirectory()) return pidsBelow(join(folder, entry.name));
@@ -125,7 +144,8 @@ export async function loseHost(
     });
     if (switches(laboratory.cluster, survivor, laboratory.containerId) !== before)
       throw new Error(`${survivor} runs a copy of what belongs to ${victim}`);
-    const info = await laboratory.migration(id);
-    return { outcome: "ended", words: `${record}, migration ${info?.state}: ${info?.error}` };
+    const told = (await laboratory.migration(id))?.error ?? "";
+    if (!/may run there unseen.*node rm --is-off/.test(told)) throw new Error(`nothing says why: ${told}`);
+    return await removeLost(laboratory, { victim, survivor, record: `${record}: ${told}` });
   });
 }

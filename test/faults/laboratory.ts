@@ -14,7 +14,8 @@ export const FIXTURES = { agentMain: fixture("agent"), apiMain: fixture("api") }
 
 /** Shorter than a pause or a partition, longer than an agent takes to start again. */
 export const LEASE_MS = 5_000;
-const NAME = "cache";
+/** Its name. */
+export const CONTAINER = "cache";
 /** What redis appends to while it moves; every answered request is in it. */
 const APPEND_FILE = "upper/var/lib/redis/appendonlydir/appendonly.aof.1.incr.aof";
 const APPENDED_MB = 8;
@@ -55,18 +56,18 @@ export class Laboratory implements AsyncDisposable {
    */
   async ready(megabytes = KEYS_MB): Promise<{ source: string; target: string }> {
     if (this.#client !== undefined) {
-      const { node } = await this.cluster.info(NAME);
+      const { node } = await this.cluster.info(CONTAINER);
       const isShort = this.#appendedBytes(node) < (megabytes + APPENDED_MB) * 1024 * 1024;
       if (megabytes === this.#megabytes && isShort) return around(node);
       await this.discard();
     }
     this.#megabytes = megabytes;
     await this.cluster.must(
-      ...["run", "--node", "n1", "--memory", "512m", NAME, "redis", "--", ...REDIS_COMMAND],
+      ...["run", "--node", "n1", "--memory", "512m", CONTAINER, "redis", "--", ...REDIS_COMMAND],
       ...["--dir", "/var/lib/redis", "--appendonly", "yes"],
       ...["--auto-aof-rewrite-percentage", "0", "--appendfsync", "no"],
     );
-    const { id, address } = await this.cluster.info(NAME);
+    const { id, address } = await this.cluster.info(CONTAINER);
     this.#id = id;
     const argv = [...redisClientArgv(this.cluster, "n3", address), String(CLIENT_PAUSE_MS)];
     this.#client = new RedisClient(argv);
@@ -76,19 +77,19 @@ export class Laboratory implements AsyncDisposable {
   }
 
   async container(): Promise<ContainerInfo> {
-    return await this.cluster.info(NAME);
+    return await this.cluster.info(CONTAINER);
   }
 
   /** Takes the container away, in whatever state it is. */
   async discard(): Promise<void> {
     await this.#client?.[Symbol.asyncDispose]();
     this.#client = undefined;
-    await this.cluster.cli(["rm", "-f", NAME]);
+    await this.cluster.cli(["rm", "-f", CONTAINER]);
   }
 
   /** Starts a move; resolves with its id. */
   async startMove(target: string): Promise<string> {
-    return (await this.cluster.startMove(NAME, target)).id;
+    return (await this.cluster.startMove(CONTAINER, target)).id;
   }
 
   async migration(id: string): Promise<MigrationInfo | undefined> {
@@ -123,7 +124,7 @@ export class Laboratory implements AsyncDisposable {
     if (client === undefined) throw new Error("there is no container to check");
     await until(`one running copy, on ${home}`, () => cluster.runningOn(this.#id).join() === home, SETTLE_MS);
     await until("ps to say that it runs there", async () => {
-      const row = await cluster.info(NAME);
+      const row = await cluster.info(CONTAINER);
       return row.state === "running" && row.node === home;
     });
     await until("the client to get answers again", async () => {
@@ -156,7 +157,7 @@ export class Laboratory implements AsyncDisposable {
       );
     const wrongKeys = await client.wrongKeys();
     if (wrongKeys > 0) throw new Error(`${wrongKeys} keys are not what they were`);
-    const row = await cluster.info(NAME);
+    const row = await cluster.info(CONTAINER);
     if (row.restarts !== 0) throw new Error(`it was started again ${row.restarts} times`);
     if (cluster.runningOn(this.#id).join() !== home) throw new Error("another copy came to life");
   }

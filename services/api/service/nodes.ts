@@ -8,6 +8,8 @@ import type {
   ListNodesResponse,
   NodeRef,
   NodeSummary,
+  RemoveNodeRequest,
+  RemoveNodeResponse,
   SetSchedulableRequest,
   TrustNodeKeyRequest,
 } from "../../../proto/gen/godwit/v1/api.ts";
@@ -90,6 +92,12 @@ export class NodeService {
     const { name } = findNode(this.#scheduler.state(), request.node);
     await this.#scheduler.trustNodeKey(name, request.key);
     return this.#summary(name);
+  }
+
+  async remove(request: RemoveNodeRequest): Promise<RemoveNodeResponse> {
+    const { name } = findNode(this.#scheduler.state(), request.node);
+    const { placedAnew, returned } = await this.#scheduler.removeNode(name, request.isOff);
+    return { node: name, returned: [...returned], placedAnew: [...placedAnew] };
   }
 
   /** Starts a drain and follows it to its end; the drain goes on when the client leaves. */

@@ -25,9 +25,8 @@ export function containerState(container: ContainerRecord, nodeLost: boolean): C
   const stop = container.desired === DesiredState.STOPPED;
   const allocation = container.allocation;
   if (allocation === undefined) return stop ? "stopped" : "pending";
-  // Before "lost": a migration whose source died is still being decided about.
-  if (container.migrationId !== "") return "migrating";
   if (nodeLost) return "lost";
+  if (container.migrationId !== "") return "migrating";
   switch (allocation.state) {
     case AllocationState.UNSPECIFIED:
     case AllocationState.PENDING:

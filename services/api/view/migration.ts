@@ -61,7 +61,7 @@ export function migrationInfo(record: MigrationRecord, runtime: MigrationRuntime
     state: STATE_NAMES[record.state],
     phase: ended ? "" : phaseOf(runtime),
     figures: mergedFigures([record.figures, runtime?.source?.figures, runtime?.target?.figures]),
-    error: record.error,
+    error: record.error || (runtime?.standstill ?? ""),
     startedAtMs: record.startedAtMs,
     endedAtMs: record.endedAtMs,
     bytesDone: ended ? 0 : (sender?.bytesDone ?? 0),

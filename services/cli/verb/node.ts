@@ -1,4 +1,4 @@
-/** `node cordon`, `node uncordon`, `node trust` and `node drain`. */
+/** `node cordon`, `node uncordon`, `node trust`, `node rm` and `node drain`. */
 import type { DrainStatus } from "../../../proto/gen/godwit/v1/api.ts";
 import { messagesOf, type ApiClient } from "../api-client.ts";
 import { EXIT, ExitWith, isUnreachable } from "../failure.ts";
@@ -27,6 +27,17 @@ export async function trustKey(node: string, key: Buffer, options: { readonly ap
   using api = await connectApi(options.api);
   const summary = await api.call("trustNodeKey", { node, key });
   say(`${summary.name} is the node with this key from now on`);
+}
+
+export async function removeNode(
+  name: string,
+  options: { readonly api?: string; readonly isOff: boolean },
+): Promise<void> {
+  using api = await connectApi(options.api);
+  const { node, placedAnew, returned } = await api.call("removeNode", { node: name, isOff: options.isOff });
+  say(`${node} is no node of the cluster any more`);
+  for (const container of returned) say(`${container} goes on at the host that has it frozen`);
+  for (const container of placedAnew) say(`${container} is started anew`);
 }
 
 export interface DrainOptions {

@@ -327,6 +327,19 @@ export interface TrustNodeKeyRequest {
   key: Buffer;
 }
 
+/** is_off: somebody knows that nothing runs on it, without which a node that has containers is not removed. */
+export interface RemoveNodeRequest {
+  node: string;
+  isOff: boolean;
+}
+
+/** Names of containers that go on at the host that has them frozen, and of those that are started anew. */
+export interface RemoveNodeResponse {
+  node: string;
+  returned: string[];
+  placedAnew: string[];
+}
+
 export interface DrainRequest {
   node: string;
   deadlineSeconds: number;
@@ -4909,6 +4922,200 @@ export const TrustNodeKeyRequest: MessageFns<TrustNodeKeyRequest> = {
   },
 };
 
+function createBaseRemoveNodeRequest(): RemoveNodeRequest {
+  return { node: "", isOff: false };
+}
+
+export const RemoveNodeRequest: MessageFns<RemoveNodeRequest> = {
+  encode(message: RemoveNodeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.isOff !== false) {
+      writer.uint32(16).bool(message.isOff);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveNodeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveNodeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.isOff = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveNodeRequest {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      isOff: isSet(object.isOff)
+        ? globalThis.Boolean(object.isOff)
+        : isSet(object.is_off)
+        ? globalThis.Boolean(object.is_off)
+        : false,
+    };
+  },
+
+  toJSON(message: RemoveNodeRequest): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.isOff !== false) {
+      obj.isOff = message.isOff;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveNodeRequest>): RemoveNodeRequest {
+    return RemoveNodeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveNodeRequest>): RemoveNodeRequest {
+    const message = createBaseRemoveNodeRequest();
+    message.node = object.node ?? "";
+    message.isOff = object.isOff ?? false;
+    return message;
+  },
+};
+
+function createBaseRemoveNodeResponse(): RemoveNodeResponse {
+  return { node: "", returned: [], placedAnew: [] };
+}
+
+export const RemoveNodeResponse: MessageFns<RemoveNodeResponse> = {
+  encode(message: RemoveNodeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    for (const v of message.returned) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.placedAnew) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveNodeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveNodeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.returned.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.placedAnew.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveNodeResponse {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      returned: globalThis.Array.isArray(object?.returned) ? object.returned.map((e: any) => globalThis.String(e)) : [],
+      placedAnew: globalThis.Array.isArray(object?.placedAnew)
+        ? object.placedAnew.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.placed_anew)
+        ? object.placed_anew.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: RemoveNodeResponse): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.returned?.length) {
+      obj.returned = message.returned;
+    }
+    if (message.placedAnew?.length) {
+      obj.placedAnew = message.placedAnew;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveNodeResponse>): RemoveNodeResponse {
+    return RemoveNodeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveNodeResponse>): RemoveNodeResponse {
+    const message = createBaseRemoveNodeResponse();
+    message.node = object.node ?? "";
+    message.returned = object.returned?.map((e) => e) || [];
+    message.placedAnew = object.placedAnew?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseDrainRequest(): DrainRequest {
   return { node: "", deadlineSeconds: 0, parallel: 0, dryRun: false, force: false };
 }
@@ -5783,6 +5990,16 @@ export const GodwitService = {
     responseSerialize: (value: NodeSummary): Buffer => Buffer.from(NodeSummary.encode(value).finish()),
     responseDeserialize: (value: Buffer): NodeSummary => NodeSummary.decode(value),
   },
+  /** Forgets a lost node; what it ran goes on or is started elsewhere. */
+  removeNode: {
+    path: "/godwit.v1.Godwit/RemoveNode" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveNodeRequest): Buffer => Buffer.from(RemoveNodeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveNodeRequest => RemoveNodeRequest.decode(value),
+    responseSerialize: (value: RemoveNodeResponse): Buffer => Buffer.from(RemoveNodeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveNodeResponse => RemoveNodeResponse.decode(value),
+  },
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
   drain: {
     path: "/godwit.v1.Godwit/Drain" as const,
@@ -5840,6 +6057,8 @@ export interface GodwitServer extends UntypedServiceImplementation {
   /** Lets a node back in that shows another key than the one it joined with. */
   trustNodeKey: handleUnaryCall<TrustNodeKeyRequest, NodeSummary>;
   setSchedulable: handleUnaryCall<SetSchedulableRequest, NodeSummary>;
+  /** Forgets a lost node; what it ran goes on or is started elsewhere. */
+  removeNode: handleUnaryCall<RemoveNodeRequest, RemoveNodeResponse>;
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
   drain: handleServerStreamingCall<DrainRequest, DrainStatus>;
   cancelDrain: handleUnaryCall<NodeRef, DrainStatus>;
@@ -6101,6 +6320,22 @@ export interface GodwitClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: NodeSummary) => void,
+  ): ClientUnaryCall;
+  /** Forgets a lost node; what it ran goes on or is started elsewhere. */
+  removeNode(
+    request: RemoveNodeRequest,
+    callback: (error: ServiceError | null, response: RemoveNodeResponse) => void,
+  ): ClientUnaryCall;
+  removeNode(
+    request: RemoveNodeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveNodeResponse) => void,
+  ): ClientUnaryCall;
+  removeNode(
+    request: RemoveNodeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveNodeResponse) => void,
   ): ClientUnaryCall;
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
   drain(request: DrainRequest, options?: Partial<CallOptions>): ClientReadableStream<DrainStatus>;

@@ -1,0 +1,30 @@
+/** Migrations that nobody can end for now: what a person is told, and can do. Pure. */
+import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
+import { AllocationState, MigrationState, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { hasArrived, lost } from "./migrations.ts";
+import type { Volatile } from "./volatile.ts";
+
+type Seen = Pick<Volatile, "migrations" | "nodes">;
+
+/**
+ * Why a switched migration stands still. Its container belongs to the target: only one who knows that the target is
+ * dead may let it go on elsewhere, and a node that does not report need not be.
+ */
+export const standstillOf = (cluster: Cluster, seen: Seen, migration: Migration): string | undefined => {
+  if (migration.state !== MigrationState.SWITCHED) return undefined;
+  const { containerId, containerName, from, id, to } = migration;
+  const source = lost(cluster, from);
+  const target = lost(cluster, to);
+  if (target === undefined)
+    return source !== undefined && seen.migrations.get(id)?.target?.phase === MigrationPhase.GIVEN_UP
+      ? `${to} could not restore ${containerName} and has given it back, but ${source}: it goes on when ${from} is back`
+      : undefined;
+  const allocation = cluster.state.containers[containerId]?.allocation;
+  const hasRun = allocation?.state === AllocationState.RUNNING || hasArrived(seen, migration);
+  const why = `${target} after ${containerName} had become its own`;
+  if (hasRun) return `${why}, and it ran there: it goes on when ${to} is back`;
+  const kept =
+    source === undefined ? `${from} keeps the copy that it froze` : `${source} too, with its frozen copy`;
+  return `${why}, so it may run there unseen; ${kept}. It goes on when ${to} is back; if ${to} never will be, make sure that it is off, and "godwit node rm --is-off ${to}" lets ${containerName} go on at ${from}`;
+};
