@@ -105,6 +105,8 @@ class NatsImageSender implements ImageSender {
   #heardAtMs: number;
   #heardSinceTick = false;
   #sentSinceTick = false;
+  /** Chunks were sent since the receiver was asked last. */
+  #hasNews = false;
   #chunksThisTurn = 0;
   #progress = Promise.withResolvers<void>();
   rawBytes = 0;
@@ -271,8 +273,10 @@ class NatsImageSender implements ImageSender {
       }
       const taken = this.#window.take();
       if (taken === undefined) {
-        // Unasked, the receiver speaks only now and then.
-        if (this.#draining && this.#window.isTransmitted && !this.#window.isDrained) this.#probe();
+        // Unasked, the receiver speaks only now and then. One question for each time that all is sent: were every
+        // credit answered with one, each that a loss brings about would begin an exchange without an end.
+        if (this.#hasNews && this.#draining && this.#window.isTransmitted && !this.#window.isDrained)
+          this.#probe();
         return;
       }
       taken.chunk.shared ||= taken.again;
@@ -284,12 +288,14 @@ class NatsImageSender implements ImageSender {
   #probe(): void {
     if (this.#settled) return;
     this.#sentSinceTick = true;
+    this.#hasNews = false;
     this.#link?.publishSmall(SealedKind.control, encodeProbe(this.#window.cursor));
   }
 
   #publish(message: Uint8Array): void {
     if (this.#settled) return;
     this.#sentSinceTick = true;
+    this.#hasNews = true;
     this.#garbage.moved(message.byteLength);
     this.#link?.publish(message);
   }

@@ -4,6 +4,7 @@
  * decides. After each move all invariants are checked. Ends with 1 at the first violation, and says how to come there
  * again.
  */
+import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
@@ -21,6 +22,7 @@ const CLIENT_HOST = "n4";
 const LATEST_MS = 1_500;
 const LONGEST_MS = LEASE_MS * 1.5;
 const SETTLE_MS = 120_000;
+const MOST_AGENT_MEGABYTES = 600;
 
 const { values } = parseArgs({ options: { moves: { type: "string" }, seed: { type: "string" } } });
 const moves = Number(values.moves ?? 500);
@@ -105,11 +107,23 @@ async function checkWhole(cluster: TestCluster, tenant: Tenant, home: string): P
   );
 }
 
+/** What the agents hold, in megabytes: they must not grow, whatever they have been through. */
+async function agentMegabytes(cluster: TestCluster): Promise<number> {
+  const pids = await Promise.all(HOSTS.map((name) => cluster.dev.node(name).agentPid()));
+  return Math.max(
+    ...pids.map((pid) => {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      return Math.round(Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]) / 1024);
+    }),
+  );
+}
+
 let stopping = false;
 for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => (stopping = true));
 say(`seed ${seed}: ${moves} moves`);
 const counts = new Map<string, number>();
 let done = 0;
+let largest = 0;
 let doing = "";
 await using stack = new AsyncDisposableStack();
 const cluster = stack.use(await TestCluster.start(HOSTS.length + 1, { leaseMs: LEASE_MS, ...FIXTURES }));
@@ -130,9 +144,12 @@ try {
     doing = `${plan.tenant.name}, ${plan.trouble} after ${plan.afterMs} ms`;
     const startedAt = performance.now();
     const outcome = await move(cluster, plan);
+    const megabytes = await until("the agents' memory", () => agentMegabytes(cluster));
+    largest = Math.max(largest, megabytes);
+    if (megabytes > MOST_AGENT_MEGABYTES) throw new Error(`an agent holds ${megabytes} MB`);
     const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
     say(
-      `${done + 1}/${moves} ${plan.tenant.name} ${outcome}; ${plan.trouble} after ${plan.afterMs} ms; ${seconds} s`,
+      `${done + 1}/${moves} ${plan.tenant.name} ${outcome}; ${plan.trouble} after ${plan.afterMs} ms; ${seconds} s, ${megabytes} MB`,
     );
     const key = `${plan.trouble}: ${outcome.includes("finished") ? "moved" : "stayed"}`;
     counts.set(key, (counts.get(key) ?? 0) + 1);
@@ -143,6 +160,6 @@ try {
   say(`again: npm run soak -- --seed ${seed} --moves ${done + 1}`);
   process.exitCode = 1;
 }
-say(`seed ${seed}: ${done} moves`);
+say(`seed ${seed}: ${done} moves; the largest agent had ${largest} MB`);
 for (const [what, count] of [...counts].toSorted(([a], [b]) => (a < b ? -1 : 1))) say(`  ${count} × ${what}`);
 if (stopping) process.exitCode = 1;
