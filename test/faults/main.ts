@@ -5,6 +5,7 @@
  */
 import { parseArgs } from "node:util";
 
+import { keepLogs } from "./kept-logs.ts";
 import { Laboratory } from "./laboratory.ts";
 import { writeResults } from "./report.ts";
 import { type RowResult, runRow } from "./run-row.ts";
@@ -32,6 +33,7 @@ try {
     say(
       `${index + 1}/${rows.length} ${result.outcome} ${(result.tookMs / 1000).toFixed(1)} s · ${result.row}${result.words === "" ? "" : ` · ${result.words}`}`,
     );
+    if (result.outcome === "wrong") say(`  its logs: ${keepLogs(laboratory.cluster, result.row)}`);
     if (result.outcome === "wrong" || laboratory.isSpent) {
       // What is wrong with it must not spoil the rows to come.
       await laboratory[Symbol.asyncDispose]();

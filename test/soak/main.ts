@@ -11,6 +11,7 @@ import { parseArgs } from "node:util";
 import { TestCluster, until } from "../e2e/cluster.ts";
 import { PYTHON_IMAGE } from "../e2e/workload-program.ts";
 import { leftovers } from "../faults/host-view.ts";
+import { keepLogs } from "../faults/kept-logs.ts";
 import { FIXTURES, LEASE_MS } from "../faults/laboratory.ts";
 import { Random } from "./random.ts";
 import { pythonTenant, redisTenant, type Tenant, treeTenant } from "./tenants.ts";
@@ -23,6 +24,9 @@ const LATEST_MS = 1_500;
 const LONGEST_MS = LEASE_MS * 1.5;
 const SETTLE_MS = 120_000;
 const MOST_AGENT_MEGABYTES = 600;
+/** On a machine that does much else an agent may be silent for a lease though nothing was done to it: not often. */
+const MISSED = /^node \w+ was lost \(no report/;
+const MOST_MISSED = 0.02;
 
 const { values } = parseArgs({ options: { moves: { type: "string" }, seed: { type: "string" } } });
 const moves = Number(values.moves ?? 500);
@@ -80,7 +84,10 @@ async function move(cluster: TestCluster, plan: Plan): Promise<string> {
     SETTLE_MS,
   );
   const home = ended.state === "finished" ? target : source;
-  if (plan.trouble === "none" && home !== target) throw new Error(`it was called off: ${ended.error}`);
+  if (plan.trouble === "none" && home !== target) {
+    if (!MISSED.test(ended.error)) throw new Error(`it was called off: ${ended.error}`);
+    missed += 1;
+  }
   await checkWhole(cluster, tenant, home);
   return `${source} → ${target} ${ended.state}${ended.error === "" ? "" : ` (${ended.error})`}`;
 }
@@ -124,6 +131,7 @@ say(`seed ${seed}: ${moves} moves`);
 const counts = new Map<string, number>();
 let done = 0;
 let largest = 0;
+let missed = 0;
 let doing = "";
 await using stack = new AsyncDisposableStack();
 const cluster = stack.use(await TestCluster.start(HOSTS.length + 1, { leaseMs: LEASE_MS, ...FIXTURES }));
@@ -157,9 +165,16 @@ try {
   for (const tenant of tenants) await tenant.finish((await cluster.container(tenant.name)).node);
 } catch (error) {
   say(`move ${done + 1} (${doing}): VIOLATION: ${error instanceof Error ? error.message : String(error)}`);
+  say(`logs: ${keepLogs(cluster, `soak-${seed}-${done + 1}`)}`);
   say(`again: npm run soak -- --seed ${seed} --moves ${done + 1}`);
   process.exitCode = 1;
 }
 say(`seed ${seed}: ${done} moves; the largest agent had ${largest} MB`);
 for (const [what, count] of [...counts].toSorted(([a], [b]) => (a < b ? -1 : 1))) say(`  ${count} × ${what}`);
+if (missed > Math.max(3, done * MOST_MISSED)) {
+  say(
+    `${missed} undisturbed moves were called off because a host was silent: the machine is too slow for this`,
+  );
+  process.exitCode = 1;
+}
 if (stopping) process.exitCode = 1;

@@ -25,7 +25,9 @@ export function containerState(container: ContainerRecord, nodeLost: boolean): C
   const stop = container.desired === DesiredState.STOPPED;
   const allocation = container.allocation;
   if (allocation === undefined) return stop ? "stopped" : "pending";
-  if (nodeLost) return "lost";
+  // A migration whose source died is still being decided about; after the switch there is nothing to decide.
+  const isSwitched = allocation.state === AllocationState.STARTING;
+  if (nodeLost && (container.migrationId === "" || isSwitched)) return "lost";
   if (container.migrationId !== "") return "migrating";
   switch (allocation.state) {
     case AllocationState.UNSPECIFIED:

@@ -49,6 +49,8 @@ describe("a container's state", () => {
     [of(RUNNING, S.FROZEN, { migrationId: "m" }), "migrating"],
     [of(RUNNING, S.RUNNING, {}, true), "lost"],
     [of(RUNNING, S.RUNNING, { migrationId: "m" }, true), "migrating"],
+    [of(RUNNING, S.STARTING, { migrationId: "m" }, true), "lost"],
+    [of(RUNNING, S.STARTING, { migrationId: "m" }), "migrating"],
     [of(STOPPED, S.RUNNING, { removing: true }, true), "removing"],
   ])("%s", (actual, expected) => expect(actual).toBe(expected));
 
