@@ -1,6 +1,6 @@
 /**
- * npm run test:faults [-- --rows REGEXP] [--shard 1/2]: the whole fault matrix (or the rows whose name the expression
- * matches), one after the other on a cluster of its own. Writes what it saw into test/faults/results.json and the
+ * npm run test:faults [-- --rows REGEXP] [--shard 1/2] [--times N]: the whole fault matrix (or the rows whose name the
+ * expression matches), one after the other on a cluster of its own, N times (1). Writes what it saw into test/faults/results.json and the
  * tables of test/faults/README.md. Ends with 1 if anything was wrong.
  */
 import { parseArgs } from "node:util";
@@ -11,12 +11,15 @@ import { writeResults } from "./report.ts";
 import { type RowResult, runRow } from "./run-row.ts";
 import { ROWS, rowName } from "./rows.ts";
 
-const { values } = parseArgs({ options: { rows: { type: "string" }, shard: { type: "string" } } });
+const { values } = parseArgs({
+  options: { rows: { type: "string" }, shard: { type: "string" }, times: { type: "string" } },
+});
 const wanted = new RegExp(values.rows ?? "");
 const [shard = 1, shards = 1] = (values.shard ?? "1/1").split("/").map(Number);
-const rows = ROWS.filter((row) => wanted.test(rowName(row))).filter(
+const chosen = ROWS.filter((row) => wanted.test(rowName(row))).filter(
   (_, index) => index % shards === shard - 1,
 );
+const rows = Array.from({ length: Number(values.times ?? 1) }, () => chosen).flat();
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
 let stopping = false;
