@@ -1,6 +1,7 @@
 import { openSync, closeSync, readFileSync, readSync } from "node:fs";
 
 import { PAGE_BYTES } from "../native/page-hash.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
 import { processStat } from "../native/process.ts";
 
 /** Consecutive pages of one process that have content of their own. */
@@ -23,6 +24,9 @@ const SWAPPED = 0x40;
 const FILE_OR_SHARED = 0x20;
 const PAGEMAP_ENTRY_BYTES = 8;
 const WINDOW_PAGES = 8192;
+/** vm.mmap_min_addr, and where user space ends on x86_64. */
+const LOWEST_ADDRESS = 0x1_0000;
+const HIGHEST_ADDRESS = 0x7fff_ffff_f000;
 const KERNEL_MAPPINGS = new Set(["[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"]);
 
 /**
@@ -121,22 +125,50 @@ export class ProcessMemory implements Disposable {
 
   /** By rising address. */
   mappings(): Mapping[] {
+    return this.#layout().filter(({ own }) => own);
+  }
+
+  /**
+   * The address space without the mappings that are not `meant`: by rising address, with the gaps between and around
+   * those that are. What the process maps, grows or moves from now on is likely to be in one of them as a whole.
+   */
+  stretches(meant: (mapping: Mapping) => boolean): AddressRange[] {
+    const stretches: AddressRange[] = [];
+    let start = LOWEST_ADDRESS;
+    let isWanted = false;
+    const close = (end: number): void => {
+      if (isWanted && end > start) stretches.push({ start, end });
+      isWanted = false;
+    };
+    for (const mapping of this.#layout()) {
+      if (mapping.own && meant(mapping)) isWanted = true;
+      else {
+        close(mapping.start);
+        start = mapping.end;
+      }
+    }
+    close(HIGHEST_ADDRESS);
+    return stretches;
+  }
+
+  #layout(): (Mapping & { readonly own: boolean })[] {
     let maps: string;
     try {
       maps = readFileSync(`/proc/${this.pid}/maps`, "latin1");
     } catch {
       return [];
     }
-    const mappings: Mapping[] = [];
+    const layout: (Mapping & { readonly own: boolean })[] = [];
     for (const line of maps.split("\n")) {
-      const match = /^([0-9a-f]+)-([0-9a-f]+) ..(.)p \S+ \S+ (\d+) *(.*)$/.exec(line);
-      if (match === null || KERNEL_MAPPINGS.has(match[5] ?? "")) continue;
+      const match = /^([0-9a-f]+)-([0-9a-f]+) ..(.)([ps]) \S+ \S+ (\d+) *(.*)$/.exec(line);
+      if (match === null) continue;
       const start = parseInt(match[1] ?? "", 16);
       const end = parseInt(match[2] ?? "", 16);
-      if (end >= Number.MAX_SAFE_INTEGER) continue;
-      mappings.push({ start, end, anonymous: match[4] === "0", executable: match[3] === "x" });
+      if (end > HIGHEST_ADDRESS) continue;
+      const own = match[4] === "p" && !KERNEL_MAPPINGS.has(match[6] ?? "");
+      layout.push({ start, end, anonymous: match[5] === "0", executable: match[3] === "x", own });
     }
-    return mappings;
+    return layout;
   }
 
   [Symbol.dispose](): void {

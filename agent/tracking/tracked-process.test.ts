@@ -24,6 +24,7 @@ for line in sys.stdin:
     word, *numbers = line.split()
     if word == "write":
         for number in numbers: memory[int(number) * 4096] = 2
+    if word == "resize": memory.resize(int(numbers[0]) << 20)
     if word == "exec": os.execv(sys.executable, [sys.executable, "-c", "import sys; print('again', flush=True); sys.stdin.read()"])
     print("done", flush=True)
 `;
@@ -84,6 +85,26 @@ test.skipIf(!canWriteProtect())("written pages are told apart, and the process n
   expect(last).toBeLessThan(PAGES / 2);
   expect(untold.length).toBeGreaterThan(0);
   expect(processStat(pid)?.state).toMatch(/[SR]/);
+});
+
+test.skipIf(!canWriteProtect())("a mapping that grows while a round looks stays one mapping", async () => {
+  const { pid, say } = await start();
+  using tracer = new Tracer();
+  using memory = open(pid);
+  using tracked = await TrackedProcess.begin(memory, "write-protect", tracer, (reason) => {
+    throw new Error(reason);
+  });
+  // There is room behind it now, so that it grows where it is.
+  expect(await say("resize 16")).toBe("done");
+  const round = tracked.takeWritten(memory);
+  round.next();
+  expect(await say("resize 32")).toBe("done");
+  count(round);
+  // As long as it is one: the kernel moves and cuts no two with one call.
+  expect(await say("resize 48")).toBe("done");
+  expect(await say("write 9000 12000")).toBe("done");
+  expect(count(tracked.takeWritten(memory))).toBeGreaterThanOrEqual(2);
+  expect(await say("resize 8")).toBe("done");
 });
 
 test.skipIf(!canWriteProtect())("a process that becomes another program is all written", async () => {

@@ -74,8 +74,13 @@ export class TrackedProcess implements Disposable {
       yield* memory.runs();
       return;
     }
+    // A mapping that has changed since the kernel was asked would be registered in part, and so be cut in two: its
+    // process could not move it any more (mremap: EFAULT). Gaps and all, what it may have become is registered too.
+    const tracking = memory.stretches(isTracked).filter((stretch) => trackWrites(userfaultfd, stretch));
+    let at = 0;
     for (const mapping of memory.mappings()) {
-      const tracked = isTracked(mapping) && trackWrites(userfaultfd, mapping);
+      while ((tracking[at]?.end ?? Infinity) <= mapping.start) at += 1;
+      const tracked = isTracked(mapping) && (tracking[at]?.start ?? Infinity) <= mapping.start;
       yield* this.#scan(memory, mapping, tracked ? "written-reset" : "all");
     }
   }
