@@ -6,6 +6,7 @@ import type { CgroupTree } from "./container/cgroup.ts";
 import type { Runc } from "./container/runc.ts";
 import type { ExecService } from "./exec/exec-service.ts";
 import type { CostBook } from "./forecast/cost-book.ts";
+import type { HeldStore } from "./keep/held-store.ts";
 import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
 import type { ShimClient } from "./shim/client.ts";
@@ -24,6 +25,8 @@ export interface Host {
   readonly writeTracking: WriteTracking;
   readonly cgroups: CgroupTree;
   readonly images: ImageStore;
+  /** What is held of the memory of containers that have left. */
+  readonly held: HeldStore;
   readonly shim: ShimClient;
   /** By which this node proves to others that it is the one that the cluster means. */
   readonly identity: StreamIdentity;

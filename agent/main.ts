@@ -24,6 +24,7 @@ import { type ExecService, serveExec } from "./exec/exec-service.ts";
 import { CostBook } from "./forecast/cost-book.ts";
 import { serveForecasts } from "./forecast/forecast-service.ts";
 import type { Host } from "./host.ts";
+import { HeldStore } from "./keep/held-store.ts";
 import { openImageStore } from "./image/mod.ts";
 import { serveLogs } from "./logs/logs-service.ts";
 import { describeNode } from "./node/host-info.ts";
@@ -94,6 +95,7 @@ async function main(): Promise<void> {
     writeTracking: detectWriteTracking(config.criuTrackingLibrary ?? CRIU_TRACKING_LIBRARY),
     cgroups: CgroupTree.detect(),
     images: await openImageStore({ dir: `${config.dataDir}/images`, connection, logger }),
+    held: stack.use(await HeldStore.open({ folder: `${config.dataDir}/held-memory`, logger })),
     shim,
     identity,
     network: new OverlayNetwork(config.underlayAddress),

@@ -8,11 +8,12 @@ import {
   type ObservedAllocation,
   Role,
 } from "../../proto/gen/godwit/v1/agent.ts";
+import { CONTAINER_GONE_SUBJECT } from "../../proto/contract/subjects.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { SubjectSampler } from "../forecast/subject-sampler.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
-import { copyToTarget, thaw } from "../migrate/source.ts";
+import { type CopyOutcome, copyToTarget, thaw } from "../migrate/source.ts";
 import { interruption, nextStep, type Step } from "../model/next-step.ts";
 import { learnOverhead } from "../model/move-costs.ts";
 import type { ContainerRecord } from "../model/record.ts";
@@ -41,9 +42,8 @@ export class Allocation {
   /** Of a container that is to leave: measured while the target makes itself ready. */
   #sampler:
     { readonly migrationId: string; readonly of: SubjectSampler; readonly orderedAtMs: number } | undefined;
-  /** Of the copy that the target has: when it was ordered, and what of its time its forecast reckons. */
-  #copied:
-    { readonly migrationId: string; readonly orderedAtMs: number; readonly forecastMs: number } | undefined;
+  /** The copy that the target has, and when it was ordered. */
+  #copied: (CopyOutcome & { readonly migrationId: string; readonly orderedAtMs: number }) | undefined;
   #step: Step = { kind: "none" };
   #stepAbort = new AbortController();
   #commit: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -319,12 +319,31 @@ export class Allocation {
   async #remove(): Promise<void> {
     // Whoever follows its log gets the rest of it before it goes.
     await this.#leaves(this.#desired?.role === Role.RELEASED ? "moved" : "removed");
+    const { host, status } = this.#container;
+    const wasOwner = status !== undefined && status.kind !== "restoring";
     await this.runtime.remove();
     this.#container.forget();
-    if (this.#copied === undefined || this.#copied.migrationId !== this.#desired?.migration?.id) return;
-    const overheadMs = performance.now() - this.#copied.orderedAtMs - this.#copied.forecastMs;
-    this.#container.host.costs.learn((costs) => learnOverhead(costs, overheadMs));
+    // Whoever misses this holds its memory until that is too old.
+    if (this.#desired === undefined && wasOwner) host.connection.publish(CONTAINER_GONE_SUBJECT, this.id);
+    const copied = this.#copied;
     this.#copied = undefined;
+    if (copied === undefined) return;
+    const released =
+      this.#desired?.role === Role.RELEASED && copied.migrationId === this.#desired.migration?.id;
+    if (!released) {
+      await copied.recording?.[Symbol.asyncDispose]();
+      return;
+    }
+    const overheadMs = performance.now() - copied.orderedAtMs - copied.forecastMs;
+    host.costs.learn((costs) => learnOverhead(costs, overheadMs));
+    if (copied.recording !== undefined) host.held.keep(copied.recording);
+  }
+
+  /** What was recorded for a move that did not come off. */
+  async #dropCopied(): Promise<void> {
+    const recording = this.#copied?.recording;
+    this.#copied = undefined;
+    await recording?.[Symbol.asyncDispose]();
   }
 
   async #copy(migrationId: string): Promise<void> {
@@ -335,7 +354,8 @@ export class Allocation {
     try {
       await this.#arrival.settled;
       const orderedAtMs = this.#sampler?.orderedAtMs ?? performance.now();
-      const { forecastMs } = await copyToTarget({
+      await this.#dropCopied();
+      const copied = await copyToTarget({
         host: this.#container.host,
         runtime: this.runtime,
         record,
@@ -345,7 +365,7 @@ export class Allocation {
         progress,
         sampler: this.#sampler?.of ?? new SubjectSampler(this.runtime),
       });
-      this.#copied = { migrationId, orderedAtMs, forecastMs };
+      this.#copied = { ...copied, migrationId, orderedAtMs };
     } catch (error) {
       this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
       try {
@@ -365,6 +385,7 @@ export class Allocation {
     if (record?.status.kind !== "frozen") return;
     const { migrationId, init, startedAtMs } = record.status;
     await thaw(this.runtime, record);
+    await this.#dropCopied();
     this.#container.setStatus({ kind: "running", init, startedAtMs });
     // Of a copy whose agent died: nobody else would remove it.
     this.#arrival.dropImage();

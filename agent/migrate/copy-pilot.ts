@@ -158,13 +158,15 @@ export class CopyPilot implements Disposable {
     return true;
   }
 
-  add({ pages, changedPages, tookMs }: RoundFigures): void {
+  add({ pages, changedPages, heldPages, tookMs }: RoundFigures): void {
     this.#rounds.push({ pages, changedPages, tookMs, cpuPercent: this.#cpuPercent });
     const { host, order } = this.#inputs;
     const changedBytes = changedPages * PAGE_BYTES;
     const { memoryBytes } = this.#size();
     const looking = scanMs(host.costs.costs, memoryBytes);
-    if (changedBytes >= MEASURES_LINK_BYTES) {
+    if (heldPages > 0) {
+      // Most of its time went into neither the link nor looking alone.
+    } else if (changedBytes >= MEASURES_LINK_BYTES) {
       const measured = changedBytes / (Math.max(tookMs - looking, tookMs * LEAST_SENDING) / 1000);
       this.#bytesPerSecond = measured;
       // A capped move says nothing of what the link can do.

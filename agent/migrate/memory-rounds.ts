@@ -10,6 +10,8 @@ import { encodeRecordHeader } from "../stream/records.ts";
 import type { ImageSender } from "../stream/sender.ts";
 import type { TrackedProcess } from "../tracking/tracked-process.ts";
 import type { WriteTracker } from "../tracking/write-tracker.ts";
+import type { HeldIndex } from "../keep/held-index.ts";
+import type { Recording } from "../keep/recording.ts";
 import { PageLedger } from "./page-ledger.ts";
 import { PageWriter } from "./page-writer.ts";
 
@@ -22,6 +24,8 @@ export interface RoundFigures {
   /** Pages that the container has, as far as is known, and those of them whose content this round sent. */
   readonly pages: number;
   readonly changedPages: number;
+  /** Those that the target held since the container's last stay there. */
+  readonly heldPages: number;
   readonly tookMs: number;
 }
 
@@ -35,6 +39,15 @@ class PageBuffer {
 /** "<type>-<id>" as in page-run.ts. */
 function spaceOf(memory: ProcessMemory): string {
   return `1-${memory.innerPid}`;
+}
+
+export interface MemoryRoundsTerms {
+  readonly sender: ImageSender;
+  readonly tracker: WriteTracker;
+  /** What the target holds since the container's last stay there. */
+  readonly held: HeldIndex | undefined;
+  /** Gets what is sent while the container runs. */
+  readonly recording: Recording | undefined;
 }
 
 export interface DumpToServe {
@@ -67,17 +80,23 @@ export class MemoryRounds {
   /** For pages that have to be read while the other two are in use. */
   #spare: PageBuffer | undefined;
   readonly #ledger = new PageLedger();
+  readonly #held: HeldIndex | undefined;
+  readonly #recording: Recording | undefined;
   rounds = 0;
+  /** In all rounds. */
+  heldPages = 0;
 
-  constructor(sender: ImageSender, tracker: WriteTracker) {
+  constructor({ sender, tracker, held, recording }: MemoryRoundsTerms) {
     this.#sender = sender;
     this.#tracker = tracker;
+    this.#held = held;
+    this.#recording = recording;
   }
 
   /** One round while the container runs. */
   async copyRunning(pids: Iterable<number>, signal: AbortSignal): Promise<RoundFigures> {
     const startedAt = performance.now();
-    const writer = new PageWriter(this.#sender);
+    const writer = new PageWriter(this.#sender, this.#recording);
     for (const pid of new Set(pids)) {
       using memory = ProcessMemory.open(pid);
       if (memory === undefined) continue;
@@ -108,7 +127,8 @@ export class MemoryRounds {
       await this.#sendRuns(memory, written, delta, signal);
       processes.set(spaceOf(memory), { memory, untold });
     }
-    if (delta.contentPages > 0) await this.#sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
+    if (delta.contentPages + delta.heldPages > 0)
+      await this.#sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
 
     const writer = new PageWriter(this.#sender);
     const parser = new PageStreamParser(header, PAGE_BYTES);
@@ -142,10 +162,12 @@ export class MemoryRounds {
     }
     sendPacket(descriptor, new Uint8Array(4));
     const figures = await this.#endRound(writer, startedAt);
+    this.heldPages += delta.heldPages;
     return {
       ...figures,
-      pages: writer.contentPages + writer.parentPages,
+      pages: writer.contentPages + writer.parentPages + writer.heldPages,
       changedPages: writer.contentPages + delta.contentPages,
+      heldPages: writer.heldPages + delta.heldPages,
     };
   }
 
@@ -252,7 +274,8 @@ export class MemoryRounds {
       const hash = buffer.hasher.hash(at);
       if (this.#ledger.get(space, first + index) !== hash) {
         this.#ledger.set(space, first + index, hash);
-        writer.add(space, address + index * PAGE_BYTES, "content", at);
+        const held = this.#held?.holds(space, first + index, buffer.hasher.digest(at)) === true;
+        writer.add(space, address + index * PAGE_BYTES, held ? "held" : "content", at);
       } else if (unchanged === "list") writer.add(space, address + index * PAGE_BYTES, "parent", at);
     }
   }
@@ -260,9 +283,11 @@ export class MemoryRounds {
   async #endRound(writer: PageWriter, startedAt: number): Promise<RoundFigures> {
     await this.#sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
     this.rounds += 1;
+    this.heldPages += writer.heldPages;
     return {
       pages: this.#ledger.pages,
       changedPages: writer.contentPages,
+      heldPages: writer.heldPages,
       tookMs: performance.now() - startedAt,
     };
   }

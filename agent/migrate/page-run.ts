@@ -2,14 +2,18 @@ import { PAGE_BYTES } from "../native/page-hash.ts";
 
 /**
  * Consecutive pages as they travel in a PAGES record: a head of 16 bytes, then their content unless the target has
- * it from the round before. Pure.
+ * it already: from a round before, or held since the container's last stay there. Pure.
  */
 export interface PageRun {
   /** Of the first page. */
   readonly address: number;
   readonly pages: number;
-  readonly kind: "content" | "parent";
+  readonly kind: PageKind;
 }
+
+/** "parent": it came in an earlier round; "held": the target holds it (agent/keep). */
+export type PageKind = "content" | "parent" | "held";
+const KINDS: readonly PageKind[] = ["parent", "content", "held"];
 
 export const PAGE_RUN_HEAD_BYTES = 16;
 /** One record carries at most this much content. */
@@ -19,7 +23,7 @@ export function encodePageRun(run: PageRun): Buffer {
   const head = Buffer.alloc(PAGE_RUN_HEAD_BYTES);
   head.writeBigUInt64LE(BigInt(run.address), 0);
   head.writeUInt32LE(run.pages, 8);
-  head.writeUInt32LE(run.kind === "content" ? 1 : 0, 12);
+  head.writeUInt32LE(KINDS.indexOf(run.kind), 12);
   return head;
 }
 
@@ -29,10 +33,12 @@ export function decodePageRun(head: Uint8Array, bodyBytes: number): PageRun | un
   const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
   const address = Number(view.getBigUint64(0, true));
   const pages = view.getUint32(8, true);
-  const kind = view.getUint32(12, true) === 1 ? "content" : "parent";
+  const kind = KINDS[view.getUint32(12, true)];
+  if (kind === undefined) return undefined;
   if (!Number.isSafeInteger(address) || address % PAGE_BYTES !== 0) return undefined;
   // A run without pages says that the address space exists.
-  if (pages === 0 && kind === "content") return undefined;
+  if (pages === 0 && kind !== "parent") return undefined;
+  if (kind !== "parent" && pages > MAX_RUN_PAGES) return undefined;
   if (bodyBytes !== (kind === "content" ? pages * PAGE_BYTES : 0)) return undefined;
   return { address, pages, kind };
 }

@@ -1,6 +1,7 @@
 import { mkdir, open, readFile, rename, rm, symlink, writeFile, type FileHandle } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
 import {
   encodePagemap,
   lazyRanges,
@@ -8,9 +9,10 @@ import {
   PageFlag,
   type PagemapRun,
 } from "../checkpoint/pagemap-image.ts";
+import type { HeldMemory } from "../keep/held-memory.ts";
 import type { RoundIndex } from "../page-server/page-index.ts";
 import { type Pages, rises, union, without } from "./known-pages.ts";
-import { decodePageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
+import { decodePageRun, type PageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
 
 interface Space {
   readonly pagesId: number;
@@ -27,6 +29,7 @@ interface Space {
  */
 export class PageStore implements AsyncDisposable {
   readonly #folder: string;
+  readonly #held: HeldMemory | undefined;
   #round = 1;
   #spaces = new Map<string, Space>();
   /** Of the round that ended last, and of all before it: the pages that there are by address space. */
@@ -38,9 +41,13 @@ export class PageStore implements AsyncDisposable {
   #nextPagesId = 1;
   contentBytes = 0;
 
-  /** @param folder the image's, on a tmpfs */
-  constructor(folder: string) {
+  /**
+   * @param folder the image's, on a tmpfs
+   * @param held what the source may refer to
+   */
+  constructor(folder: string, held?: HeldMemory) {
     this.#folder = folder;
+    this.#held = held;
   }
 
   #roundFolder(round: number): string {
@@ -63,15 +70,27 @@ export class PageStore implements AsyncDisposable {
         const run = decodePageRun(head, length - PAGE_RUN_HEAD_BYTES);
         if (run === undefined) throw new GodwitError("corrupt", "a run of pages that makes no sense");
         target = await this.#space(this.#round, this.#spaces, space);
-        const flags = run.kind === "content" ? PageFlag.present : PageFlag.parent;
+        const flags = run.kind === "parent" ? PageFlag.parent : PageFlag.present;
         if (run.pages > 0) target.runs.push({ address: run.address, pages: run.pages, flags });
+        if (run.kind === "held") await this.#fetch(space, run, target);
       }
-      this.contentBytes += content.byteLength;
-      for (let written = 0; written < content.byteLength;) {
-        written += (await target.file.write(content, written)).bytesWritten;
-      }
+      await this.#append(target, content);
     }
     if (target === undefined) throw new GodwitError("corrupt", "a run of pages that is cut short");
+  }
+
+  /** What the source has only referred to, as if its content had come. */
+  async #fetch(space: string, { address, pages }: PageRun, target: Space): Promise<void> {
+    if (this.#held === undefined)
+      throw new GodwitError("corrupt", "a reference to pages, and this host holds none");
+    for await (const content of this.#held.read({ space, first: address / PAGE_BYTES, pages }))
+      await this.#append(target, content);
+  }
+
+  async #append({ file }: Space, content: Uint8Array): Promise<void> {
+    this.contentBytes += content.byteLength;
+    for (let written = 0; written < content.byteLength;)
+      written += (await file.write(content, written)).bytesWritten;
   }
 
   async #space(round: number, spaces: Map<string, Space>, space: string): Promise<Space> {

@@ -2,13 +2,14 @@ import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { encodeRecordHeader } from "../stream/records.ts";
 import type { ImageSender } from "../stream/sender.ts";
-import { encodePageRun, MAX_RUN_PAGES } from "./page-run.ts";
+import type { Recording } from "../keep/recording.ts";
+import { encodePageRun, MAX_RUN_PAGES, type PageKind } from "./page-run.ts";
 
 interface OpenRun {
   readonly space: string;
   readonly address: number;
   pages: number;
-  readonly kind: "content" | "parent";
+  readonly kind: PageKind;
   /** Of the first page, in the buffer. */
   readonly offset: number;
 }
@@ -16,18 +17,23 @@ interface OpenRun {
 /** Joins consecutive pages of one buffer into runs and writes them into the image stream. */
 export class PageWriter {
   readonly #sender: ImageSender;
+  readonly #recording: Recording | undefined;
   readonly #ready: OpenRun[] = [];
   #open: OpenRun | undefined;
   contentPages = 0;
   parentPages = 0;
+  heldPages = 0;
 
-  constructor(sender: ImageSender) {
+  /** @param recording gets what the target gets, if given */
+  constructor(sender: ImageSender, recording?: Recording) {
     this.#sender = sender;
+    this.#recording = recording;
   }
 
   /** Takes note of one page that lies at `offset` of the buffer; `flush` before the buffer is used again. */
-  add(space: string, address: number, kind: "content" | "parent", offset: number): void {
+  add(space: string, address: number, kind: PageKind, offset: number): void {
     if (kind === "content") this.contentPages += 1;
+    else if (kind === "held") this.heldPages += 1;
     else this.parentPages += 1;
     const run = this.#open;
     if (
@@ -73,6 +79,10 @@ export class PageWriter {
     if (this.#open !== undefined) this.#ready.push(this.#open);
     this.#open = undefined;
     for (const run of this.#ready) {
+      if (run.kind !== "parent") {
+        const bytes = buffer.subarray(run.offset, run.offset + run.pages * PAGE_BYTES);
+        await this.#recording?.add(run.space, run.address, bytes);
+      }
       const content = run.kind === "content" ? run.pages * PAGE_BYTES : 0;
       const head = encodePageRun(run);
       const length = head.byteLength + content;
@@ -80,6 +90,8 @@ export class PageWriter {
       await this.#sender.write(Buffer.concat([header, head]));
       if (content > 0) await this.#sender.write(buffer.subarray(run.offset, run.offset + content));
     }
+    // What one chunk asks for, the target may still be busy with when the container stands frozen: not more than this.
+    if (this.#ready.some(({ kind }) => kind === "held")) await this.#sender.flush();
     this.#ready.length = 0;
   }
 }

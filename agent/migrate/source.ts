@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { connectionsArrive } from "../checkpoint/arriving.ts";
 import { dump } from "../checkpoint/criu.ts";
@@ -17,6 +18,7 @@ import { DEV_MOUNTS } from "../container/dev-mounts.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { SubjectSampler } from "../forecast/subject-sampler.ts";
 import type { Host } from "../host.ts";
+import type { Recording } from "../keep/recording.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
@@ -31,18 +33,17 @@ import { bandwidthOf, CopyPilot } from "./copy-pilot.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import { MemoryRounds } from "./memory-rounds.ts";
 import type { MigrationProgress } from "./progress.ts";
+import { takeOffer } from "./offer.ts";
 import { RecordWriter } from "./record-writer.ts";
 import { TreeCopy } from "./tree-copy.ts";
 import { treesOf } from "./trees.ts";
 import { freezeAtRest } from "./stand-still.ts";
-import { streamEnds } from "./stream-ends.ts";
+import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 
 /** Exec sessions get this long to end by themselves before the freeze. */
 const EXEC_GRACE_MS = 2_000;
 /** What CRIU may have written before it is read. */
 const PAGE_SOCKET_BYTES = 8 * 1024 * 1024;
-/** The leader aborts a migration that stands still earlier than this. */
-export const STREAM_IDLE_MS = 300_000;
 
 export interface SourceInputs {
   readonly host: Host;
@@ -59,6 +60,8 @@ export interface SourceInputs {
 export interface CopyOutcome {
   /** Of the move's total time, what its forecast reckons piece by piece; the rest is what every move takes. */
   readonly forecastMs: number;
+  /** What this host may go on holding of the container's memory, once it has left. */
+  readonly recording: Recording | undefined;
 }
 
 /**
@@ -86,22 +89,29 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     bytesPerSecond: bandwidthOf(inputs),
   });
   undo.use(sender);
+  const recording = inputs.order.mode === MigrationMode.CHECKPOINT ? undefined : host.held.record(runtime.id);
   try {
-    await copyThrough(sender, pilot, running, inputs);
+    await copyThrough({ sender, pilot, recording }, running, inputs);
   } catch (error) {
     const reason = reasonOf(error, signal, runtime, running.init);
     // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
     sender.abort(told(reason));
+    await recording?.[Symbol.asyncDispose]();
     throw reason;
   }
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
-  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs };
+  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs, recording };
+}
+
+interface CopyMeans {
+  readonly sender: ImageSender;
+  readonly pilot: CopyPilot;
+  readonly recording: Recording | undefined;
 }
 
 async function copyThrough(
-  sender: ImageSender,
-  pilot: CopyPilot,
+  { sender, pilot, recording }: CopyMeans,
   running: Extract<RecordStatus, { kind: "running" }>,
   inputs: SourceInputs,
 ): Promise<void> {
@@ -136,7 +146,6 @@ async function copyThrough(
   if (obstacle !== undefined) throw new GodwitError("refused", obstacle.reason);
   pilot.follow(sender);
   const tracker = undo.use(new WriteTracker(tracking, host.logger));
-  const memory = new MemoryRounds(sender, tracker);
   const plug = await runtime.plug(record);
 
   const pids = (): number[] => [...runtime.cgroup.processes()];
@@ -144,16 +153,24 @@ async function copyThrough(
   let filesystemBytes = 0;
   for (const tree of trees) filesystemBytes += await tree.sendAll(pids, signal);
   const { endOffset: logSent } = await sendLog(writer, runtime.paths.log, 0);
+  await sender.drain();
+  const offer = sender.offersPages ? await takeOffer(host, inputs.order, signal) : undefined;
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
+  const memory = new MemoryRounds({ sender, tracker, held: offer?.index, recording });
+  const sentSoFar = (): { sentBytes: number; reusedBytes: number } => ({
+    sentBytes: sender.sentBytes + (offer?.bytes ?? 0),
+    reusedBytes: memory.heldPages * PAGE_BYTES,
+  });
   while (pilot.goesOn()) {
     const beganAt = performance.now();
     const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
     // What is still on its way would be in the way of what is sent while the container stands still.
     await sender.drain();
     pilot.add({ ...round, tookMs: performance.now() - beganAt });
-    progress.figures({ rounds: memory.rounds, sentBytes: sender.sentBytes });
+    progress.figures({ rounds: memory.rounds, ...sentSoFar() });
   }
   await sender.drain();
+  recording?.close();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
   undo.defer(() => host.exec().admit(runtime.id));
   signal.throwIfAborted();
@@ -232,7 +249,7 @@ async function copyThrough(
     progress.figures({
       filesystemBytes,
       transferMs: nowMs - dumpedAt,
-      sentBytes: sender.sentBytes,
+      ...sentSoFar(),
       blackoutMs: nowMs - frozenAt,
     });
   };
@@ -269,8 +286,6 @@ async function copyThrough(
     shutdownSocket(pageSocket);
     await lastRound.catch(() => undefined);
   }
-}
-
 /** Of all that fails in a row, what failed first. */
 function reasonOf(
   error: unknown,

@@ -12,6 +12,7 @@ import { DEV_MOUNTS, devMountFolder, dropDevMounts } from "../container/dev-moun
 import type { ContainerPaths } from "../container/paths.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
+import type { HeldMemory } from "../keep/held-memory.ts";
 import { applyDeletions, applyLayer } from "../layer/apply.ts";
 import { decodePaths } from "../layer/paths.ts";
 import { isFilledLater, learnArrival } from "../model/move-costs.ts";
@@ -22,11 +23,11 @@ import { LogImport } from "../shim/log-store.ts";
 import { openReceiver } from "../stream/receiver.ts";
 import { readRecords, type StreamRecord } from "../stream/records.ts";
 import { makeImageFolder } from "./image-folder.ts";
+import { Offer } from "./offer.ts";
 import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { treesOf } from "./trees.ts";
-import { STREAM_IDLE_MS } from "./source.ts";
-import { streamEnds } from "./stream-ends.ts";
+import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 
 export interface TargetInputs {
   readonly host: Host;
@@ -58,22 +59,27 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   await makeImageFolder(runtime.paths.images);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
   using lazyPages = new LazyPages(host.criuPath, host.criuVersion, runtime.paths.images);
+  await using loan = host.held.lend(runtime.id);
   await using receiver = await openReceiver({
     connection: host.connection,
     ends: streamEnds(host, "target", order),
     signal,
     idleTimeoutMs: STREAM_IDLE_MS,
+    offersPages: loan !== undefined,
   });
+  using offer = loan === undefined ? undefined : new Offer(host, order, loan.memory, signal);
   progress.enter(MigrationPhase.READY);
 
   const { description, lazy, processes } = await takeIn(
-    runtime,
+    { runtime, held: loan?.memory },
     readRecords(receiver.chunks()),
     signal,
     () => {
       progress.enter(MigrationPhase.RECEIVING);
     },
   );
+  offer?.[Symbol.dispose]();
+  loan?.settle();
   const receivedAt = performance.now();
   if (description.criuVersion !== host.criuVersion) {
     throw new GodwitError(
@@ -233,7 +239,7 @@ function providedFor(path: string, paths: ContainerPaths): string {
 
 /** Writes what comes into the writable layer, the log and the image folder. */
 async function takeIn(
-  runtime: ContainerRuntime,
+  { runtime, held }: { readonly runtime: ContainerRuntime; readonly held: HeldMemory | undefined },
   records: AsyncIterable<StreamRecord>,
   signal: AbortSignal,
   onFirst: () => void,
@@ -244,7 +250,7 @@ async function takeIn(
   let open: { name: string; descriptor: number } | undefined;
   let files = 0;
   using log = new LogImport(runtime.paths.log);
-  await using pages = new PageStore(runtime.paths.images);
+  await using pages = new PageStore(runtime.paths.images, held);
   const folders = new Map(treesOf(runtime.paths).map(({ name, folder }) => [name, folder]));
   const folderOf = (name: string): string => {
     const folder = folders.get(name);
@@ -304,8 +310,9 @@ async function takeIn(
           lazy = isFilledLater({ memoryBytes: pages.contentBytes, processes });
           await pages.finish(lazy);
           break;
+        case RecordKind.HELD_PAGES:
         case RecordKind.UNSPECIFIED:
-          throw new GodwitError("corrupt", "a record of no kind");
+          throw new GodwitError("corrupt", "a record of no kind that belongs here");
       }
     }
   } finally {

@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
 
-import { desiredSubject } from "../../proto/contract/subjects.ts";
+import { CONTAINER_GONE_SUBJECT, desiredSubject } from "../../proto/contract/subjects.ts";
 import { isId } from "../../proto/contract/ids.ts";
 import {
   Desired,
@@ -51,7 +51,9 @@ export class Node implements AsyncDisposable {
   start(): void {
     for (const id of listContainers(this.#host.config)) this.#allocation(id);
     const subscription = this.#host.connection.subscribe(desiredSubject(this.#host.config.node));
-    this.#abort.signal.addEventListener("abort", () => subscription.unsubscribe(), { once: true });
+    const gone = this.#host.connection.subscribe(CONTAINER_GONE_SUBJECT);
+    for (const one of [subscription, gone])
+      this.#abort.signal.addEventListener("abort", () => one.unsubscribe(), { once: true });
     this.#tasks.push(
       (async () => {
         for await (const message of subscription) {
@@ -65,6 +67,19 @@ export class Node implements AsyncDisposable {
       (async () => {
         for await (const exit of this.#host.shim.exits) {
           this.#allocations.get(exit.container)?.onExit(exit.initPid, exit.code);
+        }
+      })(),
+      (async () => {
+        for await (const message of gone) {
+          const id = message.string();
+          try {
+            await this.#host.held.forget(id);
+          } catch (error) {
+            this.#logger.error(
+              { err: error, container: id },
+              "what is held of its memory could not be removed",
+            );
+          }
         }
       })(),
       this.#followShims(),

@@ -19,6 +19,8 @@ export class ReceiverWindow {
   /** Highest sequence seen behind the present gap: at or below it, the sender has gone back and lost again. */
   #gapSeen = -1;
   #resend = false;
+  /** The sender has asked while chunks were waiting: it is told when none is any more. */
+  #isAwaited = false;
 
   constructor(capacity: number) {
     this.#capacity = capacity;
@@ -67,6 +69,7 @@ export class ReceiverWindow {
 
   /** A sign of life that says what the sender has transmitted so far. Always to be answered. */
   probe(sequence: number): void {
+    this.#isAwaited = true;
     if (this.#ended || sequence <= this.#expected) return;
     this.#resend = true;
     this.#gapSeen = Math.max(this.#gapSeen, sequence - 1);
@@ -79,7 +82,7 @@ export class ReceiverWindow {
 
   /** Whether enough has changed that the sender should hear of it unasked. */
   get creditDue(): boolean {
-    if (this.complete) return true;
+    if (this.complete || (this.#isAwaited && this.waiting === 0)) return true;
     const step = Math.max(1, this.#capacity >> 2);
     return (
       this.#consumed + this.#capacity - this.#published.limit >= step ||
@@ -89,8 +92,10 @@ export class ReceiverWindow {
 
   /** The credit to publish now. */
   credit(): CreditFigures {
+    this.#isAwaited &&= this.waiting > 0;
     const credit = {
       acknowledged: this.#expected,
+      consumed: this.#consumed,
       limit: this.#consumed + this.#capacity,
       resend: this.#resend,
       complete: this.complete,

@@ -22,6 +22,8 @@ export interface ReceiverOptions {
   /** How long the sender may be silent, also at the start. */
   readonly idleTimeoutMs?: number;
   readonly clock?: Clock;
+  /** Whether the sender is told that pages are here already. */
+  readonly offersPages?: boolean;
 }
 
 export interface ImageReceiver extends AsyncDisposable {
@@ -64,6 +66,7 @@ class NatsImageReceiver implements ImageReceiver {
   readonly #clock: Clock;
   readonly #idleTimeoutMs: number;
   readonly #signal: AbortSignal;
+  readonly #offersPages: boolean;
   readonly #garbage = new GarbageMeter();
   readonly #queue: StoredChunk[] = [];
   /** Slots are reused: buffers that wait in a queue outlive the young generation and would pile up. */
@@ -86,6 +89,7 @@ class NatsImageReceiver implements ImageReceiver {
     this.#clock = options.clock ?? systemClock;
     this.#idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
     this.#signal = options.signal;
+    this.#offersPages = options.offersPages ?? false;
     this.#heardAtMs = this.#clock.nowMs();
   }
 
@@ -207,7 +211,7 @@ class NatsImageReceiver implements ImageReceiver {
   }
 
   #publishCredit(): void {
-    const figures = this.#window.credit();
+    const figures = { ...this.#window.credit(), offersPages: this.#offersPages };
     this.#link?.publishSmall(SealedKind.credit, Credit.encode(Credit.fromPartial(figures)).finish());
   }
 

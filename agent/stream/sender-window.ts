@@ -4,6 +4,7 @@ export interface CreditFigures {
   readonly limit: number;
   readonly resend: boolean;
   readonly complete: boolean;
+  readonly consumed?: number | undefined;
 }
 
 /**
@@ -17,6 +18,7 @@ export class SenderWindow<T> {
   readonly #capacity: number;
   readonly #held = new Map<number, T>();
   #acknowledged = 0;
+  #consumed = 0;
   #limit = 0;
   /** Next to transmit; below `#added`, above or at `#acknowledged`. */
   #cursor = 0;
@@ -53,9 +55,9 @@ export class SenderWindow<T> {
     return this.#cursor === this.#added;
   }
 
-  /** Everything that was added has arrived. */
+  /** The receiver has nothing left to do but with the chunk that was added last. */
   get isDrained(): boolean {
-    return this.#acknowledged === this.#added;
+    return this.#acknowledged === this.#added && this.#consumed === this.#added;
   }
 
   add(chunk: T, last: boolean): void {
@@ -91,6 +93,7 @@ export class SenderWindow<T> {
       this.#held.delete(sequence);
     }
     this.#acknowledged = acknowledged;
+    this.#consumed = Math.min(acknowledged, Math.max(this.#consumed, credit.consumed ?? acknowledged));
     this.#limit = Math.max(this.#limit, limit);
     this.#cursor = credit.resend ? acknowledged : Math.max(this.#cursor, acknowledged);
     if (credit.complete && this.#ended && acknowledged === this.#added) this.#complete = true;

@@ -45,7 +45,10 @@ export interface ImageSender extends AsyncDisposable {
   write(bytes: Uint8Array): Promise<void>;
   /** Sends what is buffered although it fills no chunk. */
   flush(): Promise<void>;
-  /** Flushes, and resolves when the receiver has everything: nothing is in its way that is written next. */
+  /**
+   * Flushes, and resolves when the receiver has dealt with everything but the last chunk: nothing is in the way of what
+   * is written next.
+   */
   drain(): Promise<void>;
   /** Sends the digest; resolves when the receiver has taken everything in and the digest was right. */
   finish(): Promise<void>;
@@ -56,6 +59,8 @@ export interface ImageSender extends AsyncDisposable {
   /** On the wire, with what was sent again. */
   readonly sentBytes: number;
   readonly rawBytes: number;
+  /** The receiver has said that it holds pages already; known for sure after `drain`. */
+  readonly offersPages: boolean;
 }
 
 interface HeldFrame {
@@ -110,6 +115,7 @@ class NatsImageSender implements ImageSender {
   #chunksThisTurn = 0;
   #progress = Promise.withResolvers<void>();
   rawBytes = 0;
+  offersPages = false;
 
   constructor(options: SenderOptions, checksum: (bytes: Uint8Array) => bigint) {
     this.#checksum = checksum;
@@ -314,6 +320,7 @@ class NatsImageSender implements ImageSender {
       this.#giveUp(new GodwitError("cancelled", `the target gave up: ${credit.error}`));
       return;
     }
+    if (credit.offersPages) this.offersPages = true;
     const released = this.#window.credit(credit);
     const bytes = released.reduce((sum, { message }) => sum + message.byteLength, 0);
     this.#rate.acknowledged(released.length, bytes, this.#heardAtMs);

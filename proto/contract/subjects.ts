@@ -25,3 +25,7 @@ export const forecastSubject = (node: string): string => `godwit.node.${node}.fo
 export const probeSubject = (node: string): string => `godwit.migration.probe.${node}`;
 export const migrationDataSubject = (migration: string): string => `godwit.migration.${migration}.data`;
 export const migrationCreditSubject = (migration: string): string => `godwit.migration.${migration}.credit`;
+/** The second stream of a migration, from the target to the source. */
+export const heldPagesStream = (migration: string): string => `${migration}-held`;
+/** To all agents: a container is gone for good, and with it what hosts hold of its memory. */
+export const CONTAINER_GONE_SUBJECT = "godwit.migration.held.gone";

@@ -263,6 +263,7 @@ describe("after the switch", () => {
       memoryBytes: 9,
       sentBytes: 5,
       filesystemBytes: 0,
+      reusedBytes: 0,
     });
     volatile.migration(ID, "source", MigrationPhase.RELEASED, { figures: { dumpMs: 50, blackoutMs: 60 } });
     volatile.migration(ID, "target", MigrationPhase.RUNNING, { figures: { blackoutMs: 17, totalMs: 800 } });

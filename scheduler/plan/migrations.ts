@@ -150,6 +150,7 @@ const mergeFigures = (
     memoryBytes: source.memoryBytes || target.memoryBytes,
     sentBytes: source.sentBytes || target.sentBytes,
     filesystemBytes: source.filesystemBytes || target.filesystemBytes,
+    reusedBytes: source.reusedBytes,
   };
   if (merged.blackoutMs === 0)
     merged.blackoutMs =

@@ -43,6 +43,7 @@ export interface MoveRow {
   readonly totalMs: number;
   readonly memoryBytes: number;
   readonly sentBytes: number;
+  readonly reusedBytes: number;
   readonly filesystemBytes: number;
   readonly error: string;
 }

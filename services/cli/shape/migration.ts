@@ -20,6 +20,7 @@ export function migrationRow(info: MigrationInfo): Record<string, unknown> {
     totalMs: rounded(figures?.totalMs),
     memoryBytes: figures?.memoryBytes ?? 0,
     sentBytes: figures?.sentBytes ?? 0,
+    reusedBytes: figures?.reusedBytes ?? 0,
     filesystemBytes: figures?.filesystemBytes ?? 0,
     error: textOrNull(info.error),
     errorCode: textOrNull(info.errorCode ?? ""),
@@ -172,6 +173,7 @@ export function migrationFields(info: MigrationInfo, nowMs: number): [string, st
     ["memory", known(figures?.memoryBytes, formatBytes)],
     ["files", known(figures?.filesystemBytes, formatBytes)],
     ["sent", known(figures?.sentBytes, formatBytes)],
+    ["reused", known(figures?.reusedBytes, formatBytes)],
   );
   if (predicted !== undefined) fields.push(["forecast", forecastWords(predicted)], ["off by", offBy(info)]);
   if (info.error !== "") fields.push(["error", info.error]);

@@ -52,6 +52,7 @@ test("the documented JSON fields", () => {
     totalMs: 400,
     memoryBytes: 5,
     sentBytes: 3,
+    reusedBytes: 0,
     filesystemBytes: 0,
     error: null,
     errorCode: null,

@@ -328,6 +328,8 @@ export interface MigrationFigures {
   memoryBytes: number;
   sentBytes: number;
   filesystemBytes: number;
+  /** Memory that the target still held from the container's last stay there: sent as references. */
+  reusedBytes: number;
 }
 
 /** What a move is expected to cost, said before it begins. 0 where it is not known. */
@@ -1616,6 +1618,7 @@ function createBaseMigrationFigures(): MigrationFigures {
     memoryBytes: 0,
     sentBytes: 0,
     filesystemBytes: 0,
+    reusedBytes: 0,
   };
 }
 
@@ -1653,6 +1656,9 @@ export const MigrationFigures: MessageFns<MigrationFigures> = {
     }
     if (message.filesystemBytes !== 0) {
       writer.uint32(88).uint64(message.filesystemBytes);
+    }
+    if (message.reusedBytes !== 0) {
+      writer.uint32(96).uint64(message.reusedBytes);
     }
     return writer;
   },
@@ -1758,6 +1764,14 @@ export const MigrationFigures: MessageFns<MigrationFigures> = {
             message.filesystemBytes = longToNumber(reader.uint64());
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.reusedBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1823,6 +1837,11 @@ export const MigrationFigures: MessageFns<MigrationFigures> = {
         : isSet(object.filesystem_bytes)
         ? globalThis.Number(object.filesystem_bytes)
         : 0,
+      reusedBytes: isSet(object.reusedBytes)
+        ? globalThis.Number(object.reusedBytes)
+        : isSet(object.reused_bytes)
+        ? globalThis.Number(object.reused_bytes)
+        : 0,
     };
   },
 
@@ -1861,6 +1880,9 @@ export const MigrationFigures: MessageFns<MigrationFigures> = {
     if (message.filesystemBytes !== 0) {
       obj.filesystemBytes = Math.round(message.filesystemBytes);
     }
+    if (message.reusedBytes !== 0) {
+      obj.reusedBytes = Math.round(message.reusedBytes);
+    }
     return obj;
   },
 
@@ -1880,6 +1902,7 @@ export const MigrationFigures: MessageFns<MigrationFigures> = {
     message.memoryBytes = object.memoryBytes ?? 0;
     message.sentBytes = object.sentBytes ?? 0;
     message.filesystemBytes = object.filesystemBytes ?? 0;
+    message.reusedBytes = object.reusedBytes ?? 0;
     return message;
   },
 };

@@ -94,6 +94,12 @@ export const RecordKind = {
   PAGES: "RECORD_KIND_PAGES",
   /** ROUND_END - a round of memory copying is over */
   ROUND_END: "RECORD_KIND_ROUND_END",
+  /**
+   * HELD_PAGES - From the target, in a stream of its own: consecutive pages that it holds from the container's last stay there.
+   * `name` is their address space; the body: the first page's address (8 bytes, little-endian), then for each page the
+   * XXH3 hash of its content (16 bytes).
+   */
+  HELD_PAGES: "RECORD_KIND_HELD_PAGES",
 } as const;
 
 export type RecordKind = typeof RecordKind[keyof typeof RecordKind];
@@ -108,6 +114,7 @@ export namespace RecordKind {
   export type END = typeof RecordKind.END;
   export type PAGES = typeof RecordKind.PAGES;
   export type ROUND_END = typeof RecordKind.ROUND_END;
+  export type HELD_PAGES = typeof RecordKind.HELD_PAGES;
 }
 
 export function recordKindFromJSON(object: any): RecordKind {
@@ -139,6 +146,9 @@ export function recordKindFromJSON(object: any): RecordKind {
     case 8:
     case "RECORD_KIND_ROUND_END":
       return RecordKind.ROUND_END;
+    case 9:
+    case "RECORD_KIND_HELD_PAGES":
+      return RecordKind.HELD_PAGES;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -164,6 +174,8 @@ export function recordKindToJSON(object: RecordKind): string {
       return "RECORD_KIND_PAGES";
     case RecordKind.ROUND_END:
       return "RECORD_KIND_ROUND_END";
+    case RecordKind.HELD_PAGES:
+      return "RECORD_KIND_HELD_PAGES";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -189,6 +201,8 @@ export function recordKindToNumber(object: RecordKind): number {
       return 7;
     case RecordKind.ROUND_END:
       return 8;
+    case RecordKind.HELD_PAGES:
+      return 9;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -225,6 +239,10 @@ export interface Credit {
   error: string;
   /** The last chunk was taken in and the digest was right. */
   complete: boolean;
+  /** The target still holds pages of the container: it opens a stream of its own to say which. */
+  offersPages: boolean;
+  /** Of the acknowledged chunks, those whose content has been asked for: what was in all before them has been dealt with. */
+  consumed?: number | undefined;
 }
 
 /**
@@ -455,7 +473,15 @@ export const Chunk: MessageFns<Chunk> = {
 };
 
 function createBaseCredit(): Credit {
-  return { acknowledged: 0, limit: 0, resend: false, error: "", complete: false };
+  return {
+    acknowledged: 0,
+    limit: 0,
+    resend: false,
+    error: "",
+    complete: false,
+    offersPages: false,
+    consumed: undefined,
+  };
 }
 
 export const Credit: MessageFns<Credit> = {
@@ -474,6 +500,12 @@ export const Credit: MessageFns<Credit> = {
     }
     if (message.complete !== false) {
       writer.uint32(40).bool(message.complete);
+    }
+    if (message.offersPages !== false) {
+      writer.uint32(48).bool(message.offersPages);
+    }
+    if (message.consumed !== undefined) {
+      writer.uint32(56).uint64(message.consumed);
     }
     return writer;
   },
@@ -531,6 +563,22 @@ export const Credit: MessageFns<Credit> = {
             message.complete = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.offersPages = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.consumed = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -550,6 +598,12 @@ export const Credit: MessageFns<Credit> = {
       resend: isSet(object.resend) ? globalThis.Boolean(object.resend) : false,
       error: isSet(object.error) ? globalThis.String(object.error) : "",
       complete: isSet(object.complete) ? globalThis.Boolean(object.complete) : false,
+      offersPages: isSet(object.offersPages)
+        ? globalThis.Boolean(object.offersPages)
+        : isSet(object.offers_pages)
+        ? globalThis.Boolean(object.offers_pages)
+        : false,
+      consumed: isSet(object.consumed) ? globalThis.Number(object.consumed) : undefined,
     };
   },
 
@@ -570,6 +624,12 @@ export const Credit: MessageFns<Credit> = {
     if (message.complete !== false) {
       obj.complete = message.complete;
     }
+    if (message.offersPages !== false) {
+      obj.offersPages = message.offersPages;
+    }
+    if (message.consumed !== undefined) {
+      obj.consumed = Math.round(message.consumed);
+    }
     return obj;
   },
 
@@ -583,6 +643,8 @@ export const Credit: MessageFns<Credit> = {
     message.resend = object.resend ?? false;
     message.error = object.error ?? "";
     message.complete = object.complete ?? false;
+    message.offersPages = object.offersPages ?? false;
+    message.consumed = object.consumed ?? undefined;
     return message;
   },
 };
