@@ -331,7 +331,7 @@ export class Allocation {
     const released =
       this.#desired?.role === Role.RELEASED && copied.migrationId === this.#desired.migration?.id;
     if (!released) {
-      await copied.recording?.[Symbol.asyncDispose]();
+      if (copied.recording !== undefined) host.held.drop(copied.recording);
       return;
     }
     const overheadMs = performance.now() - copied.orderedAtMs - copied.forecastMs;
@@ -340,10 +340,10 @@ export class Allocation {
   }
 
   /** What was recorded for a move that did not come off. */
-  async #dropCopied(): Promise<void> {
+  #dropCopied(): void {
     const recording = this.#copied?.recording;
     this.#copied = undefined;
-    await recording?.[Symbol.asyncDispose]();
+    if (recording !== undefined) this.#container.host.held.drop(recording);
   }
 
   async #copy(migrationId: string): Promise<void> {
@@ -354,7 +354,7 @@ export class Allocation {
     try {
       await this.#arrival.settled;
       const orderedAtMs = this.#sampler?.orderedAtMs ?? performance.now();
-      await this.#dropCopied();
+      this.#dropCopied();
       const copied = await copyToTarget({
         host: this.#container.host,
         runtime: this.runtime,
@@ -385,7 +385,7 @@ export class Allocation {
     if (record?.status.kind !== "frozen") return;
     const { migrationId, init, startedAtMs } = record.status;
     await thaw(this.runtime, record);
-    await this.#dropCopied();
+    this.#dropCopied();
     this.#container.setStatus({ kind: "running", init, startedAtMs });
     // Of a copy whose agent died: nobody else would remove it.
     this.#arrival.dropImage();

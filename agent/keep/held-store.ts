@@ -85,6 +85,13 @@ export class HeldStore implements AsyncDisposable {
     })();
   }
 
+  /** The container has not left. Does not wait either. */
+  drop(recording: Recording): void {
+    recording[Symbol.asyncDispose]().catch((error: unknown) => {
+      this.#logger.error({ err: error }, "what was recorded of a container's memory could not be removed");
+    });
+  }
+
   /** Older ones go where there is not room for all. */
   async #add(memory: HeldMemory): Promise<void> {
     const id = memory.containerId;

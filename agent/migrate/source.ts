@@ -96,7 +96,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     const reason = reasonOf(error, signal, runtime, running.init);
     // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
     sender.abort(told(reason));
-    await recording?.[Symbol.asyncDispose]();
+    if (recording !== undefined) host.held.drop(recording);
     throw reason;
   }
   progress.sent(sender.rawBytes);
@@ -286,6 +286,8 @@ async function copyThrough(
     shutdownSocket(pageSocket);
     await lastRound.catch(() => undefined);
   }
+}
+
 /** Of all that fails in a row, what failed first. */
 function reasonOf(
   error: unknown,
