@@ -19,7 +19,7 @@ import {
 
 const SLAB_PAGES = 256;
 /** What is on its way to the disk at most. */
-const SLABS = 12;
+const SLABS = 8;
 /**
  * A move waits so long in all for its pages to be recorded, and so large a part of the time that it takes; what comes
  * when this is used up is not.
