@@ -318,6 +318,13 @@ describe("what stands still after the switch", () => {
   });
 });
 
+test("a failure of the source's that is heard from the target first is the source's", () => {
+  const { plan, volatile } = moving();
+  const error = "the source gave up: the container ended during the move";
+  volatile.migration(ID, "target", MigrationPhase.FAILED, { error });
+  expect(plan()).toEqual(aborted("the source n1 failed: the container ended during the move"));
+});
+
 test("that the container has ended explains every other failure", () => {
   const { plan, volatile } = moving();
   volatile.migration(ID, "target", MigrationPhase.FAILED, { error: "the source gave up" });

@@ -29,6 +29,8 @@ const MAX_REASON = 1_024;
 const REFUSED = "refused";
 
 const SOURCE_REFUSED = "the source refused: ";
+/** What a target says to whom the source has told why it ends the stream. */
+const SOURCE_GAVE_UP = "the source gave up: ";
 
 interface Abort {
   readonly reason: string;
@@ -53,6 +55,12 @@ const failureOf = (
   };
 };
 
+/** The source's failure reaches the target with the stream, and may be heard from there first. */
+const sourcesFailure = ({ from }: Migration, target: MigrationReport | undefined): Abort | undefined =>
+  target?.phase === MigrationPhase.FAILED && target.error.startsWith(SOURCE_GAVE_UP)
+    ? { reason: `the source ${from} failed: ${target.error.slice(SOURCE_GAVE_UP.length)}` }
+    : undefined;
+
 const givenUp = (migration: Migration, report: MigrationReport): string =>
   `the target ${migration.to} could not restore it: ${report.error || "it gave no reason"}`;
 
@@ -75,7 +83,7 @@ const abortReason = (
   const seen = volatile.migrations.get(migration.id);
   const because = outerReason(cluster, migration);
   if (because !== undefined) return { reason: because };
-  const target = failureOf("target", migration.to, seen?.target);
+  const target = sourcesFailure(migration, seen?.target) ?? failureOf("target", migration.to, seen?.target);
   const source = failureOf("source", migration.from, seen?.source);
   // The target fails because the source refused, and may be heard first.
   const failed = source?.errorCode === REFUSED ? source : (target ?? source);
