@@ -140,11 +140,11 @@ try {
   await cluster.must("node", "cordon", CLIENT_HOST);
   const tenants: Tenant[] = [];
   for (const starting of [
-    redisTenant(cluster, CLIENT_HOST),
-    treeTenant(cluster),
-    pythonTenant(cluster, "channels"),
-    pythonTenant(cluster, "processes"),
-    pythonTenant(cluster, "memory"),
+    redisTenant(cluster, "n1", CLIENT_HOST),
+    treeTenant(cluster, "n2"),
+    pythonTenant(cluster, "n3", "channels"),
+    pythonTenant(cluster, "n1", "processes"),
+    pythonTenant(cluster, "n2", "memory"),
   ])
     tenants.push(stack.use(await starting));
   for (; done < moves && !stopping; done += 1) {

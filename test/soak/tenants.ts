@@ -18,9 +18,9 @@ const CLIENT_PAUSE_MS = 2;
 const KEYS_MB = 60;
 
 /** Redis under load, with a client that checks each answer on its one connection. */
-export async function redisTenant(cluster: TestCluster, clientNode: string): Promise<Tenant> {
+export async function redisTenant(cluster: TestCluster, node: string, clientNode: string): Promise<Tenant> {
   const name = "cache";
-  await cluster.must("run", "--memory", "512m", name, "redis", "--", ...REDIS_COMMAND);
+  await cluster.must("run", "--node", node, "--memory", "512m", name, "redis", "--", ...REDIS_COMMAND);
   await until("redis", async () => (await cluster.info(name)).state === "running");
   const { address, id } = await cluster.info(name);
   const client = new RedisClient([...redisClientArgv(cluster, clientNode, address), String(CLIENT_PAUSE_MS)]);
@@ -51,9 +51,9 @@ const TREE = `
 ( n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done ) | ( exec 8>>/numbers; while read n; do echo $n >&8; [ $((n % 25)) = 0 ] && echo "line $n"; done ) &
 wait`;
 
-export async function treeTenant(cluster: TestCluster): Promise<Tenant> {
+export async function treeTenant(cluster: TestCluster, node: string): Promise<Tenant> {
   const name = "tree";
-  await cluster.must("run", "--memory", "64m", name, "redis", "--", "sh", "-c", TREE);
+  await cluster.must("run", "--node", node, "--memory", "64m", name, "redis", "--", "sh", "-c", TREE);
   const { id } = await cluster.info(name);
   const numbers = (home: string): number[] => {
     const { dataDir } = cluster.dev.node(home);
@@ -86,12 +86,25 @@ const LOOK_AGAIN_MS = 60_000;
 /** A group of test/e2e/workload. Its files are read from outside, so that a look costs it nothing. */
 export async function pythonTenant(
   cluster: TestCluster,
+  node: string,
   group: string,
   without: readonly string[] = [],
 ): Promise<Tenant> {
   const kinds = kindsOf(group).filter((kind) => !without.includes(kind));
   await cluster.must(
-    ...["run", "--memory", "512m", "-e", PACE, group, "python", "--", ...workloadCommand(group, kinds)],
+    ...[
+      "run",
+      "--node",
+      node,
+      "--memory",
+      "512m",
+      "-e",
+      PACE,
+      group,
+      "python",
+      "--",
+      ...workloadCommand(group, kinds),
+    ],
   );
   const { id, node: first } = await until(`${group} to run`, async () => {
     const info = await cluster.info(group);
