@@ -21,7 +21,7 @@ export const CONTAINER = "cache";
 const APPEND_FILE = "upper/var/lib/redis/appendonlydir/appendonly.aof.1.incr.aof";
 const APPENDED_MB = 8;
 const KEYS_MB = 6;
-const CLIENT_PAUSE_MS = 2;
+const CLIENT_PAUSE_MS = 10;
 const SETTLE_MS = 90_000;
 
 export class Laboratory implements AsyncDisposable {

@@ -14,7 +14,7 @@ export interface Tenant extends AsyncDisposable {
   finish(home: string): Promise<void>;
 }
 
-const CLIENT_PAUSE_MS = 2;
+const CLIENT_PAUSE_MS = 10;
 const KEYS_MB = 60;
 
 /** Redis under load, with a client that checks each answer on its one connection. */
