@@ -13,8 +13,11 @@ export interface CriuSessionOptions {
   readonly criuPath: string;
   /** Descriptors that CRIU inherits: the first becomes 4, the next 5, and so on (see `inheritedAs`). */
   readonly inherit?: readonly number[];
-  /** A library that is loaded into CRIU before all others. */
-  readonly preload?: string;
+  /**
+   * deploy/criu/tracking.c, which is loaded into CRIU before all others. Of an address space for which CRIU is told that
+   * there is a parent it then names one page for each mapping.
+   */
+  readonly trackingLibrary?: string;
   /** `cgroup.procs` files that the process is moved into before it does anything. */
   readonly cgroupProcs?: readonly string[];
 }
@@ -46,7 +49,9 @@ export class CriuSession implements AsyncDisposable {
       const child = spawn(options.criuPath, ["swrk", "3"], {
         stdio: ["ignore", "ignore", "ignore", theirs, ...(options.inherit ?? [])],
         cwd: "/",
-        ...(options.preload === undefined ? {} : { env: { ...process.env, LD_PRELOAD: options.preload } }),
+        ...(options.trackingLibrary === undefined
+          ? {}
+          : { env: trackingEnvironment(options.trackingLibrary) }),
       });
       const spawned = once(child, "spawn");
       try {
@@ -117,4 +122,14 @@ export class CriuSession implements AsyncDisposable {
     clearTimeout(patience);
     closeSync(this.#socket);
   }
+}
+
+function trackingEnvironment(library: string): NodeJS.ProcessEnv {
+  return {
+    ...process.env,
+    LD_PRELOAD: library,
+    GODWIT_NAME_MAPPINGS: "1",
+    // Without its cache of pagemaps CRIU asks about one mapping at a time.
+    CRIU_PMC_OFF: "1",
+  };
 }

@@ -3,31 +3,35 @@ import { expect, test } from "vitest";
 
 import { PageLedger } from "./page-ledger.ts";
 
-test("a split covers all pages in order and says of each what the ledger says", () => {
-  const runs = fc.array(fc.tuple(fc.integer({ min: 0, max: 2000 }), fc.integer({ min: 1, max: 900 })), {
-    maxLength: 5,
-  });
+const page = fc.integer({ min: 0, max: 2500 });
+const pages = fc.array(fc.tuple(page, fc.integer({ min: 1, max: 900 })), { maxLength: 5 });
+
+function pagesOf(ledger: PageLedger): number[] {
+  return ledger
+    .runs("1-1")
+    .flatMap(({ address, pages: count }) =>
+      Array.from({ length: count }, (_, index) => address / 4096 + index),
+    );
+}
+
+test("its runs are the pages that it was told of, also of those that came after it was asked", () => {
   fc.assert(
-    fc.property(
-      runs,
-      fc.integer({ min: 0, max: 2500 }),
-      fc.integer({ min: 1, max: 2500 }),
-      (known, first, pages) => {
-        const ledger = new PageLedger();
-        for (const [start, count] of known)
-          for (let page = start; page < start + count; page += 1) ledger.set("1-1", page, 7n);
-        const found: boolean[] = [];
-        let before: boolean | undefined;
-        for (const piece of ledger.split("1-1", first, pages)) {
-          expect(piece.first).toBe(first + found.length);
-          expect(piece.known).not.toBe(before);
-          before = piece.known;
-          for (let index = 0; index < piece.pages; index += 1) found.push(piece.known);
+    fc.property(pages, pages, fc.boolean(), (first, then, asked) => {
+      const ledger = new PageLedger();
+      const told = new Set<number>();
+      const tell = (runs: readonly (readonly [number, number])[]): void => {
+        for (const [start, count] of runs) {
+          for (let at = start; at < start + count; at += 1) {
+            ledger.set("1-1", at, 7n);
+            told.add(at);
+          }
         }
-        expect(found).toEqual(
-          Array.from({ length: pages }, (_, index) => ledger.get("1-1", first + index) !== 0n),
-        );
-      },
-    ),
+      };
+      tell(first);
+      if (asked) ledger.prepareRuns();
+      tell(then);
+      expect(pagesOf(ledger)).toEqual([...told].sort((a, b) => a - b));
+      expect(ledger.pages).toBe(told.size);
+    }),
   );
 });

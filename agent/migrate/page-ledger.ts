@@ -1,9 +1,14 @@
+import { joined, type Pages, union } from "../checkpoint/page-runs.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
+
 /** Pages of one 2 MiB block share an array of hashes. */
 const BLOCK_PAGES = 512;
 
-interface Block {
-  readonly hashes: BigUint64Array;
-  known: number;
+interface Space {
+  readonly blocks: Map<number, BigUint64Array>;
+  /** What `runs` has answered, and the pages that became known since; undefined before it was asked. */
+  runs: readonly Pages[] | undefined;
+  fresh: Pages[];
 }
 
 /**
@@ -11,7 +16,7 @@ interface Block {
  * different contents of one page in one move collide with a probability of 2^-64. Pure.
  */
 export class PageLedger {
-  readonly #spaces = new Map<string, Map<number, Block>>();
+  readonly #spaces = new Map<string, Space>();
   #pages = 0;
 
   get pages(): number {
@@ -20,47 +25,54 @@ export class PageLedger {
 
   /** @param page virtual address / 4096; 0n: the target does not have it */
   get(space: string, page: number): bigint {
-    return this.#spaces.get(space)?.get(Math.floor(page / BLOCK_PAGES))?.hashes[page % BLOCK_PAGES] ?? 0n;
+    const block = this.#spaces.get(space)?.blocks.get(Math.floor(page / BLOCK_PAGES));
+    return block?.[page % BLOCK_PAGES] ?? 0n;
   }
 
   /** @param hash never 0n */
-  set(space: string, page: number, hash: bigint): void {
-    let blocks = this.#spaces.get(space);
-    if (blocks === undefined) this.#spaces.set(space, (blocks = new Map()));
+  set(name: string, page: number, hash: bigint): void {
+    let space = this.#spaces.get(name);
+    if (space === undefined) {
+      space = { blocks: new Map(), runs: undefined, fresh: [] };
+      this.#spaces.set(name, space);
+    }
     const number = Math.floor(page / BLOCK_PAGES);
-    let block = blocks.get(number);
-    if (block === undefined) {
-      block = { hashes: new BigUint64Array(BLOCK_PAGES), known: 0 };
-      blocks.set(number, block);
-    }
-    if (block.hashes[page % BLOCK_PAGES] === 0n) {
-      block.known += 1;
+    let block = space.blocks.get(number);
+    if (block === undefined) space.blocks.set(number, (block = new BigUint64Array(BLOCK_PAGES)));
+    if (block[page % BLOCK_PAGES] === 0n) {
       this.#pages += 1;
+      if (space.runs !== undefined) space.fresh.push({ address: page * PAGE_BYTES, pages: 1 });
     }
-    block.hashes[page % BLOCK_PAGES] = hash;
+    block[page % BLOCK_PAGES] = hash;
   }
 
-  /** Splits consecutive pages into those that the target has and those that it has not. */
-  *split(
-    space: string,
-    first: number,
-    pages: number,
-  ): Generator<{ first: number; pages: number; known: boolean }> {
-    const blocks = this.#spaces.get(space);
-    const end = first + pages;
-    let from = first;
-    let known: boolean | undefined;
-    for (let page = first; page < end;) {
-      const block = blocks?.get(Math.floor(page / BLOCK_PAGES));
-      const whole = block === undefined || block.known === BLOCK_PAGES;
-      const here = block !== undefined && (whole || block.hashes[page % BLOCK_PAGES] !== 0n);
-      if (known !== undefined && here !== known) {
-        yield { first: from, pages: page - from, known };
-        from = page;
-      }
-      known = here;
-      page = whole ? Math.min(end, (Math.floor(page / BLOCK_PAGES) + 1) * BLOCK_PAGES) : page + 1;
-    }
-    if (known !== undefined) yield { first: from, pages: end - from, known };
+  /** Asks for all runs once, so that the next time costs only what has become known since. */
+  prepareRuns(): void {
+    for (const name of this.#spaces.keys()) this.runs(name);
   }
+
+  /** The pages that the target holds, by rising address. */
+  runs(name: string): readonly Pages[] {
+    const space = this.#spaces.get(name);
+    if (space === undefined) return [];
+    space.runs = space.runs === undefined ? allRuns(space.blocks) : union(space.runs, joined(space.fresh));
+    space.fresh = [];
+    return space.runs;
+  }
+}
+
+function allRuns(blocks: ReadonlyMap<number, BigUint64Array>): Pages[] {
+  const runs: { address: number; pages: number }[] = [];
+  let next = -1;
+  for (const [number, hashes] of [...blocks].sort(([a], [b]) => a - b)) {
+    for (let index = 0; index < BLOCK_PAGES; index += 1) {
+      if (hashes[index] === 0n) continue;
+      const page = number * BLOCK_PAGES + index;
+      const last = runs.at(-1);
+      if (last !== undefined && page === next) last.pages += 1;
+      else runs.push({ address: page * PAGE_BYTES, pages: 1 });
+      next = page + 1;
+    }
+  }
+  return runs;
 }

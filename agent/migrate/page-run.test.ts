@@ -6,15 +6,15 @@ import { decodePageRun, encodePageRun, pagemapFileOf, type PageRun } from "./pag
 describe("a run of pages on the wire", () => {
   test.each<[PageRun, number]>([
     [{ address: 0x7ffc_1234_5000, pages: 3, kind: "content" }, 3 * 4096],
-    [{ address: 0x1000, pages: 500_000, kind: "parent" }, 0],
-    [{ address: 0, pages: 0, kind: "parent" }, 0],
+    [{ address: 0x1000, pages: 500_000, kind: "gone" }, 0],
+    [{ address: 0, pages: 0, kind: "gone" }, 0],
   ])("%j", (run, bodyBytes) => {
     expect(decodePageRun(encodePageRun(run), bodyBytes)).toEqual(run);
   });
 
   test.each<[string, PageRun, number]>([
     ["less content than announced", { address: 0x1000, pages: 2, kind: "content" }, 4096],
-    ["content where none belongs", { address: 0x1000, pages: 2, kind: "parent" }, 8192],
+    ["content where none belongs", { address: 0x1000, pages: 2, kind: "gone" }, 8192],
     ["no page boundary", { address: 0x1001, pages: 1, kind: "content" }, 4096],
   ])("refused: %s", (_, run, bodyBytes) => {
     expect(decodePageRun(encodePageRun(run), bodyBytes)).toBeUndefined();

@@ -1,8 +1,8 @@
 import { PAGE_BYTES } from "../native/page-hash.ts";
 
 /**
- * Consecutive pages as they travel in a PAGES record: a head of 16 bytes, then their content unless the target has
- * it already: from a round before, or held since the container's last stay there. Pure.
+ * Consecutive pages as they travel in a PAGES record: a head of 16 bytes, then their content unless the target holds
+ * it since the container's last stay there. Pure.
  */
 export interface PageRun {
   /** Of the first page. */
@@ -11,9 +11,12 @@ export interface PageRun {
   readonly kind: PageKind;
 }
 
-/** "parent": it came in an earlier round; "held": the target holds it (agent/keep). */
-export type PageKind = "content" | "parent" | "held";
-const KINDS: readonly PageKind[] = ["parent", "content", "held"];
+/**
+ * "held": the target holds the content (agent/keep). "gone": the container has given back what an earlier round brought;
+ * every other page that was brought stays.
+ */
+export type PageKind = "content" | "held" | "gone";
+const KINDS: readonly PageKind[] = ["gone", "content", "held"];
 
 export const PAGE_RUN_HEAD_BYTES = 16;
 /** One record carries at most this much content. */
@@ -37,8 +40,8 @@ export function decodePageRun(head: Uint8Array, bodyBytes: number): PageRun | un
   if (kind === undefined) return undefined;
   if (!Number.isSafeInteger(address) || address % PAGE_BYTES !== 0) return undefined;
   // A run without pages says that the address space exists.
-  if (pages === 0 && kind !== "parent") return undefined;
-  if (kind !== "parent" && pages > MAX_RUN_PAGES) return undefined;
+  if (pages === 0 && kind !== "gone") return undefined;
+  if (kind !== "gone" && pages > MAX_RUN_PAGES) return undefined;
   if (bodyBytes !== (kind === "content" ? pages * PAGE_BYTES : 0)) return undefined;
   return { address, pages, kind };
 }

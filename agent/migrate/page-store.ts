@@ -11,21 +11,23 @@ import {
 } from "../checkpoint/pagemap-image.ts";
 import type { HeldMemory } from "../keep/held-memory.ts";
 import type { RoundIndex } from "../page-server/page-index.ts";
-import { type Pages, rises, union, without } from "./known-pages.ts";
+import { joined, type Pages, rises, union, without } from "../checkpoint/page-runs.ts";
 import { decodePageRun, type PageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
+import { sortContent } from "./sort-content.ts";
 
 interface Space {
   readonly pagesId: number;
-  /** By rising address. */
+  /** As they came: the content lies in the file in this order. */
   readonly runs: PagemapRun[];
+  readonly gone: Pages[];
   readonly file: FileHandle;
 }
 
 /**
  * The target's side of the memory rounds: each round becomes a folder of CRIU image files whose `parent` is the round
  * before, so that CRIU itself finds a page that did not change where it was first written. A round brings content
- * only; what else was there before is added to its list here. The last round, whose list says which pages there are,
- * ends up in the image's own folder.
+ * only; what else was there before is added to its list here, but for what the last round says is gone. That one ends up
+ * in the image's own folder.
  */
 export class PageStore implements AsyncDisposable {
   readonly #folder: string;
@@ -70,8 +72,9 @@ export class PageStore implements AsyncDisposable {
         const run = decodePageRun(head, length - PAGE_RUN_HEAD_BYTES);
         if (run === undefined) throw new GodwitError("corrupt", "a run of pages that makes no sense");
         target = await this.#space(this.#round, this.#spaces, space);
-        const flags = run.kind === "parent" ? PageFlag.parent : PageFlag.present;
-        if (run.pages > 0) target.runs.push({ address: run.address, pages: run.pages, flags });
+        const { address, pages } = run;
+        if (run.kind === "gone") target.gone.push({ address, pages });
+        else target.runs.push({ address, pages, flags: PageFlag.present });
         if (run.kind === "held") await this.#fetch(space, run, target);
       }
       await this.#append(target, content);
@@ -100,7 +103,12 @@ export class PageStore implements AsyncDisposable {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const pagesId = this.#nextPagesId;
     this.#nextPagesId += 1;
-    const made = { pagesId, runs: [], file: await open(`${folder}/pages-${pagesId}.img`, "wx", 0o600) };
+    const made = {
+      pagesId,
+      runs: [],
+      gone: [],
+      file: await open(`${folder}/pages-${pagesId}.img`, "wx", 0o600),
+    };
     spaces.set(space, made);
     return made;
   }
@@ -128,13 +136,12 @@ export class PageStore implements AsyncDisposable {
     for (const [space, { pagesId, runs }] of this.#last) {
       const content = runs.filter(({ flags }) => flags === PageFlag.present);
       if (!rises(content)) throw new GodwitError("corrupt", "runs of pages that are out of order");
-      const known = this.#known.get(space) ?? [];
-      const inherited = without(known, content).map((run) => ({ ...run, flags: PageFlag.parent }));
+      const inherited = this.#inherited(space, content);
       const complete = [...content, ...inherited].sort((a, b) => a.address - b.address);
       const name = pagemapFileOf(space) ?? "";
       await writeFile(`${folder}/${name}`, encodePagemap(pagesId, complete), { mode: 0o600 });
       this.#index(space, pagesId, complete, `round-${round}`);
-      this.#known.set(space, union(known, content));
+      this.#known.set(space, union(this.#known.get(space) ?? [], content));
     }
   }
 
@@ -146,14 +153,12 @@ export class PageStore implements AsyncDisposable {
     const round = this.#round - 1;
     if (round < 1) return;
     const folder = this.#roundFolder(round);
-    for (const [space, { pagesId, runs }] of this.#last) {
+    for (const [space, { pagesId, runs: came, gone }] of this.#last) {
       const name = pagemapFileOf(space) ?? "";
-      // CRIU lists pages that can be filled later apart from others: not by rising address.
-      const inherited = runs
-        .filter(({ flags }) => flags === PageFlag.parent)
-        .toSorted((a, b) => a.address - b.address);
-      if (without(inherited, this.#known.get(space) ?? []).length > 0)
-        throw new GodwitError("corrupt", "pages that are said to be here and are not");
+      const content = rises(came) ? came : await sortContent(`${folder}/pages-${pagesId}.img`, came);
+      const runs = [...content, ...this.#inherited(space, [...content, ...gone])].sort(
+        (a, b) => a.address - b.address,
+      );
       const mm =
         space.startsWith("1-") && lazy
           ? await readFile(`${this.#folder}/mm-${space.slice(2)}.img`)
@@ -169,6 +174,12 @@ export class PageStore implements AsyncDisposable {
     }
     if (round > 1) await symlink(`round-${round - 1}`, `${this.#folder}/parent`);
     await rm(folder, { recursive: true });
+  }
+
+  /** What earlier rounds brought, but for some. */
+  #inherited(space: string, but: readonly Pages[]): PagemapRun[] {
+    const rest = without(this.#known.get(space) ?? [], joined(but));
+    return rest.map((run) => ({ ...run, flags: PageFlag.parent }));
   }
 
   #index(space: string, pagesId: number, runs: readonly PagemapRun[], folder: string): void {

@@ -129,7 +129,7 @@ async function copyThrough(
     session = await CriuSession.start({
       criuPath: host.criuPath,
       inherit: [criuPageSocket],
-      ...(tracking.kind === "write-protect" ? { preload: tracking.criuLibrary } : {}),
+      ...(tracking.kind === "write-protect" ? { trackingLibrary: tracking.criuLibrary } : {}),
     });
   } finally {
     closeSync(criuPageSocket);
@@ -175,6 +175,8 @@ async function copyThrough(
   undo.defer(() => host.exec().admit(runtime.id));
   signal.throwIfAborted();
 
+  const lastMemory = memory.prepareLast();
+
   const frozen = (sent: "no" | "maybe" | "yes"): RecordStatus => ({
     kind: "frozen",
     init,
@@ -196,7 +198,7 @@ async function copyThrough(
 
   if (tracking.kind !== "compare") makeParentImage(runtime.paths.images);
   const begun = Promise.withResolvers<void>();
-  const lastRound = memory.serveDump({
+  const lastRound = memory.copyFrozen(lastMemory, {
     descriptor: pageSocket,
     header: pageServerHeader(host.criuVersion),
     pids: runtime.cgroup.processes(),

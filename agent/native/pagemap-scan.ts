@@ -7,10 +7,11 @@ const ioctl = koffi.load(null).func("int ioctl(int fd, unsigned long request, vo
 
 const PAGEMAP_SCAN = 0xc060_6610;
 const ARGUMENT_BYTES = 96;
-const REGION_BYTES = 24;
+const REGION_WORDS = 3;
+const REGION_BYTES = REGION_WORDS * 8;
 const REGIONS = 4096;
-/** One call looks at no more than this, some milliseconds' work at the most. */
-const STEP_BYTES = 512 * 1024 * 1024;
+/** One call looks at no more than this: a millisecond's work or two. */
+const STEP_BYTES = 128 * 1024 * 1024;
 const WP_MATCHING = 1n;
 
 const Page = {
@@ -28,10 +29,15 @@ export interface AddressRange {
 
 export interface ScanOptions extends AddressRange {
   /**
-   * "all": every page with content of its own. "written": of these, those that are not write-protected, in mappings
-   * without tracking all. "written-reset": the same, in tracked mappings only, and protects them in the same step.
+   * "all": every page with content of its own. "written-reset": of these, in mappings that track writes, those that
+   * are not write-protected, and protects them in the same step.
    */
-  readonly pages: "all" | "written" | "written-reset";
+  readonly pages: "all" | "written-reset";
+}
+
+export interface FoundRange extends AddressRange {
+  /** Not write-protected; without tracking every page. Neighbours may be alike. */
+  readonly written: boolean;
 }
 
 /** Room for the answers of one scan after the other. */
@@ -39,13 +45,19 @@ export class PagemapScanner {
   readonly #argument = Buffer.alloc(ARGUMENT_BYTES);
   readonly #regions = Buffer.allocUnsafeSlow(REGIONS * REGION_BYTES);
   readonly #regionsAddress = addressOf(this.#regions);
+  /** Each region's start, end and kind. */
+  readonly #words = new BigUint64Array(
+    this.#regions.buffer,
+    this.#regions.byteOffset,
+    REGIONS * REGION_WORDS,
+  );
 
   /**
    * Pages that a checkpoint would carry: in memory or swapped out, neither a file's nor the zero page.
    * @param pagemap an open /proc/PID/pagemap
    * @throws errno EINVAL or ENOTTY on a kernel without it; ESRCH never: a process that is gone has no pages
    */
-  *scan(pagemap: number, options: ScanOptions): Generator<AddressRange> {
+  *scan(pagemap: number, options: ScanOptions): Generator<FoundRange> {
     const wanted = options.pages === "all" ? 0n : Page.written;
     const argument = this.#argument;
     let at = options.start;
@@ -62,19 +74,20 @@ export class PagemapScanner {
       argument.writeBigUInt64LE(Page.zero | Page.file, 64);
       argument.writeBigUInt64LE(Page.zero | Page.file | wanted, 72);
       argument.writeBigUInt64LE(Page.present | Page.swapped, 80);
-      argument.writeBigUInt64LE(Page.present, 88);
+      argument.writeBigUInt64LE(Page.present | Page.written, 88);
       const found = ioctl(pagemap, PAGEMAP_SCAN, argument);
       if (found < 0) {
         if (koffi.errno() === ESRCH) return;
         throw new Error(`ioctl(PAGEMAP_SCAN): errno ${koffi.errno()}`);
       }
       const next = Number(argument.readBigUInt64LE(32));
-      const ranges: AddressRange[] = [];
+      const ranges: FoundRange[] = [];
       for (let index = 0; index < found; index += 1) {
-        const offset = index * REGION_BYTES;
+        const at = index * REGION_WORDS;
         ranges.push({
-          start: Number(this.#regions.readBigUInt64LE(offset)),
-          end: Number(this.#regions.readBigUInt64LE(offset + 8)),
+          start: Number(this.#words[at]),
+          end: Number(this.#words[at + 1]),
+          written: ((this.#words[at + 2] ?? 0n) & Page.written) !== 0n,
         });
       }
       yield* ranges;

@@ -94,10 +94,9 @@ function whyNoWriteProtection(): string | undefined {
     return withPages((pages) => {
       if (!trackWrites(userfaultfd, pages)) return "the kernel write-protects no anonymous memory";
       const written = (range: AddressRange, how: "written" | "written-reset"): number =>
-        [...scanner.scan(pagemap, { ...range, pages: how })].reduce(
-          (sum, { start, end }) => sum + (end - start) / PAGE_BYTES,
-          0,
-        );
+        [...scanner.scan(pagemap, { ...range, pages: how === "written" ? "all" : how })]
+          .filter((found) => how === "written-reset" || found.written)
+          .reduce((sum, { start, end }) => sum + (end - start) / PAGE_BYTES, 0);
       if (written(pages, "written-reset") !== 2 || written(pages, "written") !== 0)
         return "the kernel does not keep written pages apart";
       memset(pages.start, 2, 1);

@@ -2,6 +2,7 @@ import { closeSync, writeFileSync } from "node:fs";
 
 import type { Mapping, MemoryRun, ProcessMemory } from "../checkpoint/process-memory.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
+import { type Pages, joined } from "../checkpoint/page-runs.ts";
 import { type AddressRange, PagemapScanner } from "../native/pagemap-scan.ts";
 import { enableWriteTracking, trackWrites } from "../native/userfaultfd.ts";
 import type { WriteTracking } from "./support.ts";
@@ -13,6 +14,14 @@ import type { Tracer } from "./tracer.ts";
  */
 function isTracked(mapping: Mapping): boolean {
   return mapping.anonymous && !mapping.executable;
+}
+
+/** A mapping of a frozen process. All by rising address. */
+export interface LastMapping extends AddressRange {
+  /** Its pages with content of their own. */
+  readonly there: readonly Pages[];
+  /** Of these what was written since the last round; undefined: nobody can tell. */
+  readonly written: readonly MemoryRun[] | undefined;
 }
 
 /**
@@ -86,29 +95,36 @@ export class TrackedProcess implements Disposable {
   }
 
   /**
-   * For a frozen process under write protection: `written`, what was written in tracked mappings since the last
-   * round, and `untold`, the mappings about which nothing is known. Both by rising address.
+   * For a frozen process under write protection: which pages there are, and which of them were written since the last
+   * round. Undefined when the kernel marks writes otherwise: whoever dumps it then knows them. `turn` is awaited now and
+   * then.
    */
-  writtenAtLast(memory: ProcessMemory): {
-    readonly written: Iterable<MemoryRun>;
-    readonly untold: readonly AddressRange[];
-  } {
-    if (this.#userfaultfd === undefined) return { written: [], untold: [] };
-    const mappings = memory.mappings();
-    return {
-      written: this.#written(memory, mappings.filter(isTracked)),
-      untold: mappings.filter((mapping) => !isTracked(mapping)),
-    };
-  }
-
-  *#written(memory: ProcessMemory, mappings: readonly Mapping[]): Generator<MemoryRun> {
-    for (const mapping of mappings) yield* this.#scan(memory, mapping, "written");
+  async lookAtLast(
+    memory: ProcessMemory,
+    turn: () => Promise<void>,
+  ): Promise<readonly LastMapping[] | undefined> {
+    if (this.#userfaultfd === undefined) return undefined;
+    const looked: LastMapping[] = [];
+    for (const mapping of memory.mappings()) {
+      const { start, end } = mapping;
+      const there: Pages[] = [];
+      const written: MemoryRun[] = [];
+      const told = isTracked(mapping);
+      for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages: "all" })) {
+        const run = { address: found.start, pages: (found.end - found.start) / PAGE_BYTES };
+        there.push(run);
+        if (told && found.written) written.push(run);
+        await turn();
+      }
+      looked.push({ start, end, there: joined(there), written: told ? written : undefined });
+    }
+    return looked;
   }
 
   *#scan(
     memory: ProcessMemory,
     { start, end }: AddressRange,
-    pages: "all" | "written" | "written-reset",
+    pages: "all" | "written-reset",
   ): Generator<MemoryRun> {
     for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages }))
       yield { address: found.start, pages: (found.end - found.start) / PAGE_BYTES };

@@ -4,7 +4,9 @@
  * CRIU asks its kernel once whether it has soft-dirty tracking, and refuses `track_mem` without. Godwit's agent
  * tracks writes by other means there (asynchronous userfaultfd write protection, Linux 6.7), and answers itself for
  * each page of which CRIU then says "my parent has it". With soft-dirty bits that are always 0 that is every page of
- * an address space for which the agent has told CRIU that there is a parent.
+ * an address space for which the agent has told CRIU that there is a parent. Where the agent asks for it, CRIU sees but
+ * the first page of each mapping of these: the agent has looked at the rest itself, and listing thousands of parts to it
+ * took longer than everything else that a dump does.
  *
  * And it is spared a question: for the connections that the kernel's firewall tracks in the container's network
  * namespace, of which there are none, for it has no firewall. Where the kernel has no such tracking at all, the
@@ -23,12 +25,21 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define CACHE "/run/criu.kdat"
 #define OWN_CACHE "/run/criu-godwit.kdat"
 #define SOFT_DIRTY (1ULL << 55)
+
+/* From linux/fs.h, which is older than this call on some systems that build this. */
+#define SCAN_PAGEMAP _IOWR('f', 16, struct scan)
+struct scan {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
 
 static const char *own_cache(const char *path, char *room, size_t size)
 {
@@ -100,6 +111,40 @@ ssize_t write(int descriptor, const void *buffer, size_t bytes)
 	if (bytes == 2 && memcmp(buffer, "4", 2) == 0 && is_file_of_proc(descriptor, "/clear_refs"))
 		return (ssize_t)bytes;
 	return next(descriptor, buffer, bytes);
+}
+
+/* Whether the agent has said of the address space that is being dumped that there is a parent. */
+static int has_parent;
+
+/* The only answer of a page server that is one byte long. */
+ssize_t recv(int descriptor, void *buffer, size_t bytes, int flags)
+{
+	static ssize_t (*next)(int, void *, size_t, int);
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "recv");
+	ssize_t result = next(descriptor, buffer, bytes, flags);
+	if (bytes == 1 && result == 1)
+		has_parent = *(const char *)buffer != 0;
+	return result;
+}
+
+int ioctl(int descriptor, unsigned long request, ...)
+{
+	static int (*next)(int, unsigned long, ...);
+	va_list arguments;
+	va_start(arguments, request);
+	void *argument = va_arg(arguments, void *);
+	va_end(arguments);
+	if (next == NULL)
+		next = dlsym(RTLD_NEXT, "ioctl");
+	if (request != SCAN_PAGEMAP || !has_parent || getenv("GODWIT_NAME_MAPPINGS") == NULL)
+		return next(descriptor, request, argument);
+	struct scan *scan = argument;
+	scan->max_pages = 1;
+	int result = next(descriptor, request, argument);
+	if (result >= 0)
+		scan->walk_end = scan->end;
+	return result;
 }
 
 /* The descriptor of a question that was not passed on; its answer is that there is nothing. */

@@ -12,6 +12,18 @@ export function rises(runs: readonly Pages[]): boolean {
   return runs.every((run, index) => index === 0 || endOf(runs[index - 1] as Pages) <= run.address);
 }
 
+/** The same pages by rising address, neighbours and what overlaps joined. Pure. */
+export function joined(runs: readonly Pages[]): Pages[] {
+  const all: { address: number; pages: number }[] = [];
+  for (const run of rises(runs) ? runs : runs.toSorted((a, b) => a.address - b.address)) {
+    const last = all.at(-1);
+    if (last !== undefined && run.address <= endOf(last))
+      last.pages = (Math.max(endOf(last), endOf(run)) - last.address) / PAGE_BYTES;
+    else all.push({ address: run.address, pages: run.pages });
+  }
+  return all;
+}
+
 /** Both lists rise and do not overlap in themselves; so does the answer, with neighbours joined. Pure. */
 export function union(a: readonly Pages[], b: readonly Pages[]): Pages[] {
   const all: { address: number; pages: number }[] = [];

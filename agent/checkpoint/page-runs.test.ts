@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 
-import { type Pages, union, without } from "./known-pages.ts";
+import { type Pages, union, without } from "./page-runs.ts";
 
 const LIMIT = 60;
 

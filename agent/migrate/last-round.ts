@@ -1,0 +1,212 @@
+import { GodwitError } from "../../proto/contract/error.ts";
+import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { joined, type Pages, without } from "../checkpoint/page-runs.ts";
+import { type PageSegment, type PageServerHeader, PageStreamParser } from "../checkpoint/page-server.ts";
+import { ProcessMemory } from "../checkpoint/process-memory.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
+import { receiveInto, sendPacket } from "../native/sockets.ts";
+import { encodeRecordHeader } from "../stream/records.ts";
+import type { LastMapping } from "../tracking/tracked-process.ts";
+import type { WriteTracker } from "../tracking/write-tracker.ts";
+import type { RoundFigures } from "./memory-rounds.ts";
+import { BUFFER_BYTES, fairTurns, PageBuffer, type PageCopier, spaceOf } from "./page-copier.ts";
+import { PageWriter } from "./page-writer.ts";
+
+export interface DumpToServe {
+  /** The socket that CRIU writes to. */
+  readonly descriptor: number;
+  readonly header: PageServerHeader;
+  readonly pids: Iterable<number>;
+  /** CRIU has its work, which it does on another core: before, what is done here would keep it waiting. */
+  readonly begun: Promise<void>;
+  readonly signal: AbortSignal;
+}
+
+/** A process of which CRIU is told that there is an image before this one. */
+interface FrozenProcess {
+  readonly memory: ProcessMemory;
+  /**
+   * By rising address. CRIU then names but one page of each mapping that it would dump (deploy/criu/tracking.c), and
+   * this is what stands for it. Undefined: CRIU knows itself what was written.
+   */
+  readonly mappings: readonly LastMapping[] | undefined;
+  readonly named: Set<LastMapping>;
+}
+
+/**
+ * The last memory round, of a frozen container, which CRIU dumps into a socket instead of files. It sends what was
+ * written since the round before, and says of what was sent earlier what is there no more: so that the work while the
+ * container stands still grows with what was written and not with how many parts its memory lies in.
+ */
+export class LastRound {
+  readonly #copier: PageCopier;
+  readonly #tracker: WriteTracker;
+  readonly #buffers = [new PageBuffer(), new PageBuffer()] as const;
+  readonly #processes = new Map<string, FrozenProcess>();
+  /** What is there, by address space in CRIU's order. */
+  readonly #there = new Map<string, Pages[]>();
+
+  /** Before the freeze. */
+  constructor(copier: PageCopier, tracker: WriteTracker) {
+    this.#copier = copier;
+    this.#tracker = tracker;
+    copier.ledger.prepareRuns();
+  }
+
+  /**
+   * Does for a running container what `serve` does first for a frozen one, and forgets it: code that runs for the first
+   * time takes several times as long as it does from the second on.
+   */
+  async rehearse(pids: Iterable<number>, signal: AbortSignal): Promise<void> {
+    for (const pid of new Set(pids)) {
+      using memory = ProcessMemory.open(pid);
+      const tracked = memory === undefined ? undefined : this.#tracker.find(memory);
+      if (memory === undefined || tracked === undefined) continue;
+      const mappings = (await tracked.lookAtLast(memory, fairTurns(signal))) ?? [];
+      const there = joined(mappings.flatMap((mapping) => mapping.there));
+      const known = this.#copier.ledger.runs(spaceOf(memory));
+      without(there, known);
+      without(known, there);
+    }
+  }
+
+  /** Serves CRIU's page-server protocol until CRIU closes the socket. */
+  async serve({ descriptor, header, pids, begun, signal }: DumpToServe): Promise<RoundFigures> {
+    await begun;
+    const startedAt = performance.now();
+    const { sender } = this.#copier;
+    using opened = new DisposableStack();
+    const written = new PageWriter(sender);
+    for (const pid of new Set(pids)) {
+      const memory = ProcessMemory.open(pid);
+      if (memory !== undefined) await this.#sendWritten(opened.use(memory), written, signal);
+    }
+    if (written.contentPages + written.heldPages > 0)
+      await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
+
+    const writer = new PageWriter(sender);
+    await this.#listen(descriptor, header, writer);
+    for (const [space, process] of this.#processes) await this.#sendUntold(space, process, writer, signal);
+    const pages = await this.#sendLists(writer, signal);
+    await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
+    return {
+      pages,
+      changedPages: written.contentPages + writer.contentPages,
+      heldPages: written.heldPages + writer.heldPages,
+      tookMs: performance.now() - startedAt,
+    };
+  }
+
+  async #sendWritten(memory: ProcessMemory, writer: PageWriter, signal: AbortSignal): Promise<void> {
+    const tracked = this.#tracker.find(memory);
+    if (tracked?.knowsWrites !== true) return;
+    const mappings = await tracked.lookAtLast(memory, fairTurns(signal));
+    const runs = (mappings ?? []).flatMap((mapping) => mapping.written ?? []);
+    await this.#copier.send(memory, runs, writer, signal);
+    this.#processes.set(spaceOf(memory), { memory, mappings, named: new Set() });
+  }
+
+  /** Takes in what CRIU says. One buffer is filled while the pages of the other are hashed. */
+  async #listen(descriptor: number, header: PageServerHeader, writer: PageWriter): Promise<void> {
+    const parser = new PageStreamParser(header, PAGE_BYTES);
+    let [filling, hashing] = this.#buffers;
+    let filled = await receive(descriptor, filling, 0);
+    for (;;) {
+      [filling, hashing] = [hashing, filling];
+      const { opened, segments, consumed, finished } = parser.parse(hashing.bytes, filled);
+      for (const space of opened) {
+        this.#there.set(space, []);
+        // CRIU waits for this byte: whether it may leave out what was not written.
+        sendPacket(descriptor, Uint8Array.of(this.#processes.has(space) ? 1 : 0));
+      }
+      const rest = filled - consumed;
+      hashing.bytes.copy(filling.bytes, 0, consumed, filled);
+      const more = finished ? undefined : receive(descriptor, filling, rest);
+      more?.catch(() => undefined); // awaited below, unless something else fails first
+      for (const segment of segments) this.#take(segment, hashing, writer);
+      await writer.flush(hashing.bytes);
+      if (more === undefined) break;
+      filled = await more;
+    }
+    sendPacket(descriptor, new Uint8Array(4));
+  }
+
+  #take({ space, address, pages, offset }: PageSegment, buffer: PageBuffer, writer: PageWriter): void {
+    const there = this.#there.get(space);
+    if (there === undefined) throw new GodwitError("internal", "CRIU names pages of nobody");
+    there.push({ address, pages });
+    if (offset !== undefined) this.#copier.compare(buffer, offset, { space, address, pages }, writer);
+    const process = this.#processes.get(space);
+    if (process?.mappings === undefined) return;
+    for (const mapping of within(process.mappings, address, address + pages * PAGE_BYTES)) {
+      if (process.named.has(mapping)) continue;
+      process.named.add(mapping);
+      there.push(...mapping.there);
+    }
+  }
+
+  /** Pages about which nobody can tell whether they were written: they are compared. */
+  async #sendUntold(
+    space: string,
+    { memory, named }: FrozenProcess,
+    writer: PageWriter,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (!this.#there.has(space)) return;
+    const runs = [...named].flatMap(({ written, there }) => (written === undefined ? there : []));
+    await this.#copier.send(memory, runs, writer, signal);
+  }
+
+  /** Answers how many pages there are. */
+  async #sendLists(writer: PageWriter, signal: AbortSignal): Promise<number> {
+    let pages = 0;
+    for (const [space, named] of this.#there) {
+      const there = joined(named);
+      const missing = without(there, this.#copier.ledger.runs(space));
+      if (missing.length > 0) await this.#sendMissing(space, missing, writer, signal);
+      await writer.writeSpace(space, without(this.#copier.ledger.runs(space), there));
+      pages += there.reduce((sum, run) => sum + run.pages, 0);
+    }
+    return pages;
+  }
+
+  /** What CRIU leaves out although the target has it not: what the kernel itself provides, for example. */
+  async #sendMissing(
+    space: string,
+    missing: readonly Pages[],
+    writer: PageWriter,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const memory = this.#processes.get(space)?.memory;
+    if (memory !== undefined) await this.#copier.send(memory, missing, writer, signal);
+    const [still] = without(missing, this.#copier.ledger.runs(space));
+    if (still === undefined) return;
+    throw new GodwitError(
+      "internal",
+      `page ${still.address.toString(16)} of ${space} cannot be read while it is frozen`,
+    );
+  }
+}
+
+/** The mappings, which rise, that the range from `start` to `end` touches. */
+function* within(mappings: readonly LastMapping[], start: number, end: number): Generator<LastMapping> {
+  let low = 0;
+  let high = mappings.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((mappings[middle]?.end ?? 0) <= start) low = middle + 1;
+    else high = middle;
+  }
+  for (let at = low; at < mappings.length; at += 1) {
+    const mapping = mappings[at];
+    if (mapping === undefined || mapping.start >= end) return;
+    yield mapping;
+  }
+}
+
+/** Answers how many bytes the buffer then holds. */
+async function receive(descriptor: number, buffer: PageBuffer, filled: number): Promise<number> {
+  const received = await receiveInto(descriptor, buffer.address + filled, BUFFER_BYTES - filled);
+  if (received === 0) throw new GodwitError("internal", "CRIU closed its page socket in the middle");
+  return filled + received;
+}
