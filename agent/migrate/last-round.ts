@@ -46,11 +46,9 @@ export class LastRound {
   /** What is there, by address space in CRIU's order. */
   readonly #there = new Map<string, Pages[]>();
 
-  /** Before the freeze. */
   constructor(copier: PageCopier, tracker: WriteTracker) {
     this.#copier = copier;
     this.#tracker = tracker;
-    copier.ledger.prepareRuns();
   }
 
   /**

@@ -35,6 +35,7 @@ export class MemoryRounds {
   readonly #copier: PageCopier;
   readonly #tracker: WriteTracker;
   readonly #recording: Recording | undefined;
+  #last: LastRound | undefined;
   rounds = 0;
   /** In all rounds. */
   heldPages = 0;
@@ -66,7 +67,9 @@ export class MemoryRounds {
 
   /** Does before the freeze what the last round would have to do after it. */
   prepareLast(): LastRound {
-    return new LastRound(this.#copier, this.#tracker);
+    this.#last ??= new LastRound(this.#copier, this.#tracker);
+    this.#copier.ledger.prepareRuns();
+    return this.#last;
   }
 
   /** The last round, of a frozen container: see LastRound. */
