@@ -95,6 +95,7 @@ async function unpackEntry(writer: TreeWriter, { header, body }: TarEntry): Prom
     return;
   }
   const entry = entryOf(header, keepsAttribute);
+  if (entry.kind === "patch") throw new GodwitError("invalid", `'${header.name}' is a change of a file`);
   if (entry.kind === "character" || entry.kind === "block") {
     throw new GodwitError(
       "invalid",

@@ -1,7 +1,15 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import { isPortable } from "./attributes.ts";
-import { SPARSE_MAP, SPARSE_SIZE, SPECIAL_TYPE, XATTR_PREFIX, parseTime, type PaxRecords } from "./pax.ts";
-import { decodeSegments } from "./sparse.ts";
+import {
+  PATCH,
+  SPARSE_MAP,
+  SPARSE_SIZE,
+  SPECIAL_TYPE,
+  XATTR_PREFIX,
+  parseTime,
+  type PaxRecords,
+} from "./pax.ts";
+import { decodeRanges, decodeSegments } from "./sparse.ts";
 import type { TarHeader } from "./tar-reader.ts";
 import type { NewEntry, Owned } from "./tree-writer.ts";
 
@@ -60,6 +68,12 @@ function fileOf(name: string, bodyBytes: number, pax: PaxRecords, owned: Owned):
   }
   if (pax[SPECIAL_TYPE] === "socket") return { kind: "socket", ...owned };
   const map = pax[SPARSE_MAP];
+  const cleared = pax[PATCH];
+  if (cleared !== undefined) {
+    const sizeBytes = Number(pax[SPARSE_SIZE]);
+    const segments = decodeSegments(map ?? "", sizeBytes, bodyBytes);
+    return { kind: "patch", sizeBytes, segments, cleared: decodeRanges(cleared, sizeBytes), ...owned };
+  }
   if (map === undefined) {
     const segments = bodyBytes === 0 ? [] : [{ offset: 0, length: bodyBytes }];
     return { kind: "file", sizeBytes: bodyBytes, segments, ...owned };

@@ -14,6 +14,9 @@ import { promisify } from "node:util";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { nextData, splitDeviceNumber } from "../native/files.ts";
 import { readAttributes } from "./attributes.ts";
+import { BlockReader, type OpenFile } from "./block-reader.ts";
+import { type BlockBook, FileBlocks, LARGE_FILE_BYTES } from "./file-blocks.ts";
+import { patchOf } from "./patch.ts";
 import { atPath, joinPath, splitPath } from "./paths.ts";
 import { SPARSE_MAP, SPARSE_SIZE, SPECIAL_TYPE, XATTR_PREFIX, type PaxRecords } from "./pax.ts";
 import { statEntry, walkLayer } from "./scan.ts";
@@ -40,6 +43,11 @@ export interface PackOptions {
    * compareLayers: what was skipped, or was something else at that moment, is then sent again.
    */
   readonly sent?: Map<string, EntryStamp>;
+  /**
+   * What large files were sent as: noted of those that are sent now. Of one that was sent before, under this path and
+   * from this inode (`sent`), only blocks with other content are sent.
+   */
+  readonly blocks?: BlockBook;
 }
 
 /**
@@ -55,6 +63,7 @@ export async function* packLayer(
   const pieces = new Pieces();
   /** First path sent of each inode with several links. */
   const links = new Map<bigint, string>();
+  const reader = new BlockReader();
   for await (const path of paths === "all" ? everyPath(root, options.signal) : paths) {
     options.signal.throwIfAborted();
     using source = openSource(root, path, links);
@@ -62,11 +71,21 @@ export async function* packLayer(
       if (options.tolerateVanished) continue;
       throw new GodwitError("internal", `'${path}' vanished from the layer although its container is frozen`);
     }
-    yield* pieces.add(encodeTarHeader(source.member));
-    if (source.descriptor !== undefined) {
-      for (const segment of source.segments)
-        yield* packSegment(source.descriptor, path, segment, pieces, options);
-      yield* pieces.add(ZEROS.subarray(0, paddingOf(source.member.bodyBytes)));
+    const { descriptor, stamp } = source;
+    const isLarge = descriptor !== undefined && stamp.sizeBytes >= LARGE_FILE_BYTES;
+    if (isLarge && options.blocks !== undefined) {
+      const file = { descriptor, path, sizeBytes: stamp.sizeBytes, mayShrink: options.tolerateVanished };
+      yield* packLarge({ ...file, signal: options.signal }, source, { ...options, blocks: options.blocks }, [
+        reader,
+        pieces,
+      ]);
+    } else {
+      yield* pieces.add(encodeTarHeader(source.member));
+      if (descriptor !== undefined) {
+        for (const segment of source.segments) yield* packSegment(descriptor, path, segment, pieces, options);
+        yield* pieces.add(ZEROS.subarray(0, paddingOf(source.member.bodyBytes)));
+      }
+      noteLink(path, source, options);
     }
     if (source.linkKey !== undefined && !links.has(source.linkKey)) links.set(source.linkKey, path);
     options.sent?.set(path, source.stamp);
@@ -77,6 +96,40 @@ export async function* packLayer(
 
 async function* everyPath(root: Buffer, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
   for await (const { path } of walkLayer(root, signal)) yield path;
+}
+
+/** With its blocks noted; of one that was sent before, its changes. */
+async function* packLarge(
+  file: OpenFile,
+  { member, segments, stamp }: Source,
+  { sent, blocks: book }: PackOptions & { readonly blocks: BlockBook },
+  [reader, pieces]: [BlockReader, Pieces],
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const before = sent?.get(file.path)?.inode === stamp.inode ? book.get(file.path) : undefined;
+  const now = before === undefined ? undefined : await reader.digests(file, segments);
+  const patch = before === undefined || now === undefined ? undefined : patchOf(before, now, segments, stamp);
+  const body = patch?.segments ?? segments;
+  const told = new FileBlocks();
+  yield* pieces.add(
+    encodeTarHeader(
+      patch === undefined
+        ? member
+        : { ...member, bodyBytes: patch.bodyBytes, pax: { ...member.pax, ...patch.pax } },
+    ),
+  );
+  for await (const content of reader.content(file, body, told)) yield* pieces.add(content);
+  yield* pieces.add(ZEROS.subarray(0, paddingOf(patch?.bodyBytes ?? member.bodyBytes)));
+  // A frozen container is looked at once, and waits. Of one that runs, what changed between two looks is in what was
+  // told, not in what was seen.
+  if (!file.mayShrink) book.delete(file.path);
+  else book.set(file.path, patch === undefined || now === undefined ? told : now.with(told));
+}
+
+/** A further name of a file whose blocks are known. */
+function noteLink(path: string, { member }: Source, { blocks }: PackOptions): void {
+  const linked = member.linkName === undefined ? undefined : blocks?.get(member.linkName);
+  if (linked === undefined) blocks?.delete(path);
+  else blocks?.set(path, linked);
 }
 
 async function* packSegment(

@@ -6,6 +6,11 @@ export type PaxRecords = Record<string, string>;
 /** PAX keys of Godwit's own. */
 export const SPARSE_MAP = "GODWIT.sparse.map";
 export const SPARSE_SIZE = "GODWIT.sparse.size";
+/**
+ * The member is a difference: its body changes the file that is there, which then has the size SPARSE_SIZE, and
+ * nothing but zeros in the ranges that the value names (before the body is written).
+ */
+export const PATCH = "GODWIT.patch";
 /** For what tar has no type of its own: "socket". */
 export const SPECIAL_TYPE = "GODWIT.type";
 /** As written by GNU tar, bsdtar, Go's archive/tar and so by every OCI builder. */

@@ -31,6 +31,18 @@ export function boundSegments(segments: readonly Segment[], maximum = MAX_SEGMEN
 export const encodeSegments = (segments: readonly Segment[]): string =>
   segments.map(({ offset, length }) => `${offset},${length}`).join(",");
 
+/** The same without a body: undefined where there are too many. */
+export function encodeRanges(ranges: readonly Segment[]): string | undefined {
+  return ranges.length > MAX_SEGMENTS ? undefined : encodeSegments(ranges);
+}
+
+/** Checks that ranges are in order and within the file. */
+export function decodeRanges(text: string, sizeBytes: number): Segment[] {
+  const numbers = text === "" ? [] : text.split(",").map(Number);
+  const total = numbers.reduce((sum, length, index) => sum + (index % 2 === 0 ? 0 : length), 0);
+  return decodeSegments(text, sizeBytes, total);
+}
+
 /** Checks that the runs are in order, within the file, and as long in all as the entry's body. */
 export function decodeSegments(text: string, sizeBytes: number, bodyBytes: number): Segment[] {
   const corrupt = (): GodwitError =>

@@ -17,7 +17,7 @@ import {
 import { promisify } from "node:util";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { deviceNumber, makeNode, setModified } from "../native/files.ts";
+import { deviceNumber, makeNode, punchHole, setModified } from "../native/files.ts";
 import { writeAttributes, type Attributes } from "./attributes.ts";
 import { ROOT_PATH, atPath, joinPath, splitPath } from "./paths.ts";
 import { removeTree } from "./remove.ts";
@@ -43,6 +43,13 @@ export interface Owned {
 /** What to make at a path. Strings are byte strings. */
 export type NewEntry =
   | ({ readonly kind: "file"; readonly sizeBytes: number; readonly segments: readonly Segment[] } & Owned)
+  /** A change of the file that is there; where it is `cleared`, it has zeros before the segments are written. */
+  | ({
+      readonly kind: "patch";
+      readonly sizeBytes: number;
+      readonly segments: readonly Segment[];
+      readonly cleared: readonly Segment[];
+    } & Owned)
   | ({ readonly kind: "directory" | "fifo" | "socket" } & Owned)
   | ({ readonly kind: "symlink"; readonly target: string } & Owned)
   | ({ readonly kind: "character" | "block"; readonly major: number; readonly minor: number } & Owned)
@@ -78,6 +85,12 @@ export class TreeWriter {
     if (at === ROOT_PATH)
       throw new GodwitError("invalid", "refused an entry that would replace the root folder");
     const full = atPath(this.#root, at);
+    if (entry.kind === "patch") {
+      await this.#patchFile(at, full, entry, body);
+      writeAttributes(full, entry.attributes, false);
+      setModified(full, entry.mtimeNs);
+      return;
+    }
     const linkTarget = entry.kind === "link" ? this.#linkTarget(at, entry.target) : undefined;
     await this.#clear(at, full);
     switch (entry.kind) {
@@ -219,6 +232,27 @@ export class TreeWriter {
     chmodSync(full, entry.mode);
   }
 
+  /** In place: names that are hard links to it see the change as well, as they do where it comes from. */
+  async #patchFile(
+    at: string,
+    full: Buffer,
+    entry: Extract<NewEntry, { kind: "patch" }>,
+    body: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    if (statEntry(full)?.isFile() !== true) {
+      const shown = Buffer.from(at, "latin1").toString("utf8");
+      throw new GodwitError("corrupt", `a change of '${shown}', which is no file here`);
+    }
+    const descriptor = openSync(full, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      ftruncateSync(descriptor, entry.sizeBytes);
+      for (const { offset, length } of entry.cleared) await clear(descriptor, offset, length);
+      await this.#writeContent(descriptor, entry, body);
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+
   async #writeFile(
     full: Buffer,
     entry: Extract<NewEntry, { kind: "file" }>,
@@ -227,24 +261,42 @@ export class TreeWriter {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     const descriptor = openSync(full, flags, 0o600);
     try {
-      const cursor = new SegmentCursor(entry.segments);
-      for await (const piece of body) {
-        for (let offset = 0; offset < piece.byteLength;) {
-          const { position, length } = cursor.take(piece.byteLength - offset);
-          await writeFully(descriptor, piece.subarray(offset, offset + length), position);
-          offset += length;
-        }
-        this.bytes += piece.byteLength;
-      }
-      if (!cursor.done)
-        throw new GodwitError("corrupt", "a file in the tar stream is shorter than announced");
-      ftruncateSync(descriptor, entry.sizeBytes);
-      // The owner first: changing it takes setuid bits and capabilities away.
-      fchownSync(descriptor, entry.uid, entry.gid);
-      fchmodSync(descriptor, entry.mode);
+      await this.#writeContent(descriptor, entry, body);
     } finally {
       closeSync(descriptor);
     }
+  }
+
+  async #writeContent(
+    descriptor: number,
+    entry: Extract<NewEntry, { kind: "file" | "patch" }>,
+    body: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    const cursor = new SegmentCursor(entry.segments);
+    for await (const piece of body) {
+      for (let offset = 0; offset < piece.byteLength;) {
+        const { position, length } = cursor.take(piece.byteLength - offset);
+        await writeFully(descriptor, piece.subarray(offset, offset + length), position);
+        offset += length;
+      }
+      this.bytes += piece.byteLength;
+    }
+    if (!cursor.done) throw new GodwitError("corrupt", "a file in the tar stream is shorter than announced");
+    ftruncateSync(descriptor, entry.sizeBytes);
+    // The owner first: changing it takes setuid bits and capabilities away.
+    fchownSync(descriptor, entry.uid, entry.gid);
+    fchmodSync(descriptor, entry.mode);
+  }
+}
+
+const ZEROS = Buffer.alloc(64 * 1024);
+
+async function clear(descriptor: number, offset: number, length: number): Promise<void> {
+  if (punchHole(descriptor, offset, length)) return;
+  for (let done = 0; done < length;) {
+    const part = ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done));
+    await writeFully(descriptor, part, offset + done);
+    done += part.byteLength;
   }
 }
 

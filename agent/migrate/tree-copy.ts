@@ -1,5 +1,6 @@
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { compareLayers } from "../layer/compare.ts";
+import { BlockBook } from "../layer/file-blocks.ts";
 import { findSharedWritableFiles } from "../layer/mappings.ts";
 import { packLayer } from "../layer/pack.ts";
 import { encodePaths } from "../layer/paths.ts";
@@ -22,6 +23,7 @@ export class TreeCopy {
   readonly #tree: Tree;
   readonly #writer: RecordWriter;
   readonly #sent = new Map<string, EntryStamp>();
+  readonly #blocks = new BlockBook();
   /** Files that were mapped shared and writable around the first pass. */
   readonly #mapped = new Set<string>();
 
@@ -34,7 +36,12 @@ export class TreeCopy {
   async sendAll(pids: () => Iterable<number>, signal: AbortSignal): Promise<number> {
     await this.#noteMapped(pids());
     const { folder, name } = this.#tree;
-    const pack = packLayer(folder, "all", { signal, tolerateVanished: true, sent: this.#sent });
+    const pack = packLayer(folder, "all", {
+      signal,
+      tolerateVanished: true,
+      sent: this.#sent,
+      blocks: this.#blocks,
+    });
     const bytes = await this.#writer.writePieces(RecordKind.LAYER, pack, name);
     await this.#noteMapped(pids());
     return bytes;
@@ -56,7 +63,12 @@ export class TreeCopy {
     if (change.deleted.length > 0)
       await this.#writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted), name);
     if (changed.size === 0) return 0;
-    const pack = packLayer(folder, changed, { signal, tolerateVanished: false });
+    const pack = packLayer(folder, changed, {
+      signal,
+      tolerateVanished: false,
+      sent: this.#sent,
+      blocks: this.#blocks,
+    });
     return await this.#writer.writePieces(RecordKind.LAYER, pack, name);
   }
 

@@ -19,11 +19,14 @@ const lremovexattr = libc.func("int lremovexattr(const void *path, const void *n
 const mknod = libc.func("int mknod(const void *path, uint32_t mode, uint64_t device)");
 const utimensat = libc.func("int utimensat(int directory, const void *path, const void *times, int flags)");
 const lseek64 = libc.func("int64_t lseek64(int descriptor, int64_t offset, int whence)");
+const fallocate = libc.func("int fallocate64(int descriptor, int mode, int64_t offset, int64_t length)");
 const syncfs = libc.func("int syncfs(int descriptor)");
 
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const UTIME_OMIT = (1n << 30n) - 2n;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const NUL = Buffer.alloc(1);
@@ -156,4 +159,12 @@ export function syncFileSystem(descriptor: number): Promise<void> {
 export function socketProtocol(path: string): string | undefined {
   const length = Number(getxattr(path, "system.sockprotoname", xattrScratch, XATTR_MAX_BYTES));
   return length > 0 ? xattrScratch.toString("latin1", 0, length - 1) : undefined;
+}
+
+/** Makes a part of a file a hole. False: its file system has no such call. */
+export function punchHole(descriptor: number, offset: number, length: number): boolean {
+  if (fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0) return true;
+  const error = failed("fallocate", undefined);
+  if (error.code === "EOPNOTSUPP" || error.code === "ENOTSUP") return false;
+  throw error;
 }

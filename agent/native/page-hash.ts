@@ -39,9 +39,9 @@ export class PageHasher {
     return value === 0n ? 1n : value;
   }
 
-  /** By which two hosts tell each other that they hold the same page. */
-  digest(offset: number): PageDigest {
-    const digest = xxh3Wide(this.#base + offset, PAGE_BYTES);
+  /** By which two hosts tell each other that they hold the same page, or the same block of a file. */
+  digest(offset: number, bytes = PAGE_BYTES): PageDigest {
+    const digest = xxh3Wide(this.#base + offset, bytes);
     return (digest.a | digest.b | digest.c | digest.d) === 0 ? { ...digest, d: 1 } : digest;
   }
 }
