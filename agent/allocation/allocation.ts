@@ -11,15 +11,14 @@ import {
 import { CONTAINER_GONE_SUBJECT } from "../../proto/contract/subjects.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
-import { SubjectSampler } from "../forecast/subject-sampler.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
-import { type CopyOutcome, copyToTarget, thaw } from "../migrate/source.ts";
+import { thaw } from "../migrate/source.ts";
 import { interruption, nextStep, type Step } from "../model/next-step.ts";
-import { learnOverhead } from "../model/move-costs.ts";
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
 import { RecordedContainer } from "./container.ts";
+import { Departure } from "./departure.ts";
 import { Life } from "./life.ts";
 import { observe } from "./observe.ts";
 
@@ -34,16 +33,12 @@ export class Allocation {
   readonly #container: RecordedContainer;
   readonly #life: Life;
   readonly #arrival: Arrival;
+  readonly #departure: Departure;
   readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
   #desired: DesiredAllocation | undefined;
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
   #ordered = false;
   #migration: MigrationProgress | undefined;
-  /** Of a container that is to leave: measured while the target makes itself ready. */
-  #sampler:
-    { readonly migrationId: string; readonly of: SubjectSampler; readonly orderedAtMs: number } | undefined;
-  /** The copy that the target has, and when it was ordered. */
-  #copied: (CopyOutcome & { readonly migrationId: string; readonly orderedAtMs: number }) | undefined;
   #step: Step = { kind: "none" };
   #stepAbort = new AbortController();
   #commit: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -63,6 +58,7 @@ export class Allocation {
     this.#container = new RecordedContainer(host, id, listeners.changed);
     this.#life = new Life(this.#container);
     this.#arrival = new Arrival(this.#container);
+    this.#departure = new Departure(this.#container);
     this.#loop = this.#run();
   }
 
@@ -97,21 +93,8 @@ export class Allocation {
     }
     if (this.#migration !== undefined && desired?.migration?.id !== this.#migration.id)
       this.#migration = undefined;
-    this.#measureIfLeaving();
+    this.#departure.expect(desired?.role === Role.SOURCE ? desired.migration : undefined);
     this.#wakeUp();
-  }
-
-  #measureIfLeaving(): void {
-    const order = this.#desired?.role === Role.SOURCE ? this.#desired.migration : undefined;
-    if (this.#sampler?.migrationId === order?.id) return;
-    this.#sampler?.of[Symbol.dispose]();
-    this.#sampler = undefined;
-    if (order === undefined || this.#container.status?.kind !== "running") return;
-    this.#sampler = {
-      migrationId: order.id,
-      of: new SubjectSampler(this.runtime),
-      orderedAtMs: performance.now(),
-    };
   }
 
   /** A stream does not outlive the agent that held its end: a move that was under way then cannot go on. */
@@ -201,7 +184,7 @@ export class Allocation {
   async close(): Promise<void> {
     this.#closed = true;
     this.#arrival.close();
-    this.#sampler?.of[Symbol.dispose]();
+    this.#departure[Symbol.dispose]();
     this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
@@ -325,47 +308,16 @@ export class Allocation {
     this.#container.forget();
     // Whoever misses this holds its memory until that is too old.
     if (this.#desired === undefined && wasOwner) host.connection.publish(CONTAINER_GONE_SUBJECT, this.id);
-    const copied = this.#copied;
-    this.#copied = undefined;
-    if (copied === undefined) return;
-    const released =
-      this.#desired?.role === Role.RELEASED && copied.migrationId === this.#desired.migration?.id;
-    if (!released) {
-      if (copied.recording !== undefined) host.held.drop(copied.recording);
-      return;
-    }
-    const overheadMs = performance.now() - copied.orderedAtMs - copied.forecastMs;
-    host.costs.learn((costs) => learnOverhead(costs, overheadMs));
-    if (copied.recording !== undefined) host.held.keep(copied.recording);
-  }
-
-  /** What was recorded for a move that did not come off. */
-  #dropCopied(): void {
-    const recording = this.#copied?.recording;
-    this.#copied = undefined;
-    if (recording !== undefined) this.#container.host.held.drop(recording);
+    this.#departure.gone(this.#desired?.role === Role.RELEASED ? this.#desired.migration?.id : undefined);
   }
 
   async #copy(migrationId: string): Promise<void> {
-    const record = this.#container.record;
     const order = this.#desired?.migration;
-    if (record === undefined || order === undefined) return;
+    if (order === undefined) return;
     const progress = this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING);
     try {
       await this.#arrival.settled;
-      const orderedAtMs = this.#sampler?.orderedAtMs ?? performance.now();
-      this.#dropCopied();
-      const copied = await copyToTarget({
-        host: this.#container.host,
-        runtime: this.runtime,
-        record,
-        order,
-        signal: this.#stepAbort.signal,
-        setStatus: (status) => this.#container.setStatus(status),
-        progress,
-        sampler: this.#sampler?.of ?? new SubjectSampler(this.runtime),
-      });
-      this.#copied = { ...copied, migrationId, orderedAtMs };
+      await this.#departure.copy(order, progress, this.#stepAbort.signal);
     } catch (error) {
       this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
       try {
@@ -385,7 +337,7 @@ export class Allocation {
     if (record?.status.kind !== "frozen") return;
     const { migrationId, init, startedAtMs } = record.status;
     await thaw(this.runtime, record);
-    this.#dropCopied();
+    this.#departure.stayed();
     this.#container.setStatus({ kind: "running", init, startedAtMs });
     // Of a copy whose agent died: nobody else would remove it.
     this.#arrival.dropImage();
