@@ -6,11 +6,15 @@ import { CgroupMode, NetworkLock, Options, RequestType } from "../../proto/gen/c
 import { mustRun, runCommand } from "../native/command.ts";
 import { CriuSession } from "./criu-session.ts";
 import { PARENT_FOLDER } from "./parent-image.ts";
+import { markResumption } from "./resumption.ts";
 
 /** Deleted files that are still open travel inside the image up to this size. */
 const GHOST_LIMIT_BYTES = 1024 * 1024 * 1024;
 const EXTERNAL_NETNS = "extRootNetNS";
-/** Errors only: each line is a write, and there are a thousand of the others while the container stands still. */
+/**
+ * Errors only (resumption.ts needs those): each line is a write, and there are a thousand of the others while the container
+ * stands still.
+ */
 const LOG_LEVEL = 1;
 
 export interface DumpInputs {
@@ -162,6 +166,7 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
         await inputs.onRestored(pid);
       }
       if (script === "network-unlock") await inputs.onNetworkUnlock();
+      if (script === "pre-resume") markResumption(inputs.imagesDir);
     });
     if (!response.success) {
       throw new GodwitError(

@@ -1,14 +1,19 @@
-import { readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 
 /**
- * What CRIU writes into its log before a task can come to its own first instruction (criu/cr-restore.c). Whatever
- * notification fails after post-restore, CRIU goes on: only its log tells how far it has come.
+ * Whatever notification fails after post-restore, CRIU goes on (criu/cr-restore.c), pre-resume being the last before a
+ * task can come to its own first instruction: either its agent lives then and leaves this mark before it answers, or
+ * CRIU gets no answer, and calls that an error.
  */
-const RESUMES = /Running pre-resume scripts|is going to execute the syscall/;
+const MARK = "resumes";
+const UNANSWERED = /Pre-resume script ret code/;
 const PATIENCE_MS = 60_000;
+
+/** To be left before CRIU is answered that it may resume. On the image's tmpfs: not worth a microsecond's waiting. */
+export const markResumption = (imagesDir: string): void => writeFileSync(`${imagesDir}/${MARK}`, "");
 
 /**
  * Whether any task of a restore that nobody has watched to its end may have run. Waits while its CRIU is at work.
@@ -19,7 +24,7 @@ export async function mayHaveResumed(imagesDir: string, pids: () => readonly num
   for (;;) {
     // In this order: one that ends in between has written its log.
     const isAtWork = pids().some(isCriu);
-    if (RESUMES.test(logOf(imagesDir))) return true;
+    if (existsSync(`${imagesDir}/${MARK}`) || UNANSWERED.test(logOf(imagesDir))) return true;
     if (!isAtWork) return false;
     if (performance.now() > deadlineMs)
       throw new GodwitError("deadline", "CRIU neither ends nor resumes a container whose agent has died");

@@ -14,6 +14,7 @@ const CHOSEN = [
   "source, after phase DUMPED: kill nats",
   "target, before phase RESTORED: pause agent",
   "target, after status restoring:ran: kill agent",
+  "target, before criu pre-resume: kill agent",
   "target, after status restoring:given-up: kill agent",
   "scheduler, after entry migrationSwitched: kill scheduler",
   "reorder chunks",
