@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
-import { MmEntry } from "../../proto/gen/criu/images.ts";
+import { MmEntry, PagemapEntry } from "../../proto/gen/criu/images.ts";
 import { encodePagemap, lazyRanges, markLazy, PageFlag, type PagemapRun } from "./pagemap-image.ts";
 
 const PAGE = 4096;
@@ -103,5 +103,27 @@ test("a pagemap image is magic numbers and length-prefixed messages, with every 
   const image = encodePagemap(3, [{ address: 0x1000, pages: 2, flags: PageFlag.present }]);
   expect(image.toString("hex")).toBe(
     "19435654" + "25400856" + "02000000" + "0803" + "09000000" + "088020" + "1002" + "2004" + "2802",
+  );
+});
+
+test("what is written can be read, whatever the numbers", () => {
+  const run = fc.record({
+    address: fc.integer({ min: 0, max: 2 ** 35 }).map((page) => page * PAGE),
+    pages: fc.integer({ min: 1, max: 2 ** 31 }),
+    flags: fc.integer({ min: 0, max: 7 }),
+  });
+  fc.assert(
+    fc.property(fc.array(run), (runs) => {
+      const image = encodePagemap(1, runs);
+      const read: PagemapRun[] = [];
+      let at = 12 + image.readUInt32LE(8);
+      while (at < image.length) {
+        const end = at + 4 + image.readUInt32LE(at);
+        const entry = PagemapEntry.decode(image.subarray(at + 4, end));
+        read.push({ address: entry.vaddr, pages: Number(entry.nrPages), flags: entry.flags ?? 0 });
+        at = end;
+      }
+      expect(read).toEqual(runs);
+    }),
   );
 });
