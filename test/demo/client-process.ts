@@ -1,7 +1,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface, type Interface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 
 import type { Window } from "./redis-client.ts";
+
+/** What waits for a server that will never answer again is told so. */
+const ANSWER_MS = 300_000;
 
 /** A load generator in a process of its own, as seen from the one that gives it its commands. */
 export class LoadClient implements AsyncDisposable {
@@ -20,7 +24,13 @@ export class LoadClient implements AsyncDisposable {
 
   protected async ask(command: string): Promise<unknown> {
     this.#child.stdin?.write(`${command}\n`);
-    const line = await this.#lines.next();
+    const patience = new AbortController();
+    const line = await Promise.race([
+      this.#lines.next(),
+      delay(ANSWER_MS, undefined, { signal: patience.signal }).then(() => {
+        throw new Error(`the load generator has not answered '${command}' for ${ANSWER_MS / 1000} s`);
+      }),
+    ]).finally(() => patience.abort());
     if (line.done === true) throw new Error(`the load generator died at '${command}'`);
     const answer = JSON.parse(line.value) as { error?: string };
     if (command !== "mark" && answer.error !== undefined)
