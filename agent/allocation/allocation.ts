@@ -111,7 +111,10 @@ export class Allocation {
         new GodwitError("unavailable", "the target's agent restarted during the move"),
       );
     }
-    if (this.#desired?.role === Role.SOURCE && status.kind === "running" && order.copy) {
+    // One that was frozen and sent nothing is thawed first; of one that was sent to its end the target speaks.
+    const mayLackItsEnd = status.kind === "frozen" && status.sent === "maybe" && !order.switched;
+    const isCutOff = (status.kind === "running" && order.copy) || mayLackItsEnd;
+    if (this.#desired?.role === Role.SOURCE && isCutOff) {
       this.#report(order.id, Role.SOURCE, MigrationPhase.COPYING).fail(
         new GodwitError("unavailable", "the source's agent restarted during the move"),
       );
