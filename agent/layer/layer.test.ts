@@ -32,7 +32,7 @@ import { applyDeletions, applyLayer } from "./apply.ts";
 import { compareLayers } from "./compare.ts";
 import { packLayer } from "./pack.ts";
 import { removeTree } from "./remove.ts";
-import { scanLayer } from "./scan.ts";
+import { listFolder, scanLayer } from "./scan.ts";
 import type { EntryStamp } from "./stamp.ts";
 import { encodeTarHeader, paddingOf, TAR_END, type TarMember } from "./tar-header.ts";
 import { gather, once, portrait, temporaryFolder } from "./testing/tree.ts";
@@ -440,4 +440,9 @@ test("a folder that has become a link while it was read leads nowhere", async ()
   const tar = await gather(packLayer(source.path, ["folder/secret"], running));
   expect(tar.includes("the host's own")).toBe(false);
   await expect(gather(packLayer(source.path, ["folder/secret"], frozen))).rejects.toThrow("vanished");
+  expect(listFolder(Buffer.from(join(source.path, "folder")))).toEqual([]);
+  mkdirSync(join(host.path, "below"));
+  writeFileSync(join(host.path, "below/name"), "");
+  expect(listFolder(Buffer.from(join(source.path, "folder/below")))).toEqual([]);
+  expect(listFolder(Buffer.from(join(host.path, "below")))).toEqual(["name"]);
 });

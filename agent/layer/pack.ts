@@ -19,7 +19,7 @@ import { type BlockBook, FileBlocks, LARGE_FILE_BYTES } from "./file-blocks.ts";
 import { patchOf } from "./patch.ts";
 import { atPath, joinPath, splitPath } from "./paths.ts";
 import { SPARSE_MAP, SPARSE_SIZE, SPECIAL_TYPE, XATTR_PREFIX, type PaxRecords } from "./pax.ts";
-import { statEntry, walkLayer } from "./scan.ts";
+import { isAt, statEntry, walkLayer } from "./scan.ts";
 import { boundSegments, encodeSegments, type Segment } from "./sparse.ts";
 import { stampOf, type EntryStamp } from "./stamp.ts";
 import { TAR_END, encodeTarHeader, paddingOf, type TarMember } from "./tar-header.ts";
@@ -202,14 +202,6 @@ function openSource(root: Buffer, path: string, links: ReadonlyMap<bigint, strin
     if (isGone(error)) return undefined;
     throw error;
   }
-}
-
-/**
- * A container that runs may put a link in the place of a folder while its files are read: what was opened then is not
- * its own, and may be the host's.
- */
-function isAt(descriptor: number, full: Buffer): boolean {
-  return readlinkSync(`/proc/self/fd/${descriptor}`, "buffer").equals(full);
 }
 
 function describe(

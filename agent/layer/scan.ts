@@ -1,4 +1,12 @@
-import { lstatSync, readdirSync, type BigIntStats } from "node:fs";
+import {
+  closeSync,
+  constants,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  type BigIntStats,
+} from "node:fs";
 import { setImmediate } from "node:timers/promises";
 
 import { ROOT_PATH, atPath } from "./paths.ts";
@@ -12,8 +20,16 @@ const BATCH = 256;
 
 const isGone = (error: unknown): boolean => {
   const code = (error as NodeJS.ErrnoException).code;
-  return code === "ENOENT" || code === "ENOTDIR";
+  return code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP";
 };
+
+/**
+ * A container that runs may put a link in the place of a folder while its files are looked at: what was opened then is
+ * not its own, and may be the host's.
+ */
+export function isAt(descriptor: number, full: Buffer): boolean {
+  return readlinkSync(`/proc/self/fd/${descriptor}`, "buffer").equals(full);
+}
 
 /** undefined if there is nothing (any more). Does not follow a symbolic link. */
 export function statEntry(path: Buffer): BigIntStats | undefined {
@@ -25,13 +41,18 @@ export function statEntry(path: Buffer): BigIntStats | undefined {
   }
 }
 
-/** Names in byte order, as byte strings; none if the folder is gone. */
+/** Names in byte order, as byte strings; none if the folder is gone, or something else is in its place. */
 export function listFolder(path: Buffer): string[] {
+  let descriptor: number | undefined;
   try {
-    return readdirSync(path, { encoding: "latin1" }).sort();
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+    if (!isAt(descriptor, path)) return [];
+    return readdirSync(`/proc/self/fd/${descriptor}`, { encoding: "latin1" }).sort();
   } catch (error) {
     if (isGone(error)) return [];
     throw error;
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
   }
 }
 
@@ -68,6 +89,7 @@ export async function* walkLayer(
 export async function scanLayer(upperDir: string, signal: AbortSignal): Promise<LayerManifest> {
   signal.throwIfAborted();
   const manifest = new Map<string, EntryStamp>();
-  for await (const { path, stamp } of walkLayer(Buffer.from(upperDir), signal)) manifest.set(path, stamp);
+  const root = realpathSync(upperDir, "buffer");
+  for await (const { path, stamp } of walkLayer(root, signal)) manifest.set(path, stamp);
   return manifest;
 }
