@@ -5,6 +5,7 @@ import {
   openSync,
   readdirSync,
   readlinkSync,
+  realpathSync,
   type BigIntStats,
 } from "node:fs";
 import { setImmediate } from "node:timers/promises";
