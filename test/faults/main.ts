@@ -1,22 +1,30 @@
 /**
- * npm run test:faults [-- --rows REGEXP] [--shard 1/2] [--times N]: the whole fault matrix (or the rows whose name the
- * expression matches), one after the other on a cluster of its own, N times (1). Writes what it saw into test/faults/results.json and the
- * tables of test/faults/README.md. Ends with 1 if anything was wrong.
+ * npm run test:faults [-- --rows REGEXP] [--shard 1/2] [--times N] [--missing]: the whole fault matrix (or the rows whose
+ * name the expression matches, or that have no right result yet), one after the other on a cluster of its own, N times
+ * (1). Writes what it saw into test/faults/results.json and the tables of test/faults/README.md. Ends with 1 if anything
+ * was wrong.
  */
 import { parseArgs } from "node:util";
 
 import { keepLogs } from "./kept-logs.ts";
 import { Laboratory } from "./laboratory.ts";
-import { writeResults } from "./report.ts";
+import { readResults, writeResults } from "./report.ts";
 import { type RowResult, runRow } from "./run-row.ts";
-import { ROWS, rowName } from "./rows.ts";
+import { type Row, ROWS, rowName } from "./rows.ts";
 
 const { values } = parseArgs({
-  options: { rows: { type: "string" }, shard: { type: "string" }, times: { type: "string" } },
+  options: {
+    rows: { type: "string" },
+    shard: { type: "string" },
+    times: { type: "string" },
+    missing: { type: "boolean" },
+  },
 });
 const wanted = new RegExp(values.rows ?? "");
 const [shard = 1, shards = 1] = (values.shard ?? "1/1").split("/").map(Number);
-const chosen = ROWS.filter((row) => wanted.test(rowName(row))).filter(
+const known = values.missing === true ? readResults() : {};
+const isMissing = (row: Row): boolean => (known[rowName(row)]?.outcome ?? "wrong") === "wrong";
+const chosen = ROWS.filter((row) => wanted.test(rowName(row)) && isMissing(row)).filter(
   (_, index) => index % shards === shard - 1,
 );
 const rows = Array.from({ length: Number(values.times ?? 1) }, () => chosen).flat();
