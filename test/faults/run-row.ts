@@ -4,7 +4,7 @@ import { until } from "../e2e/cluster.ts";
 import { inflict, PAUSE_MS, processId, signal, whole } from "./faults.ts";
 import { heldProcess, orderHold, withdrawHold } from "./hold.ts";
 import type { Laboratory } from "./laboratory.ts";
-import { FROZEN, PHASES } from "./points.ts";
+import { FROZEN, PHASES, type Point, type When } from "./points.ts";
 import { orderSpoil, spoilRestore } from "./spoil.ts";
 import { type Row, rowName } from "./rows.ts";
 import { moveUnder } from "./whole-moves.ts";
@@ -61,26 +61,13 @@ async function faultAt(
     // A scheduler that stands at the start of a move does not answer the one who asked for it.
     const asked = laboratory.startMove(target);
     asked.catch(() => undefined);
-    if (point.onAbort === true) {
-      const id = await asked;
-      await until(
-        "the source to be frozen",
-        async () => (await laboratory.migration(id))?.phase === "frozen",
-      );
-      laboratory.cluster.api.cancelMigration({ id }, () => undefined);
+    try {
+      held = await come(laboratory, { point, when, here, target, folder, order, asked });
+    } catch (error) {
+      // Nothing was done to anybody until now.
+      if (MISSED.test(await endedBecause(laboratory, asked))) throw new EarlyEnd(String(error));
+      throw error;
     }
-    if (point.onSpoilt === true) await spoilRestore(laboratory, target, order);
-    const isEndAwaited = point.onAbort === true || point.onSpoilt === true || here === "scheduler";
-    const came = await until(
-      `${here} to come to ${when} ${point.name}`,
-      async () => heldProcess(folder) ?? (isEndAwaited ? undefined : await endOf(laboratory, await asked)),
-      60_000,
-    );
-    if (typeof came === "string") {
-      const words = `the move ended before it came there: ${came}`;
-      throw MISSED.test(came) ? new EarlyEnd(words) : new Error(words);
-    }
-    held = came;
     const migration = point.name === "entry migrationStarted" ? "" : await asked;
     if (point.side === "scheduler") {
       await inflictOnScheduler(laboratory, fault, held);
@@ -103,10 +90,44 @@ async function faultAt(
   }
 }
 
-/** Undefined: it goes on. */
-async function endOf(laboratory: Laboratory, id: string): Promise<string | undefined> {
-  const info = await laboratory.migration(id);
-  return info?.state === "finished" || info?.state === "aborted" ? info.error : undefined;
+interface Approach {
+  readonly point: Point;
+  readonly when: When;
+  readonly here: string;
+  readonly target: string;
+  readonly folder: string;
+  readonly order: () => void;
+  readonly asked: Promise<string>;
+}
+
+/** Brings the move to its point; answers who stands there. */
+async function come(
+  laboratory: Laboratory,
+  { point, when, here, target, folder, order, asked }: Approach,
+): Promise<number> {
+  if (point.onAbort === true) {
+    const id = await asked;
+    await until("the source to be frozen", async () => (await laboratory.migration(id))?.phase === "frozen");
+    laboratory.cluster.api.cancelMigration({ id }, () => undefined);
+  }
+  if (point.onSpoilt === true) await spoilRestore(laboratory, target, order);
+  const isOnTheWay = point.onAbort !== true && point.onSpoilt !== true && here !== "scheduler";
+  const came = await until(
+    `${here} to come to ${when} ${point.name}`,
+    async () =>
+      heldProcess(folder) ??
+      (isOnTheWay && (await endedBecause(laboratory, asked)) !== "" ? "no" : undefined),
+    60_000,
+  );
+  if (came === "no") throw new Error(`the move ended before ${here} came to ${when} ${point.name}`);
+  return came;
+}
+
+/** Why a move was called off; empty: it was not, or nobody answers. */
+async function endedBecause(laboratory: Laboratory, asked: Promise<string>): Promise<string> {
+  const id = await Promise.race([asked.catch(() => ""), delay(1_000, "")]);
+  const info = id === "" ? undefined : await laboratory.migration(id).catch(() => undefined);
+  return info?.state === "aborted" ? info.error : "";
 }
 
 async function inflictOnScheduler(laboratory: Laboratory, fault: string, held: number): Promise<void> {
