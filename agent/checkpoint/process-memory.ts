@@ -2,6 +2,7 @@ import { openSync, closeSync, readFileSync, readSync } from "node:fs";
 
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { AddressRange } from "../native/pagemap-scan.ts";
+import { readText } from "../native/proc.ts";
 import { processStat } from "../native/process.ts";
 
 /** Consecutive pages of one process that have content of their own. */
@@ -68,6 +69,12 @@ export class ProcessMemory implements Disposable {
     } catch {
       return undefined;
     }
+  }
+
+  /** Resident memory of its own, with what it shares with those that it was forked from and has not written to. */
+  get privateBytes(): number {
+    const [, resident = 0, shared = 0] = readText(`/proc/${this.pid}/statm`).split(" ").map(Number);
+    return (resident - shared) * PAGE_BYTES;
   }
 
   /** An open /proc/PID/pagemap. */

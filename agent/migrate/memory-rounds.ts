@@ -9,6 +9,9 @@ import { type DumpToServe, LastRound } from "./last-round.ts";
 import { PageCopier } from "./page-copier.ts";
 import { PageWriter } from "./page-writer.ts";
 
+/** Memory that is cheaper to send while its container stands still than to look at all the rest once more. */
+const MISSED_BYTES = 8 * 1024 * 1024;
+
 export interface RoundFigures {
   /** Pages that the container has, as far as is known, and those of them whose content this round sent. */
   readonly pages: number;
@@ -63,6 +66,17 @@ export class MemoryRounds {
     if (this.rounds === 1) await this.prepareLast().rehearse(pids, signal);
     const { contentPages: changedPages, heldPages } = writer;
     return { pages: this.#copier.ledger.pages, changedPages, heldPages, tookMs };
+  }
+
+  /** Whether there are processes with much memory of which no round has sent anything. Before the first round: no. */
+  hasMissed(pids: Iterable<number>): boolean {
+    if (this.rounds === 0) return false;
+    let bytes = 0;
+    for (const pid of new Set(pids)) {
+      using memory = ProcessMemory.open(pid);
+      if (memory !== undefined && this.#tracker.find(memory) === undefined) bytes += memory.privateBytes;
+    }
+    return bytes > MISSED_BYTES;
   }
 
   /** Does before the freeze what the last round would have to do after it. */

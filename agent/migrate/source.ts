@@ -42,6 +42,8 @@ import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 
 /** Exec sessions get this long to end by themselves before the freeze. */
 const EXEC_GRACE_MS = 2_000;
+/** Rounds for processes that were forked meanwhile, at most: some programs fork all the time. */
+const LATE_ROUNDS = 2;
 /** What CRIU may have written before it is read. */
 const PAGE_SOCKET_BYTES = 8 * 1024 * 1024;
 
@@ -161,7 +163,10 @@ async function copyThrough(
     sentBytes: sender.sentBytes + (offer?.bytes ?? 0),
     reusedBytes: memory.heldPages * PAGE_BYTES,
   });
-  while (pilot.goesOn()) {
+  // What began after the last round looked would be sent whole while the container stands still.
+  let late = 0;
+  const goesOn = (): boolean => pilot.goesOn() || (memory.hasMissed(pids()) && (late += 1) <= LATE_ROUNDS);
+  while (goesOn()) {
     const beganAt = performance.now();
     const round = await memory.copyRunning(runtime.cgroup.processes(), signal);
     // What is still on its way would be in the way of what is sent while the container stands still.
