@@ -36,7 +36,7 @@ async function leave(
 ): Promise<void> {
   const recording = store.record(id);
   for (const { address, bytes } of pieces) await recording.add("1-1", address, bytes);
-  recording.close();
+  await recording.close();
   store.keep(recording);
   await vi.waitFor(async () => {
     await using loan = store.lend(id);
@@ -124,7 +124,7 @@ test("an agent that starts deletes what an earlier one has left", async () => {
   expect(readdirSync(join(folder, "held"))).toEqual([]);
   await using recording = store.record("b");
   await recording.add("1-1", 0, randomBytes(PAGE));
-  recording.close();
+  await recording.close();
   await recording[Symbol.asyncDispose]();
   expect(readdirSync(join(folder, "held"))).toEqual([]);
   await store[Symbol.asyncDispose]();

@@ -3,7 +3,7 @@
  * gets nothing of a container's memory that can be read: the key is in the agent's memory only.
  */
 import { createCipheriv } from "node:crypto";
-import { closeSync, openSync, statfsSync, writeSync } from "node:fs";
+import { closeSync, openSync, statfsSync, unlinkSync, writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 
 import { PAGE_BYTES, PageHasher } from "../native/page-hash.ts";
@@ -56,7 +56,9 @@ parentPort?.on("message", (message: ToRecorder) => {
     parentPort?.close();
   } catch (error) {
     say({ kind: "failed", reason: error instanceof Error ? error.message : String(error) });
+    // Its room at once, and not when the move is over: the disk may be what it fails of.
     closeSync(file);
+    unlinkSync(path);
     parentPort?.close();
   }
 });

@@ -26,6 +26,7 @@ const SLABS = 8;
  */
 const PATIENCE_MS = 500;
 const PATIENCE_PART = 0.2;
+const CLOSE_MS = 100;
 
 export interface RecordingTerms {
   readonly containerId: string;
@@ -138,11 +139,15 @@ export class Recording implements AsyncDisposable {
     if (!this.#failed) this.#worker.postMessage(message, transfer);
   }
 
-  /** Nothing is added any more. What was is written in the background. */
-  close(): void {
+  /**
+   * Nothing is added any more. Resolves when all is written, or soon: the container is about to be frozen, and what is
+   * left is written at the same time as others work then.
+   */
+  async close(): Promise<void> {
     if (this.#slabPages > 0) this.#send();
     this.#closed = true;
     this.#post({ kind: "end" });
+    await Promise.race([this.#ended, delay(CLOSE_MS, undefined, { ref: false })]);
   }
 
   /** After `close`: what is held now, once it is all on the disk. The file is the answer's from then on. */

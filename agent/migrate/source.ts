@@ -175,7 +175,7 @@ async function copyThrough(
     progress.figures({ rounds: memory.rounds, ...sentSoFar() });
   }
   await sender.drain();
-  recording?.close();
+  await recording?.close();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
   undo.defer(() => host.exec().admit(runtime.id));
   signal.throwIfAborted();
