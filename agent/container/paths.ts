@@ -18,7 +18,7 @@ export interface ContainerPaths {
   readonly placeholderRootfs: string;
   readonly placeholderUpper: string;
   readonly placeholderWork: string;
-  /** A tmpfs while a checkpoint image is on this host: memory pages never reach a disk. */
+  /** A tmpfs while a checkpoint image is on this host: memory pages never reach a disk but encrypted (agent/keep). */
   readonly images: string;
   /** Names the process that still fills a restored container's memory. */
   readonly lazyPages: string;

@@ -6,7 +6,7 @@ import { removeTree } from "../native/remove-tree.ts";
 
 /**
  * A folder for one checkpoint image: a tmpfs of its own that only root can enter. Memory pages are secrets of
- * the container; they never reach a disk, and unmounting gives their memory back at once.
+ * the container; they never reach a disk in the clear, and unmounting gives their memory back at once.
  */
 export async function makeImageFolder(folder: string): Promise<void> {
   await removeTree(folder);
