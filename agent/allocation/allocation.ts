@@ -288,7 +288,6 @@ export class Allocation {
     const { status } = this.#container;
     try {
       if (status?.kind === "running" && this.runtime.isRunning(status.init)) {
-        await this.#arrival.guard();
         await this.runtime.reattachOutput(status.init);
         // A thaw that was cut off between its steps: nothing that is said to run may stand frozen.
         if (this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();

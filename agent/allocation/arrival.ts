@@ -3,7 +3,6 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { type DesiredAllocation, MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import type { MigrationProgress } from "../migrate/progress.ts";
-import { FillGuard } from "../checkpoint/fill-guard.ts";
 import { mayHaveResumed } from "../checkpoint/resumption.ts";
 import {
   dropImage,
@@ -33,7 +32,6 @@ export class Arrival {
   readonly #container: RecordedContainer;
   /** Of what was given up, nothing is left but the record. */
   isCleared = false;
-  readonly #guard = new FillGuard();
   /** Restores that failed in a row, after the switch. */
   #failures = 0;
   readonly #lifetime = new AbortController();
@@ -150,25 +148,17 @@ export class Arrival {
     const { runtime, logger } = this.#container;
     await releaseNetwork(runtime);
     if (!(await isFilled(runtime, this.#lifetime.signal))) {
-      // With the guard it has not read a wrong byte; it never can go on.
+      // It has not read a wrong byte, for somebody still holds what the missing pages wait at; it never can go on.
       this.#container.endedBecause =
         "killed: what filled its memory after the move died before it was done, and what was missing is lost";
       logger.error({ why: this.#container.endedBecause }, "the container is ended");
       await runtime.cgroup.killAll();
     }
-    this.#guard[Symbol.dispose]();
     await dropImage(runtime);
-  }
-
-  /** An agent that takes over holds what the former one held. */
-  async guard(): Promise<void> {
-    const { paths } = this.#container.runtime;
-    await this.#guard.hold(paths.lazyPages, paths.images);
   }
 
   close(): void {
     this.#lifetime.abort();
-    this.#guard[Symbol.dispose]();
   }
 
   #runs(init: InitProcess, progress: MigrationProgress | undefined): void {
@@ -181,6 +171,6 @@ export class Arrival {
     const { host, runtime, record } = this.#container;
     if (record === undefined) throw new GodwitError("internal", "a restore without a record");
     const setStatus: TargetInputs["setStatus"] = (status) => this.#container.setStatus(status);
-    return { host, runtime, record, migrationId, signal, progress, switched, setStatus, guard: this.#guard };
+    return { host, runtime, record, migrationId, signal, progress, switched, setStatus };
   }
 }

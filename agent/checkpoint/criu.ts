@@ -57,7 +57,7 @@ export interface RestoreInputs {
   /** Index of the target's network namespace among the inherited descriptors. */
   readonly netnsIndex: number;
   readonly session: CriuSession;
-  /** A lazy-pages daemon serves this image: pages marked as lazy are left to it. */
+  /** A filler waits for this image: pages marked as lazy are left to it. */
   readonly lazy: boolean;
   /** Everything is built and nothing runs yet. CRIU waits; rejecting destroys what was built. */
   readonly onRestored: (initPid: number) => Promise<void>;

@@ -5,125 +5,105 @@ import { fileURLToPath } from "node:url";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { isAlive, processStat, signalExactly } from "../native/process.ts";
-import { openStreamPair } from "../native/sockets.ts";
-import { pageServerHeader } from "./page-server.ts";
+import { openPacketPair, receivePacket, sendPacket, shutdownSocket } from "../native/sockets.ts";
 
-const SOCKET = "lazy-pages.socket";
-/** Beside the image from the daemon's start until the page server has heard from it that everything is in place. */
+/** Beside the image from the filler's start until everything is in place. */
 const UNFINISHED = "filling";
-const READY_DEADLINE_MS = 10_000;
-const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
-const PAGE_SERVER = fileURLToPath(new URL("../page-server/main.ts", import.meta.url));
+const READY_DEADLINE_MS = 30_000;
+const FILLER = fileURLToPath(new URL("../filler/main.ts", import.meta.url));
 
 /**
- * Fills a restored container's memory on demand, and in the background, from an image that is complete on this host:
- * CRIU's lazy-pages daemon, and a page server that it asks. Both end by themselves when everything is in place, and
- * outlive the agent.
+ * Fills a restored container's memory on demand, and in the background, from an image that is complete on this host: a
+ * process that ends by itself when everything is in place, and outlives the agent.
  */
 export class LazyPages implements Disposable {
-  readonly #criuPath: string;
   readonly #imagesDir: string;
-  readonly #server: ChildProcess;
-  readonly #daemonSocket: number;
+  readonly #filler: ChildProcess;
+  readonly #socket: number;
+  readonly #ready: Promise<Uint8Array>;
   #started = false;
 
-  /** Starts the page server, which takes longer than the daemon: before the image is here. */
-  constructor(criuPath: string, criuVersion: string, imagesDir: string) {
-    this.#criuPath = criuPath;
+  /** Starts it before the image is here: it takes longer than a container may stand still. */
+  constructor(imagesDir: string) {
     this.#imagesDir = imagesDir;
-    const [daemonSocket, serverSocket] = openStreamPair(SOCKET_BUFFER_BYTES);
-    this.#daemonSocket = daemonSocket;
+    const [ours, theirs] = openPacketPair();
+    this.#socket = ours;
     try {
-      this.#server = spawn(
-        process.execPath,
-        [PAGE_SERVER, imagesDir, String(pageServerHeader(criuVersion).bytes)],
-        { stdio: ["ignore", "ignore", "inherit", serverSocket], detached: true, cwd: "/" },
-      );
-      this.#server.once("error", () => undefined); // the daemon then finds nobody
-      this.#server.unref();
+      this.#filler = spawn(process.execPath, [FILLER, imagesDir], {
+        stdio: ["ignore", "ignore", "inherit", theirs],
+        detached: true,
+        cwd: "/",
+      });
+      this.#filler.once("error", () => undefined); // it is then never ready
+      this.#filler.unref();
     } finally {
-      closeSync(serverSocket);
+      closeSync(theirs);
     }
+    this.#ready = receivePacket(ours, 4);
+    this.#ready.catch(() => undefined); // awaited by start
   }
 
-  /** @param pidFile where the daemon is found again after a restart of the agent */
+  /**
+   * The image is whole: CRIU may come.
+   * @param pidFile where the filler is found again after a restart of the agent
+   */
   async start(pidFile: string): Promise<void> {
-    this.#started = true;
+    const timer = setTimeout(() => shutdownSocket(this.#socket), READY_DEADLINE_MS);
+    const answer = Buffer.from(await this.#ready);
+    clearTimeout(timer);
+    if (answer.byteLength !== 4)
+      throw new GodwitError("internal", "what fills a container's memory ended before it was ready");
+    const processes = [this.#filler.pid ?? 0, answer.readInt32LE()].map((pid) => ({
+      pid,
+      startTicks: processStat(pid)?.startTicks ?? 0,
+    }));
     writeFileSync(`${this.#imagesDir}/${UNFINISHED}`, "", { mode: 0o600 });
-    const child = spawn(
-      this.#criuPath,
-      [
-        ...["lazy-pages", "--images-dir", this.#imagesDir, "--work-dir", this.#imagesDir],
-        ...["--page-server", "--ps-socket", "3", "-o", "lazy-pages.log", "-v1"],
-      ],
-      { stdio: ["ignore", "ignore", "ignore", this.#daemonSocket], detached: true, cwd: "/" },
-    );
-    const ended = new Promise<number | null>((resolve, reject) => {
-      child.once("error", reject);
-      child.once("exit", resolve);
-    });
-    let over = false;
-    void ended.then(
-      () => (over = true),
-      () => (over = true),
-    );
-    const deadlineMs = performance.now() + READY_DEADLINE_MS;
-    while (statSync(`${this.#imagesDir}/${SOCKET}`, { throwIfNoEntry: false }) === undefined) {
-      if (over) throw new GodwitError("internal", "CRIU's lazy-pages daemon ended before it was ready");
-      if (performance.now() > deadlineMs)
-        throw new GodwitError("deadline", "CRIU's lazy-pages daemon is not ready after 10 s");
-      await delay(1);
-    }
-    const pid = child.pid ?? 0;
-    const startTicks = processStat(pid)?.startTicks ?? 0;
-    writeFileSync(pidFile, JSON.stringify({ pid, startTicks }), { mode: 0o600 });
-    child.unref();
+    writeFileSync(pidFile, JSON.stringify(processes), { mode: 0o600 });
+    this.#started = true;
+    sendPacket(this.#socket, Uint8Array.of(1));
   }
 
-  /** Ends the page server if it was never needed. */
+  /** Ends the filler if it was never needed. */
   [Symbol.dispose](): void {
-    closeSync(this.#daemonSocket);
-    if (!this.#started) this.#server.kill("SIGKILL");
+    // It ends by itself when nobody is at the other end any more.
+    if (!this.#started) shutdownSocket(this.#socket);
+    void this.#ready.finally(() => closeSync(this.#socket)).catch(() => undefined);
   }
 }
 
-interface RecordedDaemon {
+interface RecordedProcess {
   readonly pid: number;
   readonly startTicks: number;
 }
 
-/** The daemon that fills the container's memory, while it does. */
-export function daemonOf(pidFile: string): RecordedDaemon | undefined {
-  let text: string;
+/** The filler and the process that keeps its descriptors open if it dies; none where nothing was ever filled. */
+function recorded(pidFile: string): RecordedProcess[] {
   try {
-    text = readFileSync(pidFile, "utf8");
+    return JSON.parse(readFileSync(pidFile, "utf8")) as RecordedProcess[];
   } catch {
-    return undefined;
+    return [];
   }
-  const daemon = JSON.parse(text) as RecordedDaemon;
-  if (isAlive(daemon.pid, daemon.startTicks)) return daemon;
-  rmSync(pidFile, { force: true });
-  return undefined;
 }
 
-/** Resolves when the container's memory is all in place: only then can it be dumped again. */
+/** Resolves when nothing is at work any more at the container's memory: only then can it be dumped again. */
 export async function filled(pidFile: string, signal: AbortSignal): Promise<void> {
-  while (daemonOf(pidFile) !== undefined) await delay(20, undefined, { signal });
+  const [filler] = recorded(pidFile);
+  if (filler === undefined) return;
+  while (isAlive(filler.pid, filler.startTicks)) await delay(20, undefined, { signal });
 }
 
-/** Whether the daemon has ended before its work was done. */
+/** Whether the filler has ended before its work was done. */
 export function isUnfinished(imagesDir: string): boolean {
   return statSync(`${imagesDir}/${UNFINISHED}`, { throwIfNoEntry: false }) !== undefined;
 }
 
-/** The container is restored anew and filled at once: what a daemon had begun counts no more. */
+/** The container is restored anew and filled at once: what a filler had begun counts no more. */
 export function forgetFilling(imagesDir: string): void {
   rmSync(`${imagesDir}/${UNFINISHED}`, { force: true });
 }
 
-/** Ends a daemon whose container is gone. */
+/** Ends what fills a container that is gone, or is filled. */
 export function endFilling(pidFile: string): void {
-  const daemon = daemonOf(pidFile);
-  if (daemon !== undefined) signalExactly(daemon.pid, daemon.startTicks, "SIGKILL");
+  for (const { pid, startTicks } of recorded(pidFile)) signalExactly(pid, startTicks, "SIGKILL");
   rmSync(pidFile, { force: true });
 }

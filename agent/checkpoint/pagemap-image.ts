@@ -60,7 +60,13 @@ const MAP_HUGETLB = 0x40000;
 /** Status bits of mappings that the kernel itself provides: vsyscall, vdso and vvar. */
 const KERNEL_AREAS = (1 << 2) | (1 << 3) | (1 << 12);
 
-/** The mappings of an mm file that CRIU can fill on demand, by rising address (its own rule: vma_entry_can_be_lazy). */
+/** Of the bits of a mapping's advice: what a child is not to have, or to have empty. Only madvise(2) itself knows. */
+const NOT_FOR_CHILDREN = (1n << 10n) | (1n << 18n);
+
+/**
+ * The mappings of an mm file that can be filled on demand, by rising address: those that CRIU leaves to it (its rule
+ * vma_entry_can_be_lazy), but for those that a fork does not copy.
+ */
 export function lazyRanges(mmImage: Uint8Array): AddressRange[] {
   const view = new DataView(mmImage.buffer, mmImage.byteOffset, mmImage.byteLength);
   if (view.getUint32(0, true) !== COMMON_MAGIC || view.getUint32(4, true) !== MM_MAGIC) return [];
@@ -69,19 +75,20 @@ export function lazyRanges(mmImage: Uint8Array): AddressRange[] {
   return vmas
     .map(decodeMapping)
     .filter(
-      ({ flags, status }) =>
+      ({ flags, status, advice }) =>
         (flags & MAP_ANONYMOUS) !== 0 &&
         (flags & MAP_PRIVATE) !== 0 &&
         (flags & (MAP_LOCKED | MAP_HUGETLB)) === 0 &&
-        (status & KERNEL_AREAS) === 0,
+        (status & KERNEL_AREAS) === 0 &&
+        (advice & NOT_FOR_CHILDREN) === 0n,
     )
     .map(({ start, end }) => ({ start, end }))
     .toSorted((a, b) => a.start - b.start);
 }
 
-/** Of CRIU's vma_entry: 1 start, 2 end, 6 flags, 7 status. */
-function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; status: number } {
-  const mapping = { start: 0, end: 0, flags: 0, status: 0 };
+/** Of CRIU's vma_entry: 1 start, 2 end, 6 flags, 7 status, 9 madv. */
+function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; status: number; advice: bigint } {
+  const mapping = { start: 0, end: 0, flags: 0, status: 0, advice: 0n };
   const reader = new BinaryReader(bytes);
   while (reader.pos < reader.len) {
     const [field, wireType] = reader.tag();
@@ -89,6 +96,7 @@ function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; statu
     else if (field === 2) mapping.end = Number(reader.uint64());
     else if (field === 6) mapping.flags = reader.uint32();
     else if (field === 7) mapping.status = reader.uint32();
+    else if (field === 9) mapping.advice = BigInt(reader.uint64());
     else reader.skip(wireType);
   }
   return mapping;
@@ -96,7 +104,7 @@ function decodeMapping(bytes: Uint8Array): AddressRange & { flags: number; statu
 
 /**
  * Splits runs at the ranges' borders and marks those inside as fillable on demand, which leaves out where they come
- * from: CRIU's lazy-pages daemon asks a page server for them, and cannot follow an image to its parent.
+ * from: CRIU passes over them, and the filler knows.
  * @param ranges by rising address
  */
 export function markLazy(runs: readonly PagemapRun[], ranges: readonly AddressRange[]): PagemapRun[] {

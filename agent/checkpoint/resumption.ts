@@ -10,6 +10,8 @@ import { GodwitError } from "../../proto/contract/error.ts";
  */
 const MARK = "resumes";
 const UNANSWERED = /Pre-resume script ret code/;
+/** CRIU writes it (its statistics) when it has let go of the last task: the image is not needed once more. */
+export const RESUMED_FILE = "stats-restore";
 const PATIENCE_MS = 60_000;
 
 /** To be left before CRIU is answered that it may resume. On the image's tmpfs: not worth a microsecond's waiting. */

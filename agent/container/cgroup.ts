@@ -193,6 +193,21 @@ export class ContainerCgroup {
     return Number(read(`${folder}/${this.#v2 ? "memory.current" : "memory.usage_in_bytes"}`)) || 0;
   }
 
+  /** Memory of no file, swapped out or not: a page that several processes share counts once. Undefined: not known. */
+  ownMemoryBytes(): number | undefined {
+    const folder = this.#folders.get(this.#v2 ? "" : "memory");
+    if (folder === undefined) return undefined;
+    const stat = new Map(
+      read(`${folder}/memory.stat`)
+        .split("\n")
+        .map((line) => [line.split(" ")[0] ?? "", Number(line.split(" ")[1])]),
+    );
+    const anonymous = stat.get(this.#v2 ? "anon" : "rss");
+    if (anonymous === undefined) return undefined;
+    const swapped = this.#v2 ? Number(read(`${folder}/memory.swap.current`)) || 0 : (stat.get("swap") ?? 0);
+    return anonymous + (stat.get("shmem") ?? 0) + swapped;
+  }
+
   cpuUsageUsec(): number {
     if (this.#v2) return Number(/^usage_usec (\d+)$/m.exec(read(`${this.freezerPath}/cpu.stat`))?.[1] ?? 0);
     const folder = this.#folders.get("cpuacct");

@@ -10,8 +10,9 @@ import {
   type PagemapRun,
 } from "../checkpoint/pagemap-image.ts";
 import type { HeldMemory } from "../keep/held-memory.ts";
-import type { RoundIndex } from "../page-server/page-index.ts";
+import type { RoundIndex } from "../filler/page-index.ts";
 import { joined, type Pages, rises, union, without } from "../checkpoint/page-runs.ts";
+import { Superseded } from "./superseded.ts";
 import { decodePageRun, type PageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
 import { sortContent } from "./sort-content.ts";
 
@@ -22,6 +23,16 @@ interface Space {
   readonly gone: Pages[];
   readonly file: FileHandle;
 }
+
+/**
+ * Of the memory that an image holds, what later rounds have brought anew may be this much before it is given back: that
+ * takes time, which the last rounds, of a container that stands still, should not need.
+ */
+const SUPERSEDED_SHARE = 0.1;
+/** A round that brings a smaller share of a process's memory anew is not looked at. */
+const WORTH_NOTING = 0.03;
+
+const pagesOf = (runs: readonly Pages[]): number => runs.reduce((sum, { pages }) => sum + pages, 0);
 
 /**
  * The target's side of the memory rounds: each round becomes a folder of CRIU image files whose `parent` is the round
@@ -37,11 +48,11 @@ export class PageStore implements AsyncDisposable {
   /** Of the round that ended last, and of all before it: the pages that there are by address space. */
   #last = new Map<string, Space>();
   readonly #known = new Map<string, Pages[]>();
-  /** By address space, the last round first: what the page server is given. */
+  /** By address space, the last round first: what the filler is given. */
   readonly #indexes = new Map<string, RoundIndex[]>();
+  readonly #superseded: Superseded;
   /** Numbers of pages files are the image's own: no two the same. */
   #nextPagesId = 1;
-  contentBytes = 0;
 
   /**
    * @param folder the image's, on a tmpfs
@@ -50,6 +61,7 @@ export class PageStore implements AsyncDisposable {
   constructor(folder: string, held?: HeldMemory) {
     this.#folder = folder;
     this.#held = held;
+    this.#superseded = new Superseded(folder);
   }
 
   #roundFolder(round: number): string {
@@ -91,7 +103,6 @@ export class PageStore implements AsyncDisposable {
   }
 
   async #append({ file }: Space, content: Uint8Array): Promise<void> {
-    this.contentBytes += content.byteLength;
     for (let written = 0; written < content.byteLength;)
       written += (await file.write(content, written)).bytesWritten;
   }
@@ -121,6 +132,8 @@ export class PageStore implements AsyncDisposable {
     this.#last = this.#spaces;
     this.#spaces = new Map();
     this.#round += 1;
+    const pages = pagesOf([...this.#known.values()].flat());
+    this.#superseded.giveBackAbove(pages * PAGE_BYTES * SUPERSEDED_SHARE);
   }
 
   /** Completes the list of the round that ended last: a child looks up there every page that it does not bring. */
@@ -136,6 +149,8 @@ export class PageStore implements AsyncDisposable {
     for (const [space, { pagesId, runs }] of this.#last) {
       const content = runs.filter(({ flags }) => flags === PageFlag.present);
       if (!rises(content)) throw new GodwitError("corrupt", "runs of pages that are out of order");
+      if (pagesOf(content) > pagesOf(this.#known.get(space) ?? []) * WORTH_NOTING)
+        this.#superseded.note(this.#indexes.get(space) ?? [], content);
       const inherited = this.#inherited(space, content);
       const complete = [...content, ...inherited].sort((a, b) => a.address - b.address);
       const name = pagemapFileOf(space) ?? "";
@@ -200,6 +215,7 @@ export class PageStore implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#superseded[Symbol.dispose]();
     for (const { file } of this.#spaces.values()) await file.close();
     this.#spaces.clear();
   }

@@ -236,6 +236,7 @@ async function copyThrough(
       stderrPipe: pipeOf(init.pid, 2),
       externalMounts: providedIn(init.pid),
       memoryBytes: pages * PAGE_BYTES,
+      ownMemoryBytes: runtime.cgroup.ownMemoryBytes() ?? 0,
       restarts: record.restarts,
       logStartOffset: log.startOffset,
       logOffset: log.endOffset,

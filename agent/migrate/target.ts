@@ -6,8 +6,7 @@ import { MigrationPhase, type MigrationOrder } from "../../proto/gen/godwit/v1/a
 import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
-import type { FillGuard } from "../checkpoint/fill-guard.ts";
-import { filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
+import { endFilling, filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
 import { DEV_MOUNTS, devMountFolder, dropDevMounts } from "../container/dev-mounts.ts";
 import type { ContainerPaths } from "../container/paths.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
@@ -39,7 +38,6 @@ export interface TargetInputs {
   /** Persists before it returns. */
   readonly setStatus: (status: RecordStatus) => void;
   readonly progress: MigrationProgress;
-  readonly guard: FillGuard;
   /** Resolves when the log has given the container to this host; rejects when it has taken it back. */
   readonly switched: () => Promise<void>;
 }
@@ -58,7 +56,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   await dropDevMounts(runtime.paths);
   await makeImageFolder(runtime.paths.images);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
-  using lazyPages = new LazyPages(host.criuPath, host.criuVersion, runtime.paths.images);
+  using lazyPages = new LazyPages(runtime.paths.images);
   await using loan = host.held.lend(runtime.id);
   await using receiver = await openReceiver({
     connection: host.connection,
@@ -81,6 +79,8 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   offer?.[Symbol.dispose]();
   loan?.settle();
   const receivedAt = performance.now();
+  const { memoryBytes, ownMemoryBytes } = description;
+  host.logger.info({ migration: migrationId, memoryBytes, ownMemoryBytes, lazy }, "the image is whole");
   if (description.criuVersion !== host.criuVersion) {
     throw new GodwitError(
       "refused",
@@ -91,7 +91,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   inputs.setStatus({ kind: "restoring", migrationId, stage: "received", description: encoded });
   const filling = lazy ? lazyPages.start(runtime.paths.lazyPages) : Promise.resolve();
   filling.catch(() => undefined); // awaited by the restore, unless something else fails first
-  const size = { memoryBytes: description.memoryBytes, processes };
+  const size = { memoryBytes, processes };
   return await place.restore(inputs, description, {
     receivedAt,
     lazy,
@@ -198,7 +198,6 @@ class RestorePlace implements AsyncDisposable {
           o: description.partialStdout,
           e: description.partialStderr,
         });
-        if (lazy) await inputs.guard.hold(runtime.paths.lazyPages, runtime.paths.images);
         const restoreMs = performance.now() - receivedAt;
         progress.figures({ restoreMs });
         progress.enter(MigrationPhase.RESTORED);
@@ -307,7 +306,10 @@ async function takeIn(
           break;
         case RecordKind.END:
           processes = pages.processes;
-          lazy = isFilledLater({ memoryBytes: pages.contentBytes, processes });
+          lazy = isFilledLater(
+            { memoryBytes: description?.memoryBytes ?? 0, processes },
+            description?.ownMemoryBytes,
+          );
           await pages.finish(lazy);
           break;
         case RecordKind.HELD_PAGES:
@@ -375,6 +377,7 @@ export async function isFilled(runtime: ContainerRuntime, signal: AbortSignal): 
 
 /** The image has done its work: gives its memory back to the host. */
 export async function dropImage(runtime: ContainerRuntime): Promise<void> {
+  endFilling(runtime.paths.lazyPages);
   await runtime.removePlaceholder();
   await removeTree(runtime.paths.images);
   await rm(`${runtime.paths.bundle}/init.pid`, { force: true });

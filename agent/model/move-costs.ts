@@ -15,15 +15,20 @@ export interface MoveSize {
 }
 
 const MEGABYTE = 1e6;
-/** Below this, putting all pages in place at once takes less time than starting the daemon that fills them in. */
+/** Below this, putting all pages in place at once takes no longer than having them put in place on demand. */
 const FILL_LATER_FROM_BYTES = 48 * 1024 * 1024;
 
+/** Pages that processes have in common are filled in for each of them, apart: to this extent that does no harm. */
+const SHARED_TIMES = 1.1;
+const SHARED_BYTES = 16 * 1024 * 1024;
+
 /**
- * Whether a restored container runs before its memory is in place. Trees of processes do not: what fills them has been
- * seen to end early or never, when their processes fork and end meanwhile.
+ * Whether a restored container runs before its memory is in place.
+ * @param ownMemoryBytes what is left when pages that several processes share count once; 0: not known
  */
-export const isFilledLater = ({ memoryBytes, processes }: MoveSize): boolean =>
-  memoryBytes >= FILL_LATER_FROM_BYTES && processes === 1;
+export const isFilledLater = ({ memoryBytes }: MoveSize, ownMemoryBytes = 0): boolean =>
+  memoryBytes >= FILL_LATER_FROM_BYTES &&
+  (ownMemoryBytes === 0 || memoryBytes <= ownMemoryBytes * SHARED_TIMES + SHARED_BYTES);
 
 /** From the freeze to the last byte's acknowledgement, without the time that changed pages take on the link. */
 const DEPARTURE_PRIOR: Prior = [

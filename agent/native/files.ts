@@ -161,8 +161,9 @@ export function socketProtocol(path: string): string | undefined {
   return length > 0 ? xattrScratch.toString("latin1", 0, length - 1) : undefined;
 }
 
-/** Makes a part of a file a hole. False: its file system has no such call. */
+/** Makes a part of a file a hole, which gives its space back. False: its file system has no such call. */
 export function punchHole(descriptor: number, offset: number, length: number): boolean {
+  if (length <= 0) return true;
   if (fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0) return true;
   const error = failed("fallocate", undefined);
   if (error.code === "EOPNOTSUPP" || error.code === "ENOTSUP") return false;

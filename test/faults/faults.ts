@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { until } from "../e2e/cluster.ts";
-import { movers } from "./host-view.ts";
+import { FILLER, movers } from "./host-view.ts";
 import { type Laboratory, LEASE_MS } from "./laboratory.ts";
 import { cutOffPeer, cutOffScheduler } from "./partition.ts";
 import type { PointFault } from "./rows.ts";
@@ -107,7 +107,7 @@ export function criuOf(laboratory: Laboratory, here: string, held: number): { pi
   const found = movers(laboratory.cluster, here, laboratory.containerId).filter(
     ({ pid, command }) =>
       new RegExp(`^PPid:\\s*${held}$`, "m").test(readFileSync(`/proc/${pid}/status`, "utf8")) &&
-      !/lazy-pages|page-server/.test(command),
+      !command.includes(FILLER),
   );
   if (found.length === 0) throw new Error(`no CRIU is at work on ${here}`);
   return found;

@@ -9,7 +9,7 @@ const STATE_ENTRIES = new Set(["record.json", "bundle", "root", "dev", "shm", "l
 const DATA_ENTRIES = new Set(["upper", "work"]);
 /** Programs that work for one move and end with it. CRIU renames itself, so its command line does not tell. */
 const MOVERS = /\/(criu|runc)(-[\w.]+)?$/;
-const PAGE_SERVER = "page-server/main.ts";
+export const FILLER = "filler/main.ts";
 
 export interface Process {
   readonly pid: number;
@@ -27,13 +27,13 @@ export function hostProcesses(cluster: TestCluster, node: string): Process[] {
   );
 }
 
-/** CRIU, runc and page servers that work for a move on this host, wherever their cgroup is. */
+/** CRIU, runc and fillers that work for a move on this host, wherever their cgroup is. */
 export function movers(cluster: TestCluster, node: string, containerId: string): Process[] {
   const inside = cluster
     .processesOn(node, containerId)
     .map((pid) => ({ pid, command: readText(`/proc/${pid}/cmdline`) }));
   return [...hostProcesses(cluster, node), ...inside].filter(
-    ({ pid, command }) => MOVERS.test(programOf(pid)) || command.includes(PAGE_SERVER),
+    ({ pid, command }) => MOVERS.test(programOf(pid)) || command.includes(FILLER),
   );
 }
 

@@ -19,7 +19,7 @@ const CHOSEN = [
   "scheduler, after entry migrationSwitched: kill scheduler",
   "reorder chunks",
   "target's disk is full",
-  "kill lazy-pages daemon after the switch",
+  "kill filler after the switch",
 ];
 
 describe("rows of the fault matrix", () => {

@@ -1,11 +1,12 @@
 /** Faults that belong to no single point of a move: they last for all of it, or come at a time of their own. */
 import { setTimeout as delay } from "node:timers/promises";
 
+import { processStat } from "../../agent/native/process.ts";
 import { until } from "../e2e/cluster.ts";
 import { criuOf, PAUSE_MS, signal, whole } from "./faults.ts";
 import { guestUnder } from "./guests.ts";
 import { fillDisk, loseHost, squeezeMemory } from "./host-faults.ts";
-import { movers } from "./host-view.ts";
+import { FILLER, movers } from "./host-view.ts";
 import { heldAt, type Outcome } from "./held-at.ts";
 import { heldProcess, orderHold } from "./hold.ts";
 import type { Laboratory } from "./laboratory.ts";
@@ -21,8 +22,7 @@ export async function moveUnder(laboratory: Laboratory, fault: WholeMoveFault): 
   await whole(laboratory);
   await laboratory.refreshShims();
   if (fault.startsWith("container ")) return await guestUnder(laboratory, fault);
-  if (fault.includes("after the switch") && fault.startsWith("kill"))
-    return await killFiller(laboratory, fault);
+  if (fault.includes("after the switch") && fault.startsWith("kill")) return await killFiller(laboratory);
   const { source, target } = await laboratory.ready();
   if (fault.includes(" is gone for good ")) return await loseHost(laboratory, fault, source, target);
   const damage = DAMAGES.find((one) => fault.startsWith(one));
@@ -113,22 +113,19 @@ async function firstRunc(laboratory: Laboratory, node: string, isOver: () => boo
 }
 
 /** What fills the container's memory on the target dies while it still has work to do and the container runs. */
-async function killFiller(laboratory: Laboratory, fault: WholeMoveFault): Promise<Outcome> {
+async function killFiller(laboratory: Laboratory): Promise<Outcome> {
   const { target } = await laboratory.ready(LAZY_MB);
   return await heldAt(laboratory, target, "status restoring:ran", "after", async (held) => {
     const id = await laboratory.startMove(target);
     const agent = await held();
-    const [server] = fillersOn(laboratory, target, PAGE_SERVER);
-    const [daemon] = fillersOn(laboratory, target, "lazy-pages");
-    if (server === undefined || daemon === undefined) throw new Error("nothing fills its memory");
+    const filler = fillerOn(laboratory, target);
     // Or it would be done before CRIU has come to its last step.
-    signal(server, "SIGSTOP");
+    signal(filler, "SIGSTOP");
     const folder = laboratory.holdFolder(target);
     orderHold(folder, { point: "criu pre-resume", when: "after" });
     signal(agent, "SIGCONT");
     await until("CRIU to come to its last step", () => heldProcess(folder));
-    signal(fault.includes("page server") ? server : daemon, "SIGKILL");
-    signal(server, "SIGCONT");
+    signal(filler, "SIGKILL");
     signal(agent, "SIGCONT");
     // It must not run on with zeros in place of its memory: it is ended, and that is recorded.
     const name = "killed: what filled its memory";
@@ -147,12 +144,14 @@ async function killFiller(laboratory: Laboratory, fault: WholeMoveFault): Promis
   });
 }
 
-const PAGE_SERVER = "page-server/main.ts";
-
-function fillersOn(laboratory: Laboratory, node: string, name: string): number[] {
-  return movers(laboratory.cluster, node, laboratory.containerId)
-    .filter(({ command }) => command.includes(name))
+/** Not the process that holds its descriptors, which it has started. */
+function fillerOn(laboratory: Laboratory, node: string): number {
+  const found = movers(laboratory.cluster, node, laboratory.containerId)
+    .filter(({ command }) => command.includes(FILLER))
     .map(({ pid }) => pid);
+  const filler = found.find((pid) => !found.includes(processStat(pid)?.parentPid ?? 0));
+  if (filler === undefined) throw new Error("nothing fills its memory");
+  return filler;
 }
 
 /**

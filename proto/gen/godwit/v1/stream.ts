@@ -272,6 +272,8 @@ export interface CheckpointDescription {
   logStartOffset: number;
   partialStdout: string;
   partialStderr: string;
+  /** Of memory_bytes, what is left when a page that several processes share counts once; 0: not known. */
+  ownMemoryBytes: number;
 }
 
 function createBaseChunk(): Chunk {
@@ -764,6 +766,7 @@ function createBaseCheckpointDescription(): CheckpointDescription {
     logStartOffset: 0,
     partialStdout: "",
     partialStderr: "",
+    ownMemoryBytes: 0,
   };
 }
 
@@ -804,6 +807,9 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     }
     if (message.partialStderr !== "") {
       writer.uint32(130).string(message.partialStderr);
+    }
+    if (message.ownMemoryBytes !== 0) {
+      writer.uint32(136).uint64(message.ownMemoryBytes);
     }
     return writer;
   },
@@ -917,6 +923,14 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
             message.partialStderr = reader.string();
             continue;
           }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.ownMemoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -987,6 +1001,11 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
         : isSet(object.partial_stderr)
         ? globalThis.String(object.partial_stderr)
         : "",
+      ownMemoryBytes: isSet(object.ownMemoryBytes)
+        ? globalThis.Number(object.ownMemoryBytes)
+        : isSet(object.own_memory_bytes)
+        ? globalThis.Number(object.own_memory_bytes)
+        : 0,
     };
   },
 
@@ -1028,6 +1047,9 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     if (message.partialStderr !== "") {
       obj.partialStderr = message.partialStderr;
     }
+    if (message.ownMemoryBytes !== 0) {
+      obj.ownMemoryBytes = Math.round(message.ownMemoryBytes);
+    }
     return obj;
   },
 
@@ -1048,6 +1070,7 @@ export const CheckpointDescription: MessageFns<CheckpointDescription> = {
     message.logStartOffset = object.logStartOffset ?? 0;
     message.partialStdout = object.partialStdout ?? "";
     message.partialStderr = object.partialStderr ?? "";
+    message.ownMemoryBytes = object.ownMemoryBytes ?? 0;
     return message;
   },
 };

@@ -43,6 +43,10 @@ class SearchableRound {
     placed.forEach(({ at }, position) => (this.#offsets[position] = at));
   }
 
+  get runs(): readonly IndexedRun[] {
+    return this.#runs;
+  }
+
   find(address: number): { run: IndexedRun; offset: number } | undefined {
     let low = 0;
     let high = this.#runs.length - 1;
@@ -64,6 +68,11 @@ export class PageIndex {
   /** @param rounds of one address space, the last first */
   constructor(rounds: readonly RoundIndex[]) {
     this.#rounds = rounds.map((round) => new SearchableRound(round));
+  }
+
+  /** All pages that there are, by rising address: the last round's list. */
+  get runs(): readonly IndexedRun[] {
+    return this.#rounds[0]?.runs ?? [];
   }
 
   /** Undefined when no round has the page. */

@@ -1,0 +1,73 @@
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+
+import { punchHole } from "../native/files.ts";
+import type { FileRange } from "./image-pages.ts";
+
+/** The files with an image's pages. What nobody needs of them any more goes back to the host at once. */
+export class ImageFiles implements Disposable {
+  readonly #files = new Map<string, number>();
+  #givesBack = false;
+  #keptBytes = 0;
+
+  /** All at once: the folder may be taken away while its files are still needed. */
+  constructor(folder: string, names: Iterable<string>) {
+    for (const name of names)
+      if (!this.#files.has(name)) this.#files.set(name, openSync(`${folder}/${name}`, "r+"));
+  }
+
+  read({ file, offset, bytes }: FileRange, buffer: Buffer, at: number): void {
+    const descriptor = this.#descriptor(file);
+    for (let filled = 0; filled < bytes;) {
+      const read = readSync(descriptor, buffer, at + filled, bytes - filled, offset + filled);
+      if (read === 0) throw new Error(`${file} is too short`);
+      filled += read;
+    }
+  }
+
+  /** Keeps them before `beginGivingBack`: until then the image may have to be restored once more. */
+  giveBack(ranges: Iterable<FileRange>): void {
+    for (const { file, offset, bytes } of ranges) {
+      if (this.#givesBack) punchHole(this.#descriptor(file), offset, bytes);
+      else this.#keptBytes += bytes;
+    }
+  }
+
+  /** Whether more than this is kept that nobody wants any more. */
+  isHoardingAbove(bytes: number): boolean {
+    return !this.#givesBack && this.#keptBytes > bytes;
+  }
+
+  get givesBack(): boolean {
+    return this.#givesBack;
+  }
+
+  /** The container runs: of all files, only these ranges are needed from now on. */
+  beginGivingBack(wanted: Iterable<FileRange>): void {
+    this.#givesBack = true;
+    const byFile = new Map<string, FileRange[]>();
+    for (const range of wanted) {
+      const ranges = byFile.get(range.file);
+      if (ranges === undefined) byFile.set(range.file, [range]);
+      else ranges.push(range);
+    }
+    for (const [file, descriptor] of this.#files) {
+      let at = 0;
+      for (const { offset, bytes } of (byFile.get(file) ?? []).sort((a, b) => a.offset - b.offset)) {
+        punchHole(descriptor, at, offset - at);
+        at = offset + bytes;
+      }
+      punchHole(descriptor, at, fstatSync(descriptor).size - at);
+    }
+  }
+
+  #descriptor(file: string): number {
+    const descriptor = this.#files.get(file);
+    if (descriptor === undefined) throw new Error(`${file} is no file of the image`);
+    return descriptor;
+  }
+
+  [Symbol.dispose](): void {
+    for (const descriptor of this.#files.values()) closeSync(descriptor);
+    this.#files.clear();
+  }
+}

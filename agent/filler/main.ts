@@ -1,0 +1,182 @@
+/**
+ * Fills the memory of a restored container from its image, on demand and in the background, while the container runs:
+ * `filler/main.ts IMAGES_DIR`. A process of its own, so that a container does not depend on the agent. It is CRIU's
+ * counterpart at the socket LAZY_SOCKET in that folder, where CRIU's tasks hand over the descriptors of their missing
+ * memory, and ends when everything is in place.
+ *
+ * Descriptor 3 leads to the agent: "ready" goes out when CRIU may come, as the four bytes of the holder's pid; one byte
+ * comes when the image is whole. An agent that is gone before that needs nothing any more.
+ */
+import { readFileSync, readSync, rmSync, statSync, writeSync } from "node:fs";
+
+import { lazyRanges } from "../checkpoint/pagemap-image.ts";
+import { RESUMED_FILE } from "../checkpoint/resumption.ts";
+import { splitByRanges } from "../checkpoint/split-ranges.ts";
+import { holdDescriptors } from "../native/descriptor-holder.ts";
+import type { Placing } from "../native/fault-descriptor.ts";
+import { acceptFrom, listenAt, receiveWithDescriptor, waitForAny } from "../native/unix-listener.ts";
+import { AddressSpace } from "./address-space.ts";
+import { ImageFiles } from "./image-files.ts";
+import { ImagePages } from "./image-pages.ts";
+import { PAGE_BYTES, PageIndex, type RoundIndex } from "./page-index.ts";
+
+/** CRIU's name (criu/uffd.c). */
+const LAZY_SOCKET = "lazy-pages.socket";
+/** JSON: for each address space its rounds, the last first; files relative to the images' folder. */
+const INDEX_FILE = "page-index.json";
+/** As checkpoint/lazy-pages.ts calls it. */
+const UNFINISHED = "filling";
+const AGENT = 3;
+/** What CRIU says after the last process: "RSTF". */
+const RESTORE_FINISHED = 0x5253_5446;
+
+/** Before something that was not possible is tried again. */
+const PAUSE_MS = 1;
+/** So much of an image may be in place twice before CRIU has let go of the container: only faults are answered then. */
+const HOARD_SHARE = 0.05;
+/** Without memory to put a page into: the host, or the container's own limit, has none to give. */
+const FULL_PATIENCE_MS = 60_000;
+
+class Filler {
+  readonly #folder: string;
+  readonly #listener: number;
+  #criu: number | undefined;
+  /** Nothing more will come from CRIU: the container is about to run. */
+  #isRestored = false;
+  #files: ImageFiles | undefined;
+  readonly #index = new Map<string, PageIndex>();
+  readonly #images: ImagePages[] = [];
+  #imagePages = 0;
+  /** Whose turn it is comes first. */
+  #spaces: AddressSpace[] = [];
+  #fullSinceMs: number | undefined;
+
+  constructor(folder: string, listener: number) {
+    this.#folder = folder;
+    this.#listener = listener;
+  }
+
+  /** The image is whole. */
+  open(): void {
+    const parsed = JSON.parse(readFileSync(`${this.#folder}/${INDEX_FILE}`, "utf8")) as Record<
+      string,
+      RoundIndex[]
+    >;
+    this.#files = new ImageFiles(
+      this.#folder,
+      Object.values(parsed).flatMap((rounds) => rounds.map(({ file }) => file)),
+    );
+    for (const [space, rounds] of Object.entries(parsed)) this.#index.set(space, new PageIndex(rounds));
+  }
+
+  /** Until all is in place. @throws when that will never be */
+  run(): void {
+    let timeoutMs = -1;
+    for (;;) {
+      // Their descriptors' numbers are others' by and by.
+      this.#spaces = this.#spaces.filter(({ hasEnded }) => !hasEnded);
+      if (this.#isRestored && this.#spaces.length === 0) return;
+      const watched = this.#spaces.map(({ descriptor }) => descriptor.number);
+      const ready = waitForAny([...this.#restorers(), ...watched], timeoutMs);
+      if (ready.has(this.#listener)) this.#criu = acceptFrom(this.#listener);
+      else if (this.#criu !== undefined && ready.has(this.#criu)) this.#hear(this.#criu);
+      for (const space of [...this.#spaces])
+        if (ready.has(space.descriptor.number)) this.#spaces.push(...space.look());
+      for (const space of this.#spaces) if (space.isAwaited) this.#note(space, space.answer());
+      timeoutMs = this.#isRestored ? this.#fillOne() : this.#isAnyAwaited() ? PAUSE_MS : -1;
+    }
+  }
+
+  #restorers(): number[] {
+    return this.#isRestored ? [] : [this.#criu ?? this.#listener];
+  }
+
+  #hear(connection: number): void {
+    const word = Buffer.alloc(4);
+    const { bytes } = receiveWithDescriptor(connection, word);
+    if (bytes === 0) throw new Error("CRIU has ended before the restore has");
+    const pid = word.readInt32LE();
+    if (pid === RESTORE_FINISHED) this.#isRestored = true;
+    if (pid === RESTORE_FINISHED || pid <= 0) return; // or a process that has ended and has no memory
+    const { descriptor } = receiveWithDescriptor(connection, Buffer.alloc(1));
+    if (descriptor === undefined) throw new Error(`CRIU sent no descriptor for process ${pid}`);
+    if (this.#files === undefined) throw new Error("CRIU restores before the image is whole");
+    const image = this.#imageOf(pid);
+    this.#images.push(image);
+    this.#imagePages += image.pages;
+    this.#spaces.push(AddressSpace.restored(descriptor, image, this.#files));
+  }
+
+  #imageOf(pid: number): ImagePages {
+    const index = this.#index.get(`1-${pid}`) ?? new PageIndex([]);
+    return new ImagePages(index, lazyPages(index, lazyRanges(readFileSync(`${this.#folder}/mm-${pid}.img`))));
+  }
+
+  #isAnyAwaited(): boolean {
+    return this.#spaces.some(({ isAwaited }) => isAwaited);
+  }
+
+  /** One block for one process, so that no thread waits long. Answers how long there is nothing to be done. */
+  #fillOne(): number {
+    this.#giveBackIfRunning();
+    if (this.#files?.isHoardingAbove(this.#imagePages * PAGE_BYTES * HOARD_SHARE) === true) return PAUSE_MS;
+    const nowMs = performance.now();
+    const at = this.#spaces.findIndex((space) => space.isDone || space.restsUntilMs <= nowMs);
+    const space = this.#spaces[at];
+    if (space === undefined) return PAUSE_MS;
+    if (!space.isDone) this.#note(space, space.fill());
+    // With all of its memory in place it is the kernel's alone again.
+    if (space.isDone) space[Symbol.dispose]();
+    this.#spaces.push(...this.#spaces.splice(at, 1));
+    return 0;
+  }
+
+  #note(space: AddressSpace, outcome: Placing): void {
+    if (outcome === "full") {
+      this.#fullSinceMs ??= performance.now();
+      if (performance.now() - this.#fullSinceMs > FULL_PATIENCE_MS)
+        throw new Error("there is no memory for the container's pages");
+    } else if (outcome === "done") this.#fullSinceMs = undefined;
+    if (outcome === "ended") space[Symbol.dispose]();
+    else if (outcome !== "done") space.restsUntilMs = performance.now() + PAUSE_MS;
+  }
+
+  /** When CRIU has let go of the last task, nobody will restore from this image again. */
+  #giveBackIfRunning(): void {
+    if (this.#files === undefined || this.#files.givesBack) return;
+    if (statSync(`${this.#folder}/${RESUMED_FILE}`, { throwIfNoEntry: false }) === undefined) return;
+    this.#files.beginGivingBack(this.#images.flatMap((image) => [...image.wanted()]));
+  }
+}
+
+/** Runs of pages that the image has and that lie in mappings which are filled later. */
+function* lazyPages(
+  index: PageIndex,
+  ranges: ReturnType<typeof lazyRanges>,
+): Generator<{ address: number; pages: number }> {
+  for (const run of index.runs)
+    for (const { address, pages, inside } of splitByRanges(run, ranges)) if (inside) yield { address, pages };
+}
+
+const [folder = "."] = process.argv.slice(2);
+// A descriptor that only the filler held would close with it, and what is missing would read as zeros.
+const holder = holdDescriptors();
+try {
+  process.chdir(folder);
+  const listener = listenAt(LAZY_SOCKET);
+  process.chdir("/");
+  const word = Buffer.alloc(4);
+  word.writeInt32LE(holder);
+  writeSync(AGENT, word);
+  if (readSync(AGENT, word, 0, 1, null) === 1) {
+    const filler = new Filler(folder, listener);
+    filler.open();
+    filler.run();
+    rmSync(`${folder}/${UNFINISHED}`, { force: true });
+  }
+  process.kill(holder, "SIGKILL");
+} catch (error) {
+  // The holder stays: whoever waits for a page waits on, until the agent has ended the container.
+  process.stderr.write(`godwit filler: ${String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,90 @@
+import { PAGE_BYTES } from "./page-index.ts";
+
+/** Consecutive pages of a process that are still missing, and that lie side by side in the image, too. */
+export interface PendingRange {
+  readonly start: number;
+  readonly end: number;
+  /** Number of the first one in the image (see ImagePages). */
+  readonly page: number;
+}
+
+/**
+ * The pages that one process still lacks, as its memory is laid out now: it follows what the process maps elsewhere and
+ * forgets what it gives up. Pure.
+ */
+export class PendingPages {
+  /** By rising address; they do not overlap. */
+  #ranges: PendingRange[];
+
+  constructor(ranges: readonly PendingRange[]) {
+    this.#ranges = [...ranges];
+  }
+
+  get ranges(): readonly PendingRange[] {
+    return this.#ranges;
+  }
+
+  get isEmpty(): boolean {
+    return this.#ranges.length === 0;
+  }
+
+  /** The one that holds the address, or the first behind it. */
+  #indexFrom(address: number): number {
+    let low = 0;
+    let high = this.#ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#ranges[middle]?.end ?? 0) <= address) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  find(address: number): PendingRange | undefined {
+    const range = this.#ranges[this.#indexFrom(address)];
+    return range !== undefined && range.start <= address ? range : undefined;
+  }
+
+  /** What is missing from this address on, and after the last one from the beginning: at most so many pages. */
+  next(address: number, pages: number): PendingRange | undefined {
+    const range = this.#ranges[this.#indexFrom(address)] ?? this.#ranges[0];
+    if (range === undefined) return undefined;
+    const start = range.start < address && address < range.end ? address : range.start;
+    return part(range, start, Math.min(range.end, start + pages * PAGE_BYTES));
+  }
+
+  /** Takes out what is missing between the addresses, and answers it. */
+  take(start: number, end: number): PendingRange[] {
+    const first = this.#indexFrom(start);
+    let last = first;
+    while (last < this.#ranges.length && (this.#ranges[last]?.start ?? end) < end) last += 1;
+    const touched = this.#ranges.slice(first, last);
+    const left: PendingRange[] = [];
+    const taken: PendingRange[] = [];
+    for (const range of touched) {
+      if (range.start < start) left.push(part(range, range.start, start));
+      taken.push(part(range, Math.max(range.start, start), Math.min(range.end, end)));
+      if (range.end > end) left.push(part(range, end, range.end));
+    }
+    if (touched.length > 0) this.#ranges.splice(first, touched.length, ...left);
+    return taken;
+  }
+
+  /** The process has moved a mapping. Answers what it thereby gave up where that is now. */
+  move(from: number, to: number, bytes: number): PendingRange[] {
+    const moved = this.take(from, from + bytes);
+    const lost = this.take(to, to + bytes);
+    const offset = to - from;
+    const arrived = moved.map(({ start, end, page }) => ({ start: start + offset, end: end + offset, page }));
+    this.#ranges.splice(this.#indexFrom(to), 0, ...arrived);
+    return lost;
+  }
+
+  clone(): PendingPages {
+    return new PendingPages(this.#ranges);
+  }
+}
+
+function part(range: PendingRange, start: number, end: number): PendingRange {
+  return { start, end, page: range.page + (start - range.start) / PAGE_BYTES };
+}
