@@ -121,6 +121,14 @@ export class ClusterUser {
     return answer.migrations[0];
   }
 
+  /** The id of the one that runs, or else of the last one. */
+  async newestMigration(container: string): Promise<string | undefined> {
+    const answer = await answerOf<ListMigrationsResponse>((done) =>
+      this.api.listMigrations({ id: "", container, limit: 1 }, done),
+    );
+    return answer.migrations[0]?.id;
+  }
+
   async sh(name: string, script: string): Promise<string> {
     return await this.must("exec", name, "--", "sh", "-c", script);
   }

@@ -100,6 +100,11 @@ export class Laboratory implements AsyncDisposable {
     return await this.cluster.migration(id);
   }
 
+  /** Of the present container's. */
+  async newestMigration(): Promise<string | undefined> {
+    return await this.cluster.newestMigration(this.#id);
+  }
+
   async ended(id: string): Promise<MigrationInfo> {
     return await until(
       `migration ${id} to end`,

@@ -27,10 +27,16 @@ export async function runRow(laboratory: Laboratory, row: Row): Promise<RowResul
       result = row.kind === "move" ? await moveUnder(laboratory, row.fault) : await faultAt(laboratory, row);
     } catch (error) {
       if (error instanceof EarlyEnd && attempt < ATTEMPTS) continue;
-      result = { outcome: "wrong", words: error instanceof Error ? error.message : String(error) };
+      result = { outcome: "wrong", words: wordsOf(error) };
     }
   }
   return { row: rowName(row), ...result, tookMs: Math.round(performance.now() - startedAt) };
+}
+
+/** With what failed while it was cleaned up after a failure. */
+function wordsOf(error: unknown): string {
+  if (error instanceof SuppressedError) return `${wordsOf(error.suppressed)}; then ${wordsOf(error.error)}`;
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** On a machine that does much else a host may be missed before anything is done to it. */
@@ -56,6 +62,7 @@ async function faultAt(
   const order = (): void => orderHold(folder, { point: point.name, when });
   if (point.onSpoilt === true) orderSpoil(laboratory, target);
   else order();
+  const earlier = await laboratory.newestMigration();
   let held: number | undefined;
   try {
     // A scheduler that stands at the start of a move does not answer the one who asked for it.
@@ -76,8 +83,9 @@ async function faultAt(
       await inflict(fault, { laboratory, source, target, here, held, migration, mayBeElsewhere });
     }
     await whole(laboratory);
-    const id = await asked.catch(() => undefined);
-    if (id === undefined || (await laboratory.migration(id).catch(() => undefined)) === undefined) {
+    // A scheduler that is killed answers nobody, whatever it has recorded.
+    const id = await laboratory.newestMigration();
+    if (id === undefined || id === earlier) {
       await laboratory.checkUnharmed(source);
       return { outcome: "stayed", words: "it was never recorded" };
     }
