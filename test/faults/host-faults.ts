@@ -145,6 +145,7 @@ export async function loseHost(
     if (switches(laboratory.cluster, survivor, laboratory.containerId) !== before)
       throw new Error(`${survivor} runs a copy of what belongs to ${victim}`);
     const told = (await laboratory.migration(id))?.error ?? "";
+    if (!isSwitched && told !== "") return { outcome: "ended", words: `${record}: ${told}` };
     if (!/may run there unseen.*node rm --is-off/.test(told)) throw new Error(`nothing says why: ${told}`);
     return await removeLost(laboratory, { victim, survivor, record: `${record}: ${told}` });
   });
