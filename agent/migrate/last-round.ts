@@ -10,6 +10,7 @@ import type { LastMapping } from "../tracking/tracked-process.ts";
 import type { WriteTracker } from "../tracking/write-tracker.ts";
 import type { RoundFigures } from "./memory-rounds.ts";
 import { BUFFER_BYTES, fairTurns, PageBuffer, type PageCopier, spaceOf } from "./page-copier.ts";
+import { LAST_ROUND } from "./page-run.ts";
 import { PageWriter } from "./page-writer.ts";
 
 export interface DumpToServe {
@@ -86,7 +87,7 @@ export class LastRound {
     await this.#listen(descriptor, header, writer);
     for (const [space, process] of this.#processes) await this.#sendUntold(space, process, writer, signal);
     const pages = await this.#sendLists(writer, signal);
-    await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
+    await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END, name: LAST_ROUND }));
     return {
       pages,
       changedPages: written.contentPages + writer.contentPages,

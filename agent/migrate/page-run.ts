@@ -18,6 +18,9 @@ export interface PageRun {
 export type PageKind = "content" | "held" | "gone";
 const KINDS: readonly PageKind[] = ["gone", "content", "held"];
 
+/** Name of the ROUND_END record behind the last round. */
+export const LAST_ROUND = "last";
+
 export const PAGE_RUN_HEAD_BYTES = 16;
 /** One record carries at most this much content. */
 export const MAX_RUN_PAGES = 256;

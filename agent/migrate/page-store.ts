@@ -11,9 +11,12 @@ import {
 } from "../checkpoint/pagemap-image.ts";
 import type { HeldMemory } from "../keep/held-memory.ts";
 import type { RoundIndex } from "../filler/page-index.ts";
+import { splitLazy } from "../checkpoint/lazy-list.ts";
 import { joined, type Pages, rises, union, without } from "../checkpoint/page-runs.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
 import { Superseded } from "./superseded.ts";
 import { decodePageRun, type PageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
+import { writeIndex, writeLazyList } from "./lazy-image.ts";
 import { sortContent } from "./sort-content.ts";
 
 interface Space {
@@ -29,6 +32,8 @@ interface Space {
  * takes time, which the last rounds, of a container that stands still, should not need.
  */
 const SUPERSEDED_SHARE = 0.1;
+/** What CRIU restores itself is copied up to this many pages, a matter of milliseconds; more is left where it is. */
+const MAX_COPIED_PAGES = 2048;
 /** A round that brings a smaller share of a process's memory anew is not looked at. */
 const WORTH_NOTING = 0.03;
 
@@ -44,6 +49,8 @@ export class PageStore implements AsyncDisposable {
   readonly #folder: string;
   readonly #held: HeldMemory | undefined;
   #round = 1;
+  /** The last round has come. */
+  #isComplete = false;
   #spaces = new Map<string, Space>();
   /** Of the round that ended last, and of all before it: the pages that there are by address space. */
   #last = new Map<string, Space>();
@@ -124,14 +131,15 @@ export class PageStore implements AsyncDisposable {
     return made;
   }
 
-  /** The round is complete; the one before it now is a parent for good. */
-  async endRound(): Promise<void> {
-    await this.#makeParent();
+  /** The round is complete. Unless it is the last it is a parent from now on. */
+  async endRound(isLast: boolean): Promise<void> {
     for (const { file } of this.#spaces.values()) await file.close();
     await mkdir(this.#roundFolder(this.#round), { recursive: true, mode: 0o700 });
     this.#last = this.#spaces;
     this.#spaces = new Map();
     this.#round += 1;
+    this.#isComplete = isLast;
+    if (!isLast) await this.#makeParent();
     const pages = pagesOf([...this.#known.values()].flat());
     this.#superseded.giveBackAbove(pages * PAGE_BYTES * SUPERSEDED_SHARE);
   }
@@ -139,7 +147,6 @@ export class PageStore implements AsyncDisposable {
   /** Completes the list of the round that ended last: a child looks up there every page that it does not bring. */
   async #makeParent(): Promise<void> {
     const round = this.#round - 1;
-    if (round < 1) return;
     const folder = this.#roundFolder(round);
     for (const space of this.#known.keys()) {
       if (this.#last.has(space)) continue;
@@ -161,34 +168,43 @@ export class PageStore implements AsyncDisposable {
   }
 
   /**
-   * Makes the last round the image's own memory. `lazy`: pages that can be are marked as to be filled on demand.
-   * Needs the image's other files.
+   * Makes the last round the image's own memory and answers how many pages that is. `lazy`: those that can be are left
+   * to the filler. Needs the image's other files.
    */
-  async finish(lazy: boolean): Promise<void> {
+  async finish(lazy: boolean): Promise<number> {
+    if (!this.#isComplete) throw new GodwitError("corrupt", "the image came without its last memory");
     const round = this.#round - 1;
-    if (round < 1) return;
     const folder = this.#roundFolder(round);
+    let hasParent = false;
+    let pages = 0;
     for (const [space, { pagesId, runs: came, gone }] of this.#last) {
-      const name = pagemapFileOf(space) ?? "";
       const content = rises(came) ? came : await sortContent(`${folder}/pages-${pagesId}.img`, came);
       const runs = [...content, ...this.#inherited(space, [...content, ...gone])].sort(
         (a, b) => a.address - b.address,
       );
-      const mm =
-        space.startsWith("1-") && lazy
-          ? await readFile(`${this.#folder}/mm-${space.slice(2)}.img`)
-          : undefined;
-      const marked = mm === undefined ? runs : markLazy(runs, lazyRanges(mm));
-      await writeFile(`${this.#folder}/${name}`, encodePagemap(pagesId, marked), { mode: 0o600 });
+      pages += pagesOf(runs);
       this.#index(space, pagesId, runs, ".");
       await rename(`${folder}/pages-${pagesId}.img`, `${this.#folder}/pages-${pagesId}.img`);
+      const list = `${this.#folder}/${pagemapFileOf(space) ?? ""}`;
+      const ranges = lazy && space.startsWith("1-") ? await this.#lazyRanges(space) : undefined;
+      const split = ranges === undefined ? undefined : splitLazy(runs, ranges);
+      if (split !== undefined && pagesOf(split.rest) <= MAX_COPIED_PAGES) {
+        const pagesId = this.#nextPagesId;
+        this.#nextPagesId += 1;
+        writeLazyList(this.#folder, { space, pagesId }, split, this.#indexes.get(space) ?? []);
+      } else {
+        await writeFile(list, encodePagemap(pagesId, markLazy(runs, ranges ?? [])), { mode: 0o600 });
+        hasParent ||= round > 1;
+      }
     }
-    if (lazy) {
-      const file = `${this.#folder}/page-index.json`;
-      await writeFile(file, JSON.stringify(Object.fromEntries(this.#indexes)), { mode: 0o600 });
-    }
-    if (round > 1) await symlink(`round-${round - 1}`, `${this.#folder}/parent`);
+    if (lazy) writeIndex(this.#folder, this.#indexes);
+    if (hasParent) await symlink(`round-${round - 1}`, `${this.#folder}/parent`);
     await rm(folder, { recursive: true });
+    return pages;
+  }
+
+  async #lazyRanges(space: string): Promise<AddressRange[]> {
+    return lazyRanges(await readFile(`${this.#folder}/mm-${space.slice(2)}.img`));
   }
 
   /** What earlier rounds brought, but for some. */

@@ -16,6 +16,7 @@ import { applyDeletions, applyLayer } from "../layer/apply.ts";
 import { decodePaths } from "../layer/paths.ts";
 import { isFilledLater, learnArrival } from "../model/move-costs.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { holdClosings, releaseClosings } from "../network/closings.ts";
 import { LogImport } from "../shim/log-store.ts";
@@ -23,6 +24,8 @@ import { openReceiver } from "../stream/receiver.ts";
 import { readRecords, type StreamRecord } from "../stream/records.ts";
 import { makeImageFolder } from "./image-folder.ts";
 import { Offer } from "./offer.ts";
+import { makeWhole } from "./lazy-image.ts";
+import { LAST_ROUND } from "./page-run.ts";
 import { PageStore } from "./page-store.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { treesOf } from "./trees.ts";
@@ -106,6 +109,7 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
   // CRIU processes and half-built tasks of the earlier try: none of them has run a single instruction.
   await inputs.runtime.discardHalfRestored();
   forgetFilling(inputs.runtime.paths.images);
+  makeWhole(inputs.runtime.paths.images);
   await using place = await RestorePlace.prepare(inputs.host, inputs.runtime, inputs.record, inputs.signal);
   // Not on demand this time: the simplest way is the surest.
   return await place.restore(inputs, description, { receivedAt: performance.now(), lazy: false });
@@ -298,20 +302,21 @@ async function takeIn(
           await pages.add(header.name, body, header.length);
           break;
         case RecordKind.ROUND_END:
-          await pages.endRound();
+          await pages.endRound(header.name === LAST_ROUND);
           break;
         case RecordKind.DESCRIPTION:
           description = CheckpointDescription.decode(await collect(body));
           log.finish(description.logOffset);
           break;
-        case RecordKind.END:
+        case RecordKind.END: {
           processes = pages.processes;
-          lazy = isFilledLater(
-            { memoryBytes: description?.memoryBytes ?? 0, processes },
-            description?.ownMemoryBytes,
-          );
-          await pages.finish(lazy);
+          const memoryBytes = description?.memoryBytes ?? 0;
+          lazy = isFilledLater({ memoryBytes, processes }, description?.ownMemoryBytes);
+          // A page that was forgotten on its way would read as zeros.
+          if ((await pages.finish(lazy)) * PAGE_BYTES !== memoryBytes)
+            throw new GodwitError("corrupt", "the image has not the pages that the container has");
           break;
+        }
         case RecordKind.HELD_PAGES:
         case RecordKind.UNSPECIFIED:
           throw new GodwitError("corrupt", "a record of no kind that belongs here");

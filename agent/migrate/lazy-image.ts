@@ -1,0 +1,83 @@
+import { existsSync, openSync, readdirSync, readFileSync, readSync, rmSync, symlinkSync } from "node:fs";
+import { closeSync, writeFileSync, writeSync } from "node:fs";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+import { type LazySplit } from "../checkpoint/lazy-list.ts";
+import { encodePagemap, PageFlag, type PagemapRun } from "../checkpoint/pagemap-image.ts";
+import { PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
+import { pagemapFileOf } from "./page-run.ts";
+
+/** JSON: for each address space its rounds, the last first; files relative to the image's folder. */
+const INDEX_FILE = "page-index.json";
+
+/** Written last: an image that has it is filled later. */
+export function writeIndex(folder: string, indexes: ReadonlyMap<string, readonly RoundIndex[]>): void {
+  writeFileSync(`${folder}/${INDEX_FILE}`, JSON.stringify(Object.fromEntries(indexes)), { mode: 0o600 });
+}
+
+/**
+ * One process's list of pages for a CRIU that leaves most of them to the filler, with the few that it restores itself
+ * in one new file: it need not look into any earlier round.
+ */
+export function writeLazyList(
+  folder: string,
+  { space, pagesId }: { readonly space: string; readonly pagesId: number },
+  { lazy, rest }: LazySplit,
+  rounds: readonly RoundIndex[],
+): void {
+  const index = new PageIndex(rounds);
+  using files = new DisposableStack();
+  const opened = new Map<string, number>();
+  const sourceOf = (file: string): number => {
+    let descriptor = opened.get(file);
+    if (descriptor === undefined) {
+      descriptor = openSync(`${folder}/${file}`, "r");
+      files.adopt(descriptor, closeSync);
+      opened.set(file, descriptor);
+    }
+    return descriptor;
+  };
+  const target = openSync(`${folder}/pages-${pagesId}.img`, "wx", 0o600);
+  files.adopt(target, closeSync);
+  for (const { address, pages } of rest) {
+    for (let done = 0; done < pages;) {
+      const place = index.locate(address + done * PAGE_BYTES, pages - done);
+      if (place === undefined) throw new GodwitError("corrupt", "pages that are said to be here and are not");
+      const content = Buffer.allocUnsafe(place.pages * PAGE_BYTES);
+      const bytes = readSync(sourceOf(place.file), content, 0, content.byteLength, place.offset);
+      if (bytes !== content.byteLength) throw new GodwitError("internal", `${place.file} is too short`);
+      for (let written = 0; written < bytes;) written += writeSync(target, content, written);
+      done += place.pages;
+    }
+  }
+  const runs: PagemapRun[] = [
+    ...lazy.map((run) => ({ ...run, flags: PageFlag.lazy })),
+    ...rest.map((run) => ({ ...run, flags: PageFlag.present })),
+  ];
+  runs.sort((a, b) => a.address - b.address);
+  writeFileSync(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), { mode: 0o600 });
+}
+
+/**
+ * Makes an image that was to be filled later one that CRIU restores as a whole, as long as all of it is still there.
+ * Idempotent; nothing to do for an image that was whole from the beginning.
+ */
+export function makeWhole(folder: string): void {
+  if (!existsSync(`${folder}/${INDEX_FILE}`)) return;
+  const indexes = JSON.parse(readFileSync(`${folder}/${INDEX_FILE}`, "utf8")) as Record<string, RoundIndex[]>;
+  for (const [space, [last]] of Object.entries(indexes)) {
+    const pagesId = Number(/^\.\/pages-(\d+)\.img$/.exec(last?.file ?? "")?.[1]);
+    // An address space that an earlier round had, and the container has no more.
+    if (last === undefined || Number.isNaN(pagesId)) continue;
+    const runs = last.runs.map(({ address, pages, hasContent }) => ({
+      address,
+      pages,
+      flags: hasContent ? PageFlag.present : PageFlag.parent,
+    }));
+    writeFileSync(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), { mode: 0o600 });
+  }
+  const rounds = readdirSync(folder).flatMap((name) => /^round-(\d+)$/.exec(name)?.[1] ?? []);
+  if (rounds.length === 0) return;
+  rmSync(`${folder}/parent`, { force: true });
+  symlinkSync(`round-${Math.max(...rounds.map(Number))}`, `${folder}/parent`);
+}
