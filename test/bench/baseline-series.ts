@@ -24,8 +24,8 @@ export async function measureBaseline(
   } catch (error) {
     note = error instanceof Error ? error.message : String(error);
   }
-  const { sizeMegabytes, writeMegabytesPerSecond } = plan;
-  return { sizeMegabytes, writeMegabytesPerSecond, method: baseline.name, samples, note };
+  const { sizeMegabytes, writeMegabytesPerSecond, processes } = plan;
+  return { sizeMegabytes, writeMegabytesPerSecond, processes, method: baseline.name, samples, note };
 }
 
 async function measureInto(

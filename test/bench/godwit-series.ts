@@ -28,12 +28,15 @@ export async function measureGodwit(
   say: (text: string) => void,
 ): Promise<Series[]> {
   const memory = `${plan.sizeMegabytes * 2 + 256}m`;
-  await cluster.must("run", "--node", "n1", "--memory", memory, NAME, "redis", "--", ...REDIS_COMMAND);
+  const command = plan.processes === 1 ? REDIS_COMMAND : manyCommand(plan.processes);
+  await cluster.must("run", "--node", "n1", "--memory", memory, NAME, "redis", "--", ...command);
   const series: Series[] = [];
   try {
     const { address } = await cluster.container(NAME);
     await using client = new LoadClient(loadArgv(cluster.dev.dataDir, "n3", address));
-    await client.fill(plan.sizeMegabytes);
+    const share = Math.ceil(plan.sizeMegabytes / plan.processes);
+    await client.fill(share);
+    if (plan.processes > 1) await fillOthers(cluster, plan.processes, share);
     await client.rate(plan.writeMegabytesPerSecond);
     for (const mode of modes) {
       say(`godwit, mode ${mode} …`);
@@ -43,6 +46,25 @@ export async function measureGodwit(
     await cluster.cli(["rm", "--force", NAME]);
   }
   return series;
+}
+
+const FIRST_OTHER_PORT = 7001;
+const VALUE_BYTES = 65_536;
+
+/** One redis for the client, and others beside it, all in one container. */
+function manyCommand(processes: number): string[] {
+  const [program = "", ...args] = REDIS_COMMAND;
+  const last = FIRST_OTHER_PORT + processes - 2;
+  const others = `for port in $(seq ${FIRST_OTHER_PORT} ${last}); do ${program} --save '' --enable-debug-command yes --port $port & done`;
+  return ["sh", "-c", `${others}; exec ${program} "$@"`, program, ...args];
+}
+
+async function fillOthers(cluster: TestCluster, processes: number, megabytes: number): Promise<void> {
+  const values = String(megabytes * 16);
+  for (let port = FIRST_OTHER_PORT; port < FIRST_OTHER_PORT + processes - 1; port += 1) {
+    const populate = ["debug", "populate", values, "key", String(VALUE_BYTES)];
+    await cluster.must("exec", NAME, "--", "redis-cli", "-p", String(port), ...populate);
+  }
 }
 
 async function measureMode(
@@ -62,8 +84,8 @@ async function measureMode(
   } catch (error) {
     note = error instanceof Error ? error.message : String(error);
   }
-  const { sizeMegabytes, writeMegabytesPerSecond } = plan;
-  return { sizeMegabytes, writeMegabytesPerSecond, method: `godwit-${mode}`, samples, note };
+  const { sizeMegabytes, writeMegabytesPerSecond, processes } = plan;
+  return { sizeMegabytes, writeMegabytesPerSecond, processes, method: `godwit-${mode}`, samples, note };
 }
 
 async function measureMove(cluster: TestCluster, client: LoadClient, mode: string): Promise<MoveSample> {

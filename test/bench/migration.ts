@@ -1,6 +1,6 @@
 /**
- * npm run bench:migration [-- --quick] [--sizes 4,128,566] [--rates 0,10] [--rounds N] [--only METHODS]
- *                               [--modes MODES] [--json FILE]
+ * npm run bench:migration [-- --quick] [--sizes 4,128,566] [--rates 0,10] [--processes 1,40] [--rounds N]
+ *                               [--only METHODS] [--modes MODES] [--json FILE]
  *
  * What a client feels while a redis of a given size moves between two hosts, by Godwit and by what one would use
  * without it, in one run on one machine. The stall is the longest that one request of the client waited.
@@ -17,6 +17,7 @@
  *   --quick     sizes 4 and 64, rate 0, 3 rounds, unless given
  *   --sizes     megabytes of keys
  *   --rates     megabytes a second that a second connection overwrites meanwhile
+ *   --processes that share the size between them (1); more than one is measured of Godwit alone
  *   --rounds    moves that count, for each method (10); one before them does not
  *   --only      some of godwit,runc,podman
  *   --modes     of Godwit's: auto,checkpoint
@@ -63,6 +64,7 @@ function readArguments() {
       quick: { type: "boolean", default: false },
       sizes: { type: "string" },
       rates: { type: "string" },
+      processes: { type: "string", default: "1" },
       rounds: { type: "string" },
       only: { type: "string", default: METHODS.join(",") },
       modes: { type: "string", default: MODES.join(",") },
@@ -82,6 +84,7 @@ function readArguments() {
   return {
     sizes: numbers(values.sizes ?? (values.quick ? "4,64" : "4,128,566"), "sizes", 1),
     rates: numbers(values.rates ?? (values.quick ? "0" : "0,10"), "rates", 0),
+    processes: numbers(values.processes, "processes", 1).map(Math.round),
     rounds: Math.round(rounds),
     methods: new Set(methods),
     modes,
@@ -101,9 +104,14 @@ class SharedFolder implements Disposable {
 
 type Arguments = ReturnType<typeof readArguments>;
 
-function plans({ sizes, rates, rounds }: Arguments): SeriesPlan[] {
+function plans({ sizes, rates, processes: counts, rounds }: Arguments): SeriesPlan[] {
   return sizes.flatMap((sizeMegabytes) =>
-    rates.map((writeMegabytesPerSecond) => ({ sizeMegabytes, writeMegabytesPerSecond, rounds, warmups: 1 })),
+    rates.flatMap((writeMegabytesPerSecond) =>
+      counts.map((processes) => ({
+        ...{ sizeMegabytes, writeMegabytesPerSecond, processes, rounds },
+        warmups: 1,
+      })),
+    ),
   );
 }
 
@@ -140,13 +148,14 @@ async function measure(
     else say(`Left out: ${baseline.name}: ${why}`);
   }
   for (const plan of plans(options)) {
-    const what = `${plan.sizeMegabytes} MB, ${plan.writeMegabytesPerSecond} MB/s of writes`;
+    const tasks = plan.processes === 1 ? "" : `, ${plan.processes} processes`;
+    const what = `${plan.sizeMegabytes} MB, ${plan.writeMegabytesPerSecond} MB/s of writes${tasks}`;
     if (options.methods.has("godwit")) {
       signal.throwIfAborted();
       const series = await measureGodwit(cluster, plan, options.modes, (text) => say(`${what}: ${text}`));
       series.forEach(add);
     }
-    for (const baseline of [...usable]) {
+    for (const baseline of plan.processes === 1 ? [...usable] : []) {
       signal.throwIfAborted();
       say(`${what}: ${baseline.name} …`);
       const series = await measureBaseline(baseline, hosts, plan);
@@ -234,8 +243,8 @@ try {
 if (all.length > 0) {
   const [cpu] = cpus();
   const machine = { kernel: release(), cpus: cpus().length, cpuModel: cpu?.model, memoryBytes: totalmem() };
-  const { sizes, rates, rounds } = options;
-  const document = { startedAt, machine, sizes, rates, rounds, series: all };
+  const { sizes, rates, processes, rounds } = options;
+  const document = { startedAt, machine, sizes, rates, processes, rounds, series: all };
   say(renderTable(all));
   say(
     "Stall: the client's longest request, median and 95th percentile. Blackout, total, sent: as the mover tells it.",

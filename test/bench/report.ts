@@ -60,29 +60,30 @@ function forecastError(samples: readonly MoveSample[]): string {
 export function renderTable(all: readonly Series[]): string {
   const table = new Table({
     head: [
-      ...["size MB", "writes MB/s", "method", "moves", "kept", "stall ms", "p95 ms"],
+      ...["size MB", "tasks", "writes MB/s", "method", "moves", "kept", "stall ms", "p95 ms"],
       ...["blackout ms", "forecast off", "total ms", "memory MiB", "sent MiB", "podman/this", "runc/this"],
     ],
     colAligns: [
-      ...(["right", "right", "left", "right", "right", "right", "right"] as const),
+      ...(["right", "right", "right", "left", "right", "right", "right", "right"] as const),
       ...(["right", "right", "right", "right", "right", "right", "right"] as const),
     ],
     style: { head: [], border: [], compact: true },
   });
   for (const series of all) {
-    const { samples, sizeMegabytes, writeMegabytesPerSecond, method } = series;
+    const { samples, sizeMegabytes, processes, writeMegabytesPerSecond, method } = series;
     const other = (name: Series["method"]): number[] =>
       stalls(
         all.find(
           (candidate) =>
             candidate.method === name &&
             candidate.sizeMegabytes === sizeMegabytes &&
+            candidate.processes === processes &&
             candidate.writeMegabytesPerSecond === writeMegabytesPerSecond,
         ),
       );
     const own = stalls(series);
     table.push([
-      ...[sizeMegabytes, writeMegabytesPerSecond, TITLES[method], samples.length],
+      ...[sizeMegabytes, processes, writeMegabytesPerSecond, TITLES[method], samples.length],
       `${samples.filter(({ isIntact }) => isIntact).length}/${samples.length}`,
       ...[milliseconds(own), milliseconds(own, 0.95)],
       milliseconds(known(samples, (sample) => sample.blackoutMs)),
@@ -96,7 +97,7 @@ export function renderTable(all: readonly Series[]): string {
     const floor = floorOf === undefined ? [] : sums(series, floorOf.phases);
     if (floorOf !== undefined && floor.length > 0) {
       table.push([
-        ...[sizeMegabytes, writeMegabytesPerSecond, floorOf.title, floor.length, ""],
+        ...[sizeMegabytes, processes, writeMegabytesPerSecond, floorOf.title, floor.length, ""],
         ...[milliseconds(floor), milliseconds(floor, 0.95), "", "", "", "", "", "", ""],
       ]);
     }
@@ -109,7 +110,7 @@ export function notesOf(all: readonly Series[]): string[] {
   return all
     .filter(({ note }) => note !== "")
     .map(
-      ({ method, sizeMegabytes, writeMegabytesPerSecond, note, samples }) =>
-        `${TITLES[method]} (${sizeMegabytes} MB, ${writeMegabytesPerSecond} MB/s), after ${samples.length} moves: ${note}`,
+      ({ method, sizeMegabytes, processes, writeMegabytesPerSecond, note, samples }) =>
+        `${TITLES[method]} (${sizeMegabytes} MB in ${processes}, ${writeMegabytesPerSecond} MB/s), after ${samples.length} moves: ${note}`,
     );
 }

@@ -25,6 +25,7 @@ export type Method = "godwit-auto" | "godwit-checkpoint" | "runc" | "podman";
 /** Moves of one container, one after the other, by one method. */
 export interface Series {
   readonly sizeMegabytes: number;
+  readonly processes: number;
   readonly writeMegabytesPerSecond: number;
   readonly method: Method;
   readonly samples: readonly MoveSample[];
@@ -34,6 +35,8 @@ export interface Series {
 
 export interface SeriesPlan {
   readonly sizeMegabytes: number;
+  /** That share the size between them; the client talks to one. */
+  readonly processes: number;
   readonly writeMegabytesPerSecond: number;
   readonly rounds: number;
   /** Moves at the start that are not counted: they fetch images and fill caches. */
