@@ -1,4 +1,7 @@
+import { readFileSync } from "node:fs";
+
 import { REDIS_COMMAND, type TestCluster } from "../e2e/cluster.ts";
+import { PYTHON_IMAGE } from "../e2e/workload-program.ts";
 
 import { LoadClient } from "./load-client.ts";
 import { loadArgv } from "./place.ts";
@@ -28,15 +31,17 @@ export async function measureGodwit(
   say: (text: string) => void,
 ): Promise<Series[]> {
   const memory = `${plan.sizeMegabytes * 2 + 256}m`;
-  const command = plan.processes === 1 ? REDIS_COMMAND : manyCommand(plan.processes);
-  await cluster.must("run", "--node", "n1", "--memory", memory, NAME, "redis", "--", ...command);
+  const share = Math.ceil(plan.sizeMegabytes / plan.processes);
+  const isOne = plan.processes === 1;
+  if (!isOne) await cluster.must("image", "import", "python", PYTHON_IMAGE);
+  const command = isOne ? REDIS_COMMAND : manyCommand(plan.processes, share);
+  const image = isOne ? "redis" : "python";
+  await cluster.must("run", "--node", "n1", "--memory", memory, NAME, image, "--", ...command);
   const series: Series[] = [];
   try {
     const { address } = await cluster.container(NAME);
     await using client = new LoadClient(loadArgv(cluster.dev.dataDir, "n3", address));
-    const share = Math.ceil(plan.sizeMegabytes / plan.processes);
     await client.fill(share);
-    if (plan.processes > 1) await fillOthers(cluster, plan.processes, share);
     await client.rate(plan.writeMegabytesPerSecond);
     for (const mode of modes) {
       say(`godwit, mode ${mode} …`);
@@ -48,23 +53,10 @@ export async function measureGodwit(
   return series;
 }
 
-const FIRST_OTHER_PORT = 7001;
-const VALUE_BYTES = 65_536;
-
-/** One redis for the client, and others beside it, all in one container. */
-function manyCommand(processes: number): string[] {
-  const [program = "", ...args] = REDIS_COMMAND;
-  const last = FIRST_OTHER_PORT + processes - 2;
-  const others = `for port in $(seq ${FIRST_OTHER_PORT} ${last}); do ${program} --save '' --enable-debug-command yes --port $port & done`;
-  return ["sh", "-c", `${others}; exec ${program} "$@"`, program, ...args];
-}
-
-async function fillOthers(cluster: TestCluster, processes: number, megabytes: number): Promise<void> {
-  const values = String(megabytes * 16);
-  for (let port = FIRST_OTHER_PORT; port < FIRST_OTHER_PORT + processes - 1; port += 1) {
-    const populate = ["debug", "populate", values, "key", String(VALUE_BYTES)];
-    await cluster.must("exec", NAME, "--", "redis-cli", "-p", String(port), ...populate);
-  }
+/** One that answers the client, and others beside it, all in one container. */
+function manyCommand(processes: number, megabytesEach: number): string[] {
+  const program = readFileSync(new URL("many-processes.py", import.meta.url), "utf8");
+  return ["python3", "-c", program, String(processes), String(megabytesEach)];
 }
 
 async function measureMode(
