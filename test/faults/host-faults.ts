@@ -51,7 +51,7 @@ export function squeezeMemory(laboratory: Laboratory, node: string): AsyncDispos
   const figure = (name: string): number => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(stat)?.[1] ?? 0);
   // The page cache gives way.
   const usedBytes = isV1 ? figure("total_rss") + figure("total_shmem") : figure("anon") + figure("shmem");
-  writeFileSync(limit, String(usedBytes + SPARE_BYTES));
+  writeLowest(limit, usedBytes + SPARE_BYTES);
   return {
     [Symbol.asyncDispose]: async () => {
       writeFileSync(limit, isV1 ? "-1" : "max");
@@ -59,6 +59,18 @@ export function squeezeMemory(laboratory: Laboratory, node: string): AsyncDispos
       await laboratory.cluster.dev.startDead();
     },
   };
+}
+
+/** The kernel refuses a limit below what it cannot take back at once. */
+function writeLowest(file: string, bytes: number): void {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      writeFileSync(file, String(bytes + attempt * SPARE_BYTES));
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EBUSY" || attempt === 10) throw error;
+    }
+  }
 }
 
 /** Pulls the host's plug: its processes die at once, and nothing is heard of it any more. */
