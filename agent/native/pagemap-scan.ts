@@ -13,6 +13,7 @@ const REGIONS = 4096;
 /** One call looks at no more than this: a millisecond's work or two. */
 const STEP_BYTES = 128 * 1024 * 1024;
 const WP_MATCHING = 1n;
+const CHECK_WPASYNC = 2n;
 
 const Page = {
   written: 1n << 1n,
@@ -29,10 +30,11 @@ export interface AddressRange {
 
 export interface ScanOptions extends AddressRange {
   /**
-   * "all": every page with content of its own. "written-reset": of these, in mappings that track writes, those that
-   * are not write-protected, and protects them in the same step.
+   * "all": every page with content of its own. "written-reset": of these, those that are not write-protected, and
+   * protects them in the same step. "all-reset": protects them, and finds all. Where writes are not tracked, all three
+   * find all, and protect nothing.
    */
-  readonly pages: "all" | "written-reset";
+  readonly pages: "all" | "written-reset" | "all-reset";
 }
 
 export interface FoundRange extends AddressRange {
@@ -52,18 +54,32 @@ export class PagemapScanner {
     REGIONS * REGION_WORDS,
   );
 
+  /** Whether writes to all of a mapping are tracked at this moment. */
+  isTracked(pagemap: number, { start, end }: AddressRange): boolean {
+    const argument = this.#argument.fill(0);
+    argument.writeBigUInt64LE(BigInt(ARGUMENT_BYTES), 0);
+    argument.writeBigUInt64LE(CHECK_WPASYNC, 8);
+    argument.writeBigUInt64LE(BigInt(start), 16);
+    argument.writeBigUInt64LE(BigInt(end), 24);
+    argument.writeBigUInt64LE(BigInt(this.#regionsAddress), 40);
+    argument.writeBigUInt64LE(1n, 48);
+    argument.writeBigUInt64LE(1n, 56);
+    argument.writeBigUInt64LE(Page.present, 72);
+    argument.writeBigUInt64LE(Page.present, 88);
+    return ioctl(pagemap, PAGEMAP_SCAN, argument) >= 0;
+  }
+
   /**
    * Pages that a checkpoint would carry: in memory or swapped out, neither a file's nor the zero page.
    * @param pagemap an open /proc/PID/pagemap
    * @throws errno EINVAL or ENOTTY on a kernel without it; ESRCH never: a process that is gone has no pages
    */
   *scan(pagemap: number, options: ScanOptions): Generator<FoundRange> {
-    const wanted = options.pages === "all" ? 0n : Page.written;
+    let { pages, start: at } = options;
     const argument = this.#argument;
-    let at = options.start;
     while (at < options.end) {
       argument.writeBigUInt64LE(BigInt(ARGUMENT_BYTES), 0);
-      argument.writeBigUInt64LE(options.pages === "written-reset" ? WP_MATCHING : 0n, 8);
+      argument.writeBigUInt64LE(pages === "all" ? 0n : WP_MATCHING | CHECK_WPASYNC, 8);
       argument.writeBigUInt64LE(BigInt(at), 16);
       const end = Math.min(options.end, at + STEP_BYTES);
       argument.writeBigUInt64LE(BigInt(end), 24);
@@ -72,12 +88,18 @@ export class PagemapScanner {
       argument.writeBigUInt64LE(BigInt(REGIONS), 48);
       argument.writeBigUInt64LE(0n, 56);
       argument.writeBigUInt64LE(Page.zero | Page.file, 64);
+      const wanted = pages === "written-reset" ? Page.written : 0n;
       argument.writeBigUInt64LE(Page.zero | Page.file | wanted, 72);
       argument.writeBigUInt64LE(Page.present | Page.swapped, 80);
       argument.writeBigUInt64LE(Page.present | Page.written, 88);
       const found = ioctl(pagemap, PAGEMAP_SCAN, argument);
       if (found < 0) {
         if (koffi.errno() === ESRCH) return;
+        if (koffi.errno() === EPERM && pages !== "all") {
+          // Some of it may have been protected already, and nobody will say which: from here on all of it counts.
+          pages = "all";
+          continue;
+        }
         throw new Error(`ioctl(PAGEMAP_SCAN): errno ${koffi.errno()}`);
       }
       const next = Number(argument.readBigUInt64LE(32));
@@ -99,4 +121,5 @@ export class PagemapScanner {
   }
 }
 
+const EPERM = 1;
 const ESRCH = 3;

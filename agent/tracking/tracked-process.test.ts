@@ -8,14 +8,22 @@ import { afterEach, expect, test } from "vitest";
 import { ProcessMemory } from "../checkpoint/process-memory.ts";
 import { processStat } from "../native/process.ts";
 import { canWriteProtect } from "./support.ts";
-import { TrackedProcess } from "./tracked-process.ts";
+import { type LastMapping, TrackedProcess } from "./tracked-process.ts";
 import { Tracer } from "./tracer.ts";
 
 /** Holds 64 MiB, has threads, waits in system calls that have to be started again, and writes when it is told to. */
 const PROGRAM = `
-import mmap, sys, threading, time, os
+import ctypes, mmap, sys, threading, time, os
 memory = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for page in range(0, len(memory), 4096): memory[page] = 1
+libc = ctypes.CDLL(None)
+mapped, moved = libc.mmap, libc.mremap
+mapped.restype = moved.restype = ctypes.c_void_p
+mapped.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+moved.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+MIDDLE = 1024 * 4096
+def middle():
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory)) + MIDDLE
 def sleeper():
     while True: time.sleep(0.001)
 for _ in range(4): threading.Thread(target=sleeper, daemon=True).start()
@@ -24,9 +32,13 @@ for line in sys.stdin:
     word, *numbers = line.split()
     if word == "write":
         for number in numbers: memory[int(number) * 4096] = 2
+    if word == "aside":
+        aside = mapped(None, MIDDLE, 0, 0x22, -1, 0)
+        assert moved(middle(), MIDDLE, MIDDLE, 3, aside) == aside
+    if word == "back": assert moved(aside, MIDDLE, MIDDLE, 3, middle()) == middle()
     if word == "resize": memory.resize(int(numbers[0]) << 20)
     if word == "exec": os.execv(sys.executable, [sys.executable, "-c", "import sys; print('again', flush=True); sys.stdin.read()"])
-    print("done", flush=True)
+    print(middle() - MIDDLE + int(numbers[0]) * 4096 if word == "where" else "done", flush=True)
 `;
 
 let child: ChildProcess | undefined;
@@ -122,6 +134,37 @@ test.skipIf(!canWriteProtect())("a mapping that grows while a round looks stays 
   expect(count(tracked.takeWritten(memory))).toBeGreaterThanOrEqual(2);
   expect(await say("resize 8")).toBe("done");
 });
+
+test.skipIf(!canWriteProtect())(
+  "a write to pages beside some that were moved away and back is not missed",
+  async () => {
+    const { pid, say } = await start();
+    using tracer = new Tracer();
+    using memory = open(pid);
+    using tracked = await TrackedProcess.begin(memory, "write-protect", tracer, (reason) => {
+      throw new Error(reason);
+    });
+    count(tracked.takeWritten(memory));
+    expect(await say("aside")).toBe("done");
+    count(tracked.takeWritten(memory));
+    // They become one mapping with their neighbours, which lose their tracking and keep their marks.
+    expect(await say("back")).toBe("done");
+    expect(await say("write 9000")).toBe("done");
+    const isTold = (mapping: LastMapping, page: number): boolean =>
+      (mapping.written ?? mapping.there).some(
+        ({ address, pages }) => address <= page && page < address + pages * 4096,
+      );
+    const looked = (await tracked.lookAtLast(memory, () => Promise.resolve())) ?? [];
+    const [largest] = looked.toSorted((a, b) => count(b.there) - count(a.there));
+    const written = Number(await say("where 9000"));
+    expect(looked.some((mapping) => isTold(mapping, written))).toBe(true);
+    expect(largest?.start).toBeLessThanOrEqual(written);
+    count(tracked.takeWritten(memory));
+    expect(await say("write 9001")).toBe("done");
+    const again = (await tracked.lookAtLast(memory, () => Promise.resolve())) ?? [];
+    expect(again.some((mapping) => isTold(mapping, written + 4096))).toBe(true);
+  },
+);
 
 test.skipIf(!canWriteProtect())("a process that becomes another program is all written", async () => {
   const { pid, say } = await start();

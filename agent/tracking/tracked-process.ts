@@ -3,7 +3,7 @@ import { closeSync, writeFileSync } from "node:fs";
 import type { Mapping, MemoryRun, ProcessMemory } from "../checkpoint/process-memory.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { type Pages, joined } from "../checkpoint/page-runs.ts";
-import { type AddressRange, PagemapScanner } from "../native/pagemap-scan.ts";
+import { type AddressRange, PagemapScanner, type ScanOptions } from "../native/pagemap-scan.ts";
 import { enableWriteTracking, trackWrites } from "../native/userfaultfd.ts";
 import type { WriteTracking } from "./support.ts";
 import type { Tracer } from "./tracer.ts";
@@ -15,6 +15,9 @@ import type { Tracer } from "./tracer.ts";
 function isTracked(mapping: Mapping): boolean {
   return mapping.anonymous && !mapping.executable;
 }
+
+/** So many are compared in each round rather than tracked: a millisecond's work. */
+const COMPARED_PAGES = 512;
 
 /** A mapping of a frozen process. All by rising address. */
 export interface LastMapping extends AddressRange {
@@ -34,6 +37,7 @@ export class TrackedProcess implements Disposable {
   readonly #scanner = new PagemapScanner();
   #userfaultfd: number | undefined;
   #marksSoftDirty: boolean;
+  #tracksAny = false;
 
   private constructor(memory: ProcessMemory, userfaultfd: number | undefined, marksSoftDirty: boolean) {
     this.#pid = memory.pid;
@@ -83,15 +87,39 @@ export class TrackedProcess implements Disposable {
       yield* memory.runs();
       return;
     }
-    // A mapping that has changed since the kernel was asked would be registered in part, and so be cut in two: its
-    // process could not move it any more (mremap: EFAULT). Gaps and all, what it may have become is registered too.
-    const tracking = memory.stretches(isTracked).filter((stretch) => trackWrites(userfaultfd, stretch));
-    let at = 0;
+    const fresh = this.#trackMore(memory, userfaultfd);
     for (const mapping of memory.mappings()) {
-      while ((tracking[at]?.end ?? Infinity) <= mapping.start) at += 1;
-      const tracked = isTracked(mapping) && (tracking[at]?.start ?? Infinity) <= mapping.start;
-      yield* this.#scan(memory, mapping, tracked ? "written-reset" : "all");
+      const { start, end } = mapping;
+      const isFresh = fresh.some((stretch) => stretch.start < end && start < stretch.end);
+      const reset = isFresh ? "all-reset" : "written-reset";
+      yield* this.#scan(memory, mapping, isTracked(mapping) ? reset : "all");
     }
+  }
+
+  /**
+   * Has the kernel track what it does not. Answers where: whatever is there counts as written, for mappings can lose
+   * their tracking while they keep the marks (mremap, when what is moved becomes one mapping with its neighbours), and
+   * writes after that leave no trace. So what is not tracked any more is compared, as long as it is little, and is not
+   * made to look as if it had been tracked all the time.
+   *
+   * A mapping that has changed since the kernel was asked would be registered in part, and so be cut in two: its process
+   * could not move it any more (mremap: EFAULT). Gaps and all, what it may have become is registered too.
+   */
+  #trackMore(memory: ProcessMemory, userfaultfd: number): AddressRange[] {
+    const untracked = memory
+      .mappings()
+      .filter((mapping) => isTracked(mapping) && !this.#scanner.isTracked(memory.pagemap, mapping));
+    let pages = 0;
+    for (const mapping of untracked) for (const run of this.#scan(memory, mapping, "all")) pages += run.pages;
+    if (this.#tracksAny && pages <= COMPARED_PAGES) return [];
+    this.#tracksAny = true;
+    return memory
+      .stretches(isTracked)
+      .filter(
+        (stretch) =>
+          untracked.some(({ start, end }) => start < stretch.end && stretch.start < end) &&
+          trackWrites(userfaultfd, stretch),
+      );
   }
 
   /**
@@ -109,7 +137,7 @@ export class TrackedProcess implements Disposable {
       const { start, end } = mapping;
       const there: Pages[] = [];
       const written: MemoryRun[] = [];
-      const told = isTracked(mapping);
+      const told = isTracked(mapping) && this.#scanner.isTracked(memory.pagemap, mapping);
       for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages: "all" })) {
         const run = { address: found.start, pages: (found.end - found.start) / PAGE_BYTES };
         there.push(run);
@@ -124,7 +152,7 @@ export class TrackedProcess implements Disposable {
   *#scan(
     memory: ProcessMemory,
     { start, end }: AddressRange,
-    pages: "all" | "written-reset",
+    pages: ScanOptions["pages"],
   ): Generator<MemoryRun> {
     for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages }))
       yield { address: found.start, pages: (found.end - found.start) / PAGE_BYTES };
