@@ -158,25 +158,40 @@ function* lazyPages(
     for (const { address, pages, inside } of splitByRanges(run, ranges)) if (inside) yield { address, pages };
 }
 
+/** Answers whether there is an image to fill from; the agent may give the move up before. */
+function isWanted(holder: number): boolean {
+  const word = Buffer.alloc(4);
+  word.writeInt32LE(holder);
+  try {
+    writeSync(AGENT, word);
+    return readSync(AGENT, word, 0, 1, null) === 1;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EPIPE" || code === "ECONNRESET") return false;
+    throw error;
+  }
+}
+
 const [folder = "."] = process.argv.slice(2);
 // A descriptor that only the filler held would close with it, and what is missing would read as zeros.
 const holder = holdDescriptors();
+let isNeeded = false;
 try {
   process.chdir(folder);
   const listener = listenAt(LAZY_SOCKET);
   process.chdir("/");
-  const word = Buffer.alloc(4);
-  word.writeInt32LE(holder);
-  writeSync(AGENT, word);
-  if (readSync(AGENT, word, 0, 1, null) === 1) {
+  isNeeded = isWanted(holder);
+  if (isNeeded) {
     const filler = new Filler(folder, listener);
     filler.open();
     filler.run();
     rmSync(`${folder}/${UNFINISHED}`, { force: true });
   }
-  process.kill(holder, "SIGKILL");
+  isNeeded = false;
 } catch (error) {
-  // The holder stays: whoever waits for a page waits on, until the agent has ended the container.
   process.stderr.write(`godwit filler: ${String(error)}\n`);
   process.exitCode = 1;
+} finally {
+  // Else it stays: whoever waits for a page waits on, until the agent has ended the container.
+  if (!isNeeded) process.kill(holder, "SIGKILL");
 }
