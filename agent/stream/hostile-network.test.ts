@@ -146,13 +146,14 @@ test("who waits for all to have arrived does not flood a network that loses some
   await cross(
     (bytes, index, to) => {
       sent[to] += to === "target" ? bytes.byteLength : 1;
-      return index % 7 === 3 ? [] : [bytes];
+      // In no rhythm: one that the answers fall in with would lose the same ones again and again.
+      return Math.imul(index + 1, 0x9e37_79b1) >>> 29 === 3 ? [] : [bytes];
     },
     undefined,
     parts,
   );
-  // A seventh is lost: where it happens, what is in flight behind it, up to 8 MB, goes over again.
-  expect(sent.target).toBeLessThan(10 * 24_000_000);
+  // An eighth is lost: where it happens, what is in flight behind it, up to 8 MB, goes over again.
+  expect(sent.target).toBeLessThan(14 * 24_000_000);
 });
 
 test("who records everything finds no content, and no two messages alike that were not sent twice", async () => {

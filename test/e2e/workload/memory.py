@@ -229,6 +229,74 @@ def mapped_file_private():
 
 
 @kind
+def moved_about():
+    """Processes that move parts of their memory (mremap), give parts back, overwrite parts, and hand it on to children."""
+    pages, part = 768, 64
+    stop, stopper = os.pipe()
+    os.set_blocking(stop, False)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mremap.restype = libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+    def live(seed):
+        chance = random.Random(seed)
+        seeds = [chance.randrange(1, 1 << 30) for _ in range(pages)]
+        area = libc.mmap(None, pages * 4096, 3, 0x22, -1, 0)
+        content = lambda n: struct.pack("<QQ", n, seeds[n]) * 256 if seeds[n] else bytes(4096)
+        put = lambda n, data: ctypes.memmove(area + n * 4096, data, 4096)
+        is_right = lambda n: ctypes.string_at(area + n * 4096, 4096) == content(n)
+        for n in range(pages):
+            put(n, content(n))
+        while True:
+            what, n = chance.randrange(5), chance.randrange(pages)
+            assert is_right(n), ("wrong", n, seeds[n])
+            if what == 0:
+                size = part * 4096
+                aside = libc.mmap(None, size, 0, 0x22, -1, 0)
+                here = area + (n - n % part) * 4096
+                assert libc.mremap(here, size, size, 3, aside) == aside
+                time.sleep(0.002)
+                assert libc.mremap(aside, size, size, 3, here) == here
+            elif what == 1:
+                seeds[n] = 0
+                assert libc.madvise(area + n * 4096, 4096, 4) == 0
+            elif what == 2:
+                seeds[n] = chance.randrange(1, 1 << 30)
+                put(n, content(n))
+            elif what == 3:
+                child = os.fork()
+                if child == 0:
+                    put(n, bytes(4096))
+                    os._exit(0 if all(is_right(other) for other in range(n % 13, pages, 13) if other != n) else 1)
+                assert os.waitpid(child, 0)[1] == 0, "a child's memory is wrong"
+            time.sleep(0.1)
+            try:
+                if os.read(stop, 1) == b"":
+                    return all(is_right(other) for other in range(pages))
+            except BlockingIOError:
+                pass
+
+    pids = []
+    for seed in range(12):
+        pid = os.fork()
+        if pid == 0:
+            os.close(stopper)
+            try:
+                os._exit(0 if live(seed) else 4)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(9)
+        pids.append(pid)
+    while (yield):
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0), "one of the processes has ended"
+    os.close(stopper)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert ends == [0] * len(pids), ends
+
+
+@kind
 def mapped_in_passing():
     """A shared mapping that is written again after the file was copied, and gone before the freeze."""
     round_number, areas, want = 0, {}, {}
