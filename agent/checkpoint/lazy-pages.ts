@@ -18,29 +18,16 @@ const FILLER = fileURLToPath(new URL("../filler/main.ts", import.meta.url));
  */
 export class LazyPages implements Disposable {
   readonly #imagesDir: string;
-  readonly #filler: ChildProcess;
-  readonly #socket: number;
-  readonly #ready: Promise<Uint8Array>;
+  #filler: Filler | undefined;
   #started = false;
 
-  /** Starts it before the image is here: it takes longer than a container may stand still. */
   constructor(imagesDir: string) {
     this.#imagesDir = imagesDir;
-    const [ours, theirs] = openPacketPair();
-    this.#socket = ours;
-    try {
-      this.#filler = spawn(process.execPath, [FILLER, imagesDir], {
-        stdio: ["ignore", "ignore", "inherit", theirs],
-        detached: true,
-        cwd: "/",
-      });
-      this.#filler.once("error", () => undefined); // it is then never ready
-      this.#filler.unref();
-    } finally {
-      closeSync(theirs);
-    }
-    this.#ready = receivePacket(ours, 4);
-    this.#ready.catch(() => undefined); // awaited by start
+  }
+
+  /** Starts it, unless it has been: in time before the image is whole, for it takes longer than a container may stand. */
+  begin(): void {
+    this.#filler ??= spawnFiller(this.#imagesDir);
   }
 
   /**
@@ -48,26 +35,54 @@ export class LazyPages implements Disposable {
    * @param pidFile where the filler is found again after a restart of the agent
    */
   async start(pidFile: string): Promise<void> {
-    const timer = setTimeout(() => shutdownSocket(this.#socket), READY_DEADLINE_MS);
-    const answer = Buffer.from(await this.#ready);
+    this.#filler ??= spawnFiller(this.#imagesDir);
+    const { child, socket, ready } = this.#filler;
+    const timer = setTimeout(() => shutdownSocket(socket), READY_DEADLINE_MS);
+    const answer = Buffer.from(await ready);
     clearTimeout(timer);
     if (answer.byteLength !== 4)
       throw new GodwitError("internal", "what fills a container's memory ended before it was ready");
-    const processes = [this.#filler.pid ?? 0, answer.readInt32LE()].map((pid) => ({
+    const processes = [child.pid ?? 0, answer.readInt32LE()].map((pid) => ({
       pid,
       startTicks: processStat(pid)?.startTicks ?? 0,
     }));
     writeFileSync(`${this.#imagesDir}/${UNFINISHED}`, "", { mode: 0o600 });
     writeFileSync(pidFile, JSON.stringify(processes), { mode: 0o600 });
     this.#started = true;
-    sendPacket(this.#socket, Uint8Array.of(1));
+    sendPacket(socket, Uint8Array.of(1));
   }
 
   /** Ends the filler if it was never needed. */
   [Symbol.dispose](): void {
+    if (this.#filler === undefined) return;
+    const { socket, ready } = this.#filler;
     // It ends by itself when nobody is at the other end any more.
-    if (!this.#started) shutdownSocket(this.#socket);
-    void this.#ready.finally(() => closeSync(this.#socket)).catch(() => undefined);
+    if (!this.#started) shutdownSocket(socket);
+    void ready.finally(() => closeSync(socket)).catch(() => undefined);
+  }
+}
+
+interface Filler {
+  readonly child: ChildProcess;
+  readonly socket: number;
+  readonly ready: Promise<Uint8Array>;
+}
+
+function spawnFiller(imagesDir: string): Filler {
+  const [socket, theirs] = openPacketPair();
+  try {
+    const child = spawn(process.execPath, [FILLER, imagesDir], {
+      stdio: ["ignore", "ignore", "inherit", theirs],
+      detached: true,
+      cwd: "/",
+    });
+    child.once("error", () => undefined); // it is then never ready
+    child.unref();
+    const ready = receivePacket(socket, 4);
+    ready.catch(() => undefined); // awaited by start
+    return { child, socket, ready };
+  } finally {
+    closeSync(theirs);
   }
 }
 

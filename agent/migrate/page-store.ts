@@ -58,6 +58,8 @@ export class PageStore implements AsyncDisposable {
   /** By address space, the last round first: what the filler is given. */
   readonly #indexes = new Map<string, RoundIndex[]>();
   readonly #superseded: Superseded;
+  /** What has come, in all rounds. */
+  contentBytes = 0;
   /** Numbers of pages files are the image's own: no two the same. */
   #nextPagesId = 1;
 
@@ -110,6 +112,7 @@ export class PageStore implements AsyncDisposable {
   }
 
   async #append({ file }: Space, content: Uint8Array): Promise<void> {
+    this.contentBytes += content.byteLength;
     for (let written = 0; written < content.byteLength;)
       written += (await file.write(content, written)).bytesWritten;
   }

@@ -40,6 +40,8 @@ import { treesOf } from "./trees.ts";
 import { freezeAtRest } from "./stand-still.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 
+/** A smaller container's memory is sent again sooner than a thread has begun that would record it. */
+const HELD_FROM_BYTES = 32 * 1024 * 1024;
 /** Exec sessions get this long to end by themselves before the freeze. */
 const EXEC_GRACE_MS = 2_000;
 /** Rounds for processes that were forked meanwhile, at most: some programs fork all the time. */
@@ -91,7 +93,9 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     bytesPerSecond: bandwidthOf(inputs),
   });
   undo.use(sender);
-  const recording = inputs.order.mode === MigrationMode.CHECKPOINT ? undefined : host.held.record(runtime.id);
+  const isWorthHolding =
+    inputs.order.mode !== MigrationMode.CHECKPOINT && runtime.cgroup.memoryBytes() >= HELD_FROM_BYTES;
+  const recording = isWorthHolding ? host.held.record(runtime.id) : undefined;
   try {
     await copyThrough({ sender, pilot, recording }, running, inputs);
   } catch (error) {

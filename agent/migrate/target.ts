@@ -72,7 +72,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   progress.enter(MigrationPhase.READY);
 
   const { description, lazy, processes } = await takeIn(
-    { runtime, held: loan?.memory },
+    { runtime, lazyPages, held: loan?.memory },
     readRecords(receiver.chunks()),
     signal,
     () => {
@@ -240,9 +240,15 @@ function providedFor(path: string, paths: ContainerPaths): string {
   return mount === undefined ? "/dev/null" : devMountFolder(paths, mount.name);
 }
 
+interface TakeInMeans {
+  readonly runtime: ContainerRuntime;
+  readonly lazyPages: LazyPages;
+  readonly held: HeldMemory | undefined;
+}
+
 /** Writes what comes into the writable layer, the log and the image folder. */
 async function takeIn(
-  { runtime, held }: { readonly runtime: ContainerRuntime; readonly held: HeldMemory | undefined },
+  { runtime, lazyPages, held }: TakeInMeans,
   records: AsyncIterable<StreamRecord>,
   signal: AbortSignal,
   onFirst: () => void,
@@ -300,6 +306,7 @@ async function takeIn(
         }
         case RecordKind.PAGES:
           await pages.add(header.name, body, header.length);
+          if (pages.contentBytes >= FILLER_FROM_BYTES) lazyPages.begin();
           break;
         case RecordKind.ROUND_END:
           await pages.endRound(header.name === LAST_ROUND);
@@ -350,6 +357,8 @@ async function* layerBytes(
   }
 }
 
+/** Of memory, when it begins to look as if there were enough of it to be filled later (isFilledLater). */
+const FILLER_FROM_BYTES = 24 * 1024 * 1024;
 const MAX_IMAGE_FILES = 100_000;
 
 function writeFully(descriptor: number, bytes: Uint8Array): void {
