@@ -31,6 +31,16 @@ test("never grows faster than time beyond its samples", () => {
   );
 });
 
+test("goes through its samples, also where pages grow faster than time", () => {
+  const sampled = [
+    { windowMs: 100, pages: 1 },
+    { windowMs: 5_000, pages: 1_000 },
+  ];
+  const curve = new DirtyCurve(sampled, 1_000_000);
+  for (const { windowMs, pages } of sampled) expect(curve.pagesAfter(windowMs)).toBeCloseTo(pages);
+  expect(curve.pagesAfter(5_001)).toBeCloseTo(1_000.2);
+});
+
 test("pages that are written again and again count once", () => {
   const curve = new DirtyCurve(
     [

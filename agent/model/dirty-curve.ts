@@ -60,12 +60,12 @@ export class DirtyCurve {
     const last = before;
     if (last.pages === 0) return 0;
     const earlier = this.#samples.at(-2);
-    const growth = earlier === undefined || earlier.pages === 0 ? 1 : exponent(earlier, last);
+    const growth = earlier === undefined || earlier.pages === 0 ? 1 : Math.min(1, exponent(earlier, last));
     return last.pages * (windowMs / last.windowMs) ** growth;
   }
 }
 
-/** At most 1: what grows faster than time does so by chance. */
+/** Above 1 between samples only: what grows faster than time does so by chance, and will not go on. */
 function exponent(from: DirtySample, to: DirtySample): number {
-  return Math.min(1, Math.log(to.pages / from.pages) / Math.log(to.windowMs / from.windowMs));
+  return Math.log(to.pages / from.pages) / Math.log(to.windowMs / from.windowMs);
 }
