@@ -26,8 +26,9 @@ export class LazyPages implements Disposable {
   }
 
   /** Starts it, unless it has been: in time before the image is whole, for it takes longer than a container may stand. */
-  begin(): void {
+  begin(): Filler {
     this.#filler ??= spawnFiller(this.#imagesDir);
+    return this.#filler;
   }
 
   /**
@@ -35,8 +36,7 @@ export class LazyPages implements Disposable {
    * @param pidFile where the filler is found again after a restart of the agent
    */
   async start(pidFile: string): Promise<void> {
-    this.#filler ??= spawnFiller(this.#imagesDir);
-    const { child, socket, ready } = this.#filler;
+    const { child, socket, ready } = this.begin();
     const timer = setTimeout(() => shutdownSocket(socket), READY_DEADLINE_MS);
     const answer = Buffer.from(await ready);
     clearTimeout(timer);

@@ -18,12 +18,10 @@ import { acceptFrom, listenAt, receiveWithDescriptor, waitForAny } from "../nati
 import { AddressSpace } from "./address-space.ts";
 import { ImageFiles } from "./image-files.ts";
 import { ImagePages } from "./image-pages.ts";
-import { PAGE_BYTES, PageIndex, type RoundIndex } from "./page-index.ts";
+import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "./page-index.ts";
 
 /** CRIU's name (criu/uffd.c). */
 const LAZY_SOCKET = "lazy-pages.socket";
-/** JSON: for each address space its rounds, the last first; files relative to the images' folder. */
-const INDEX_FILE = "page-index.json";
 /** As checkpoint/lazy-pages.ts calls it. */
 const UNFINISHED = "filling";
 const AGENT = 3;

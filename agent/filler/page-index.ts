@@ -22,6 +22,8 @@ export interface PageLocation {
 }
 
 export const PAGE_BYTES = 4096;
+/** JSON, beside the image: for each address space its rounds, the last first; files relative to the image's folder. */
+export const INDEX_FILE = "page-index.json";
 
 class SearchableRound {
   readonly file: string;

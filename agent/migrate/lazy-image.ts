@@ -1,14 +1,21 @@
-import { existsSync, openSync, readdirSync, readFileSync, readSync, rmSync, symlinkSync } from "node:fs";
-import { closeSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { type LazySplit } from "../checkpoint/lazy-list.ts";
+import type { LazySplit } from "../checkpoint/lazy-list.ts";
 import { encodePagemap, PageFlag, type PagemapRun } from "../checkpoint/pagemap-image.ts";
-import { PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
+import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
 import { pagemapFileOf } from "./page-run.ts";
-
-/** JSON: for each address space its rounds, the last first; files relative to the image's folder. */
-const INDEX_FILE = "page-index.json";
 
 /** Written last: an image that has it is filled later. */
 export function writeIndex(folder: string, indexes: ReadonlyMap<string, readonly RoundIndex[]>): void {
