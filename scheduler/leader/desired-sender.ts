@@ -1,6 +1,6 @@
-import type { NatsConnection } from "@nats-io/transport-node";
 import { desiredSubject } from "../../proto/contract/subjects.ts";
 import { Desired } from "../../proto/gen/godwit/v1/agent.ts";
+import type { Link } from "../log/link.ts";
 import { desiredFor } from "../plan/desired.ts";
 import type { Volatile } from "../plan/volatile.ts";
 import type { Cluster } from "../state/cluster.ts";
@@ -22,13 +22,13 @@ const ENVELOPE_BYTES = 1_024;
 export class DesiredSender {
   /** Sizes of those that do not fit a NATS message, by node. */
   readonly oversized = new Map<string, number>();
-  readonly #connection: Pick<NatsConnection, "publish" | "info">;
+  readonly #link: Pick<Link, "publish" | "maxPayloadBytes">;
   readonly #epoch: number;
   readonly #sent = new Map<string, Sent>();
   #revision = 0;
 
-  constructor(connection: Pick<NatsConnection, "publish" | "info">, epoch: number) {
-    this.#connection = connection;
+  constructor(link: Pick<Link, "publish" | "maxPayloadBytes">, epoch: number) {
+    this.#link = link;
     this.#epoch = epoch;
   }
 
@@ -52,15 +52,13 @@ export class DesiredSender {
     const desired: Desired = { ...plain, revision: this.#revision };
     const bytes = Desired.encode(desired).finish();
     this.#sent.set(node, { desired, content: encoded, bytes });
-    if (bytes.length + ENVELOPE_BYTES > (this.#connection.info?.max_payload ?? Infinity))
-      this.oversized.set(node, bytes.length);
+    if (bytes.length + ENVELOPE_BYTES > this.#link.maxPayloadBytes) this.oversized.set(node, bytes.length);
     else this.oversized.delete(node);
     return true;
   }
 
   publish(node: string): void {
     const sent = this.#sent.get(node);
-    if (sent !== undefined && !this.oversized.has(node))
-      this.#connection.publish(desiredSubject(node), sent.bytes);
+    if (sent !== undefined && !this.oversized.has(node)) this.#link.publish(desiredSubject(node), sent.bytes);
   }
 }

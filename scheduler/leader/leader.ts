@@ -2,26 +2,22 @@
  * What a scheduler does while it leads. It reacts to reports and to log entries at once, not at the tick of a clock,
  * because a frozen container waits for some of them; what lies in one turn of the event loop is taken together.
  */
-import { randomBytes } from "node:crypto";
-import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { Committer } from "../log/committer.ts";
-import type { ConnectionWatch } from "../log/connection.ts";
+import type { Link } from "../log/link.ts";
+import { idFrom, type Machine } from "../log/machine.ts";
 import { reconcile } from "../plan/reconcile.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { DesiredSender } from "./desired-sender.ts";
 import { ReportService } from "./report-service.ts";
 import { Reports } from "./reports.ts";
 
-export const newId = (): string => randomBytes(8).toString("hex");
-
 export interface LeaderOptions {
-  readonly connection: NatsConnection;
-  readonly watch: ConnectionWatch;
+  readonly link: Link;
+  readonly machine: Machine;
   readonly committer: Committer;
   readonly leaseMs: number;
-  readonly nowMs: () => number;
   readonly logger: Logger;
   /** After reports and after each round. */
   readonly onChange: () => void;
@@ -32,24 +28,25 @@ export class Leader implements AsyncDisposable {
   readonly #options: LeaderOptions;
   readonly #sender: DesiredSender;
   readonly #service: ReportService;
-  readonly #ticker: NodeJS.Timeout;
+  readonly #ticker: Disposable;
   readonly #onReconnect: Disposable;
   readonly #tickMs: number;
   #lastTickMs: number;
-  #scheduled: NodeJS.Immediate | undefined;
+  #scheduled: Disposable | undefined;
   #round: Promise<void> | undefined;
   /** Something happened while a round was under way. */
   #again = false;
   #stopped = false;
 
   constructor(options: LeaderOptions) {
-    const { committer, connection, leaseMs, logger, nowMs } = options;
+    const { committer, leaseMs, link, logger, machine } = options;
+    const nowMs = (): number => machine.nowMs();
     this.#options = options;
     this.#lastTickMs = nowMs();
     this.reports = new Reports(leaseMs, this.#lastTickMs);
-    this.#sender = new DesiredSender(connection, this.#cluster.state.epoch);
+    this.#sender = new DesiredSender(link, this.#cluster.state.epoch);
     this.#service = new ReportService({
-      connection,
+      link,
       cluster: this.#cluster,
       reports: this.reports,
       sender: this.#sender,
@@ -64,8 +61,8 @@ export class Leader implements AsyncDisposable {
       },
     });
     this.#tickMs = Math.max(20, Math.min(500, Math.floor(leaseMs / 5)));
-    this.#ticker = setInterval(() => this.#tick(), this.#tickMs);
-    this.#onReconnect = options.watch.onReconnect(() => {
+    this.#ticker = machine.every(this.#tickMs, () => this.#tick());
+    this.#onReconnect = link.onReconnect(() => {
       this.reports.grace(nowMs());
       this.wake();
     });
@@ -79,7 +76,7 @@ export class Leader implements AsyncDisposable {
   /** Looks at everything at the end of this turn of the event loop. */
   wake(): void {
     if (this.#stopped) return;
-    this.#scheduled ??= setImmediate(() => {
+    this.#scheduled ??= this.#options.machine.soon(() => {
       this.#scheduled = undefined;
       try {
         this.#look();
@@ -92,16 +89,15 @@ export class Leader implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
-    clearInterval(this.#ticker);
-    clearImmediate(this.#scheduled);
+    this.#ticker[Symbol.dispose]();
+    this.#scheduled?.[Symbol.dispose]();
     this.#service[Symbol.dispose]();
     this.#onReconnect[Symbol.dispose]();
     await this.#round;
   }
 
   #tick(): void {
-    const { nowMs } = this.#options;
-    const now = nowMs();
+    const now = this.#options.machine.nowMs();
     // The process itself stood still (suspended, or starved): reports may lie in its buffers, unread.
     if (now - this.#lastTickMs > this.#tickMs + this.#options.leaseMs / 3) this.reports.grace(now);
     this.#lastTickMs = now;
@@ -109,8 +105,8 @@ export class Leader implements AsyncDisposable {
   }
 
   #look(): void {
-    const { committer, watch } = this.#options;
-    if (this.#stopped || !committer.leading || !watch.connected) return;
+    const { committer, link } = this.#options;
+    if (this.#stopped || !committer.leading || !link.connected) return;
     this.reports.forget(this.#cluster);
     this.#sendDesired();
     if (this.#round !== undefined) {
@@ -145,9 +141,13 @@ export class Leader implements AsyncDisposable {
   }
 
   async #reconcile(): Promise<void> {
-    const { committer, leaseMs, logger, nowMs, onChange } = this.#options;
+    const { committer, leaseMs, logger, machine, onChange } = this.#options;
     try {
-      const commands = reconcile(this.#cluster, this.reports, { leaseMs, nowMs: nowMs(), newId });
+      const commands = reconcile(this.#cluster, this.reports, {
+        leaseMs,
+        nowMs: machine.nowMs(),
+        newId: () => idFrom(machine),
+      });
       this.reports.fresh.clear();
       if (commands.length === 0) return;
       const outcomes = await Promise.all(commands.map((command) => committer.propose(command)));

@@ -21,7 +21,7 @@ import { isHeldBySource } from "../state/apply-migration.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { resolveMode } from "../state/move-check.ts";
 import type { Outcome } from "../state/rejection.ts";
-import { newId } from "./leader.ts";
+import { idFrom, type Machine } from "../log/machine.ts";
 
 const MAX_PARALLEL = 64;
 
@@ -33,19 +33,19 @@ const allow = (outcome: Outcome): void => {
 export class Operations {
   readonly #cluster: Cluster;
   readonly #proposeCommand: (command: Command) => Promise<Outcome>;
-  readonly #nowMs: () => number;
+  readonly #machine: Machine;
   readonly #seen: () => Seen;
 
   constructor(
     cluster: Cluster,
     propose: (command: Command) => Promise<Outcome>,
-    nowMs: () => number,
+    machine: Machine,
     seen: () => Seen,
   ) {
     this.#seen = seen;
     this.#cluster = cluster;
     this.#proposeCommand = propose;
-    this.#nowMs = nowMs;
+    this.#machine = machine;
   }
 
   async #propose(proposed: Command): Promise<void> {
@@ -81,7 +81,7 @@ export class Operations {
       );
     this.#checkEverFits(given);
     const spec = ContainerSpec.fromPartial({ ...given, imageDigest: image.digest });
-    const id = newId();
+    const id = idFrom(this.#machine);
     await this.#propose(command("containerCreated", { id, spec }));
     return Container.fromPartial(this.#container(id));
   }
@@ -166,7 +166,7 @@ export class Operations {
   async startMigration(request: MoveRequest): Promise<Migration> {
     const { from, to, mode, blackoutBudgetMs, bandwidthBytesPerSecond } = this.planMove(request);
     const container = this.#container(request.containerId);
-    const id = newId();
+    const id = idFrom(this.#machine);
     await this.#propose(
       command("migrationStarted", {
         id,
@@ -245,9 +245,9 @@ export class Operations {
     await this.#propose(
       command("drainStarted", {
         node,
-        deadlineMs: deadlineMs === 0 ? 0 : Math.floor(this.#nowMs()) + deadlineMs,
+        deadlineMs: deadlineMs === 0 ? 0 : this.#machine.nowMs() + deadlineMs,
         parallel: Math.min(MAX_PARALLEL, Math.max(1, parallel)),
-        drainId: newId(),
+        drainId: idFrom(this.#machine),
         force,
       }),
     );

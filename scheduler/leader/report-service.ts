@@ -1,10 +1,10 @@
 /** Answers the agents' reports: takes nodes in, renews leases, hands out Desired. */
-import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo, NodeState, type Command, type Node } from "../../proto/gen/godwit/v1/log.ts";
+import type { Incoming, Link } from "../log/link.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { reportFault } from "../model/report-check.ts";
 import { command } from "../plan/command.ts";
@@ -15,7 +15,7 @@ import type { DesiredSender } from "./desired-sender.ts";
 import type { Reports } from "./reports.ts";
 
 export interface ReportServiceOptions {
-  readonly connection: NatsConnection;
+  readonly link: Pick<Link, "subscribe">;
   readonly cluster: Cluster;
   readonly reports: Reports;
   readonly sender: DesiredSender;
@@ -46,16 +46,11 @@ export class ReportService implements Disposable {
 
   constructor(options: ReportServiceOptions) {
     this.#options = options;
-    const subscription = options.connection.subscribe(REPORT_SUBJECT, {
-      callback: (error, message) => {
-        if (error !== null) options.logger.error({ err: error }, "reports cannot be received");
-        else
-          void this.#answer(message).catch((failure: unknown) => {
-            options.logger.error({ err: failure }, "a report could not be answered");
-          });
-      },
+    this.#subscription = options.link.subscribe(REPORT_SUBJECT, (message) => {
+      void this.#answer(message).catch((failure: unknown) => {
+        options.logger.error({ err: failure }, "a report could not be answered");
+      });
     });
-    this.#subscription = { [Symbol.dispose]: () => subscription.unsubscribe() };
   }
 
   [Symbol.dispose](): void {
@@ -63,7 +58,7 @@ export class ReportService implements Disposable {
   }
 
   /** Does not answer while it does not know: the agent asks again, maybe another leader. */
-  async #answer(message: Msg): Promise<void> {
+  async #answer(message: Incoming): Promise<void> {
     const { cluster, leading, leaseMs, nowMs, onReport, reports, sender } = this.#options;
     if (!leading()) return;
     const report = this.#decode(message);
@@ -94,11 +89,11 @@ export class ReportService implements Disposable {
     onReport();
   }
 
-  #reply(message: Msg, reply: Parameters<typeof ReportReply.fromPartial>[0]): void {
+  #reply(message: Incoming, reply: Parameters<typeof ReportReply.fromPartial>[0]): void {
     message.respond(ReportReply.encode(ReportReply.fromPartial(reply)).finish());
   }
 
-  #decode(message: Msg): Report | string {
+  #decode(message: Incoming): Report | string {
     let report: Report;
     try {
       report = Report.decode(message.data);

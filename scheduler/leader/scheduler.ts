@@ -1,14 +1,14 @@
 /** One scheduler process: its replica of the state, and while it leads the leader's work. */
-import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { Event } from "../../proto/gen/godwit/v1/api.ts";
 import { NodeState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
 import { Committer } from "../log/committer.ts";
-import { ConnectionWatch } from "../log/connection.ts";
-import type { Applied } from "../log/replica.ts";
+import type { Link } from "../log/link.ts";
+import type { Machine } from "../log/machine.ts";
 import type { OpenedLog } from "../log/open.ts";
+import type { Applied } from "../log/replica.ts";
 import { Snapshotter } from "../log/snapshotter.ts";
 import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { happeningsOf, type Happening } from "../plan/events.ts";
@@ -35,19 +35,18 @@ import { runtimeOf } from "./runtime.ts";
 const LOOK_AT_LOG_MS = 5_000;
 
 export interface RunningSchedulerOptions {
-  readonly connection: NatsConnection;
+  readonly link: Link;
+  readonly machine: Machine;
   readonly id: string;
   readonly logger: Logger;
   readonly leaseMs: number;
   readonly snapshotEvery: number;
-  readonly nowMs: () => number;
   readonly opened: OpenedLog;
 }
 
 export class RunningScheduler implements Scheduler {
   readonly id: string;
   readonly #options: RunningSchedulerOptions;
-  readonly #watch: ConnectionWatch;
   readonly #committer: Committer;
   readonly #snapshotter: Snapshotter;
   readonly #operations: Operations;
@@ -59,46 +58,43 @@ export class RunningScheduler implements Scheduler {
   #disposed: Promise<void> | undefined;
 
   constructor(options: RunningSchedulerOptions) {
-    const { connection, id, logger, nowMs, opened, snapshotEvery } = options;
+    const { id, link, logger, machine, opened, snapshotEvery } = options;
     const { log, replica, snapshots } = opened;
     this.id = id;
     this.#options = options;
-    this.#watch = new ConnectionWatch(connection, nowMs);
     this.#snapshotter = new Snapshotter({ store: snapshots, log, replica, every: snapshotEvery, logger });
     this.#committer = new Committer({
       schedulerId: id,
       log,
       replica,
-      watch: this.#watch,
+      link,
+      machine,
       logger,
-      nowMs,
       onCommand: (command) => this.#happenings.push(happeningsOf(replica.cluster, command)),
       onApplied: (applied) => this.#onApplied(applied),
     });
     this.#operations = new Operations(
       replica.cluster,
       (command) => this.#committer.propose(command),
-      nowMs,
+      machine,
       () => this.#seen,
     );
     this.#cleanup.use(log.onForeignAppend(() => this.#committer.catchUp()));
-    const timer = setInterval(() => this.#committer.catchUp(), LOOK_AT_LOG_MS);
-    this.#cleanup.defer(() => clearInterval(timer));
-    this.#cleanup.use(this.#watch.onReconnect(() => this.#committer.catchUp()));
+    this.#cleanup.use(machine.every(LOOK_AT_LOG_MS, () => this.#committer.catchUp()));
+    this.#cleanup.use(link.onReconnect(() => this.#committer.catchUp()));
   }
 
   /** Replays the log and takes leadership. */
   async begin(): Promise<void> {
-    const { connection, leaseMs, logger, nowMs, opened } = this.#options;
+    const { leaseMs, link, logger, machine, opened } = this.#options;
     await this.#committer.synchronize();
     await this.#committer.lead();
     opened.events.start();
     this.#leader = new Leader({
-      connection,
-      watch: this.#watch,
+      link,
+      machine,
       committer: this.#committer,
       leaseMs,
-      nowMs,
       logger,
       onChange: () => this.#changes.notify(),
     });
@@ -164,15 +160,16 @@ export class RunningScheduler implements Scheduler {
   }
 
   #warnings(): string[] {
-    const { nowMs } = this.#options;
+    const { link, machine } = this.#options;
     const { state } = this.#cluster;
     const warnings: string[] = [];
     const { failure } = this.#committer;
     if (failure !== undefined) warnings.push(`this scheduler has stopped: ${failure.message}`);
     else if (!this.#committer.leading)
       warnings.push(`this scheduler does not lead: ${state.leaderId || "nobody"} does`);
-    const sinceMs = this.#watch.disconnectedSinceMs;
-    if (sinceMs !== undefined) warnings.push(`not connected to NATS for ${formatSeconds(nowMs() - sinceMs)}`);
+    const sinceMs = link.disconnectedSinceMs;
+    if (sinceMs !== undefined)
+      warnings.push(`not connected to NATS for ${formatSeconds(machine.nowMs() - sinceMs)}`);
     if (this.#snapshotter.failure !== undefined)
       warnings.push(`the last snapshot could not be taken: ${this.#snapshotter.failure.message}`);
     for (const [name, bytes] of this.#leader?.oversized ?? [])
@@ -194,7 +191,7 @@ export class RunningScheduler implements Scheduler {
     return container === undefined ? undefined : whyOf(this.#cluster, this.#seen, container);
   }
   runtime(): Runtime {
-    return runtimeOf(this.#cluster, this.#leader?.reports, this.#options.nowMs());
+    return runtimeOf(this.#cluster, this.#leader?.reports, this.#options.machine.nowMs());
   }
   changes(signal: AbortSignal): AsyncIterable<void> {
     return this.#changes.watch(signal);
@@ -246,7 +243,7 @@ export class RunningScheduler implements Scheduler {
     return plannedDrain(this.#cluster, this.#seen, node);
   }
   drainProgress(node: string): DrainProgress | undefined {
-    return drainProgressOf(this.#cluster, this.#seen, node, this.#options.nowMs());
+    return drainProgressOf(this.#cluster, this.#seen, node, this.#options.machine.nowMs());
   }
 
   events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event> {

@@ -1,7 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { isName } from "../../proto/contract/ids.ts";
 import type { Scheduler, SchedulerOptions } from "../public.ts";
+import { NatsLink } from "../log/link.ts";
+import { thisMachine } from "../log/machine.ts";
 import { openLog } from "../log/open.ts";
 import { RunningScheduler } from "./scheduler.ts";
 
@@ -27,12 +28,11 @@ export const startScheduler = async (options: SchedulerOptions): Promise<Schedul
     throw new GodwitError("invalid", `${replicas} copies of the log: use 1, 3 or 5`);
   if (leaseMs < 100 || snapshotEvery < 1)
     throw new GodwitError("invalid", "a lease takes at least 100 ms and a snapshot at least one entry");
-  const clock = options.nowMs ?? Date.now;
-  // The log keeps whole milliseconds.
-  const nowMs = (): number => Math.floor(clock());
-  const writer = `${id}.${randomBytes(8).toString("hex")}`;
+  const machine = thisMachine(options.nowMs);
+  const link = new NatsLink(connection, () => machine.nowMs(), logger);
+  const writer = `${id}.${machine.randomHex(8)}`;
   const opened = await openLog(connection, { replicas, writer, logger });
-  const scheduler = new RunningScheduler({ connection, id, logger, leaseMs, snapshotEvery, nowMs, opened });
+  const scheduler = new RunningScheduler({ link, machine, id, logger, leaseMs, snapshotEvery, opened });
   try {
     await scheduler.begin();
     return scheduler;

@@ -6,17 +6,16 @@
  * the same append is repeated: if the first one did get in, the repetition is a conflict, and the entry that is found
  * in its place carries our id.
  */
-import { randomBytes } from "node:crypto";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { LogEntry, type Command } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "../plan/command.ts";
 import { reject, type Outcome } from "../state/rejection.ts";
-import type { ConnectionWatch } from "./connection.ts";
 import type { LogStore } from "./jetstream-log.ts";
+import type { LinkState } from "./link.ts";
+import { pauseOn, type Machine } from "./machine.ts";
 import { Proposal, ProposalQueue } from "./proposals.ts";
 import type { Applied, Replica } from "./replica.ts";
-import { pause } from "./wait.ts";
 
 const PROPOSAL_DEADLINE_MS = 15_000;
 const RETRY_MS = [20, 50, 100, 250, 500] as const;
@@ -25,9 +24,9 @@ export interface CommitterOptions {
   readonly schedulerId: string;
   readonly log: LogStore;
   readonly replica: Replica;
-  readonly watch: Pick<ConnectionWatch, "closed" | "connected" | "onReconnect">;
+  readonly link: Pick<LinkState, "closed" | "connected" | "onReconnect">;
+  readonly machine: Machine;
   readonly logger: Logger;
-  readonly nowMs: () => number;
   readonly deadlineMs?: number;
   /** Told each command before it is applied. */
   readonly onCommand?: (command: Command) => void;
@@ -36,8 +35,8 @@ export interface CommitterOptions {
 
 type Fate = "stored" | "conflict" | "dropped";
 
-const newEntryId = (atMs: number): string =>
-  `${atMs.toString(16).padStart(12, "0")}${randomBytes(8).toString("hex")}`;
+const newEntryId = (atMs: number, machine: Machine): string =>
+  `${atMs.toString(16).padStart(12, "0")}${machine.randomHex(8)}`;
 
 export class Committer implements AsyncDisposable {
   readonly #options: CommitterOptions;
@@ -114,9 +113,8 @@ export class Committer implements AsyncDisposable {
   async #enqueue(proposed: Command): Promise<Outcome> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#stop.signal.aborted) throw new GodwitError("unavailable", "the scheduler is shutting down");
-    const proposal = new Proposal(proposed, this.#options.deadlineMs ?? PROPOSAL_DEADLINE_MS, () =>
-      this.#wake.resolve(),
-    );
+    const { deadlineMs = PROPOSAL_DEADLINE_MS, machine } = this.#options;
+    const proposal = new Proposal(proposed, deadlineMs, machine, () => this.#wake.resolve());
     this.#queue.push(proposal);
     this.#wake.resolve();
     return proposal.outcome;
@@ -153,7 +151,7 @@ export class Committer implements AsyncDisposable {
         failures = 0;
       } catch (error) {
         const failure = GodwitError.from(error, "unavailable");
-        if (failure.code === "corrupt" || failure.code === "internal" || this.#options.watch.closed) {
+        if (failure.code === "corrupt" || failure.code === "internal" || this.#options.link.closed) {
           this.#fail(failure);
           return;
         }
@@ -228,16 +226,16 @@ export class Committer implements AsyncDisposable {
   }
 
   async #commit(batch: readonly Proposal[]): Promise<void> {
-    const { replica, nowMs } = this.#options;
+    const { machine, replica } = this.#options;
     const election = batch.find((proposal) => proposal.command.command?.$case === "leaderElected");
     // An election stands alone: the commands beside it would belong to another epoch.
     const members = election === undefined ? batch : [election];
     if (election !== undefined) this.#queue.putBack(batch.filter((proposal) => proposal !== election));
     const elected =
       election?.command.command?.$case === "leaderElected" ? election.command.command.value.epoch : undefined;
-    const atMs = Math.max(nowMs(), replica.lastAtMs);
+    const atMs = Math.max(machine.nowMs(), replica.lastAtMs);
     const entry: LogEntry = {
-      id: newEntryId(atMs),
+      id: newEntryId(atMs, machine),
       epoch: elected ?? this.#epoch ?? 0,
       atMs,
       prevHash: replica.chainHash,
@@ -276,17 +274,17 @@ export class Committer implements AsyncDisposable {
     sequence: number,
     members: readonly Proposal[],
   ): Promise<Fate> {
-    const { log, watch, logger } = this.#options;
+    const { link, log, logger } = this.#options;
     for (let attempt = 0; ; attempt += 1) {
       if (this.#stop.signal.aborted)
         throw new GodwitError(
           "unavailable",
           "the scheduler is shutting down; whether the change was made is not known",
         );
-      if (watch.closed) throw new GodwitError("unavailable", "the connection to NATS was closed");
+      if (link.closed) throw new GodwitError("unavailable", "the connection to NATS was closed");
       try {
         if (members.every((proposal) => proposal.settled)) {
-          if (!watch.connected) await this.#untilReconnected();
+          if (!link.connected) await this.#untilReconnected();
           const found = await this.#idAt(sequence);
           return found === undefined ? "dropped" : found === id ? "stored" : "conflict";
         }
@@ -311,7 +309,7 @@ export class Committer implements AsyncDisposable {
   async #untilBroken<T>(request: Promise<T>): Promise<T> {
     const broken = Promise.withResolvers<never>();
     const giveUp = (): void => broken.reject(new GodwitError("unavailable", "the connection to NATS broke"));
-    using _ = this.#options.watch.onReconnect(giveUp);
+    using _ = this.#options.link.onReconnect(giveUp);
     this.#stop.signal.addEventListener("abort", giveUp, { once: true });
     try {
       return await Promise.race([request, broken.promise]);
@@ -322,13 +320,13 @@ export class Committer implements AsyncDisposable {
 
   async #untilReconnected(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    using _ = this.#options.watch.onReconnect(resolve);
+    using _ = this.#options.link.onReconnect(resolve);
     this.#stop.signal.addEventListener("abort", () => resolve(), { once: true });
     await promise;
   }
 
   async #backOff(attempt: number): Promise<void> {
     const ms = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)] ?? 500;
-    await pause(ms, this.#stop.signal);
+    await pauseOn(this.#options.machine, ms, this.#stop.signal);
   }
 }

@@ -33,7 +33,15 @@ interface Pending {
   readonly id: string;
 }
 
-export class EventLog implements AsyncDisposable {
+/** What a scheduler needs of its events. */
+export interface EventStore extends AsyncDisposable {
+  add(events: readonly Event[]): void;
+  start(): void;
+  stop(): void;
+  events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event>;
+}
+
+export class EventLog implements EventStore {
   readonly #client: JetStreamClient;
   readonly #manager: JetStreamManager;
   readonly #logger: Logger;

@@ -2,7 +2,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { EventLog } from "./event-log.ts";
+import { EventLog, type EventStore } from "./event-log.ts";
 import { JetStreamLog, type LogStore } from "./jetstream-log.ts";
 import { Replica, sha256 } from "./replica.ts";
 import { SnapshotStore } from "./snapshots.ts";
@@ -12,9 +12,9 @@ const OPEN_DEADLINE_MS = 20_000;
 const RETRY_MS = 200;
 
 export interface OpenedLog {
-  readonly log: JetStreamLog;
-  readonly snapshots: SnapshotStore;
-  readonly events: EventLog;
+  readonly log: LogStore & Pick<JetStreamLog, "onForeignAppend">;
+  readonly snapshots: Pick<SnapshotStore, "newest" | "save">;
+  readonly events: EventStore;
   /** As of the newest snapshot; the log's later entries are still to be applied. */
   readonly replica: Replica;
 }

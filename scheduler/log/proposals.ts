@@ -3,6 +3,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { Command } from "../../proto/gen/godwit/v1/log.ts";
 import { formatBytes } from "../model/quantity.ts";
 import type { Outcome } from "../state/rejection.ts";
+import type { Machine } from "./machine.ts";
 
 /** A batch becomes one message, which NATS limits to 1 MiB. Commands are checked to be much smaller. */
 const MAX_BATCH_BYTES = 768 * 1024;
@@ -16,9 +17,14 @@ export class Proposal {
   inFlight = false;
   #settled = false;
   readonly #settle: PromiseWithResolvers<Outcome> = Promise.withResolvers<Outcome>();
-  readonly #timer: NodeJS.Timeout;
+  readonly #timer: Disposable;
 
-  constructor(command: Command, deadlineMs: number, onDeadline: (proposal: Proposal) => void) {
+  constructor(
+    command: Command,
+    deadlineMs: number,
+    machine: Pick<Machine, "after">,
+    onDeadline: (proposal: Proposal) => void,
+  ) {
     this.command = command;
     this.bytes = Command.encode(command).finish().length;
     if (this.bytes > MAX_COMMAND_BYTES)
@@ -26,7 +32,7 @@ export class Proposal {
         "invalid",
         `a change of ${formatBytes(this.bytes)} does not fit the log (${formatBytes(MAX_COMMAND_BYTES)})`,
       );
-    this.#timer = setTimeout(() => {
+    this.#timer = machine.after(deadlineMs, () => {
       this.reject(
         new GodwitError(
           "unavailable",
@@ -36,7 +42,7 @@ export class Proposal {
         ),
       );
       onDeadline(this);
-    }, deadlineMs);
+    });
   }
 
   get settled(): boolean {
@@ -55,7 +61,7 @@ export class Proposal {
   }
   #end(): void {
     this.#settled = true;
-    clearTimeout(this.#timer);
+    this.#timer[Symbol.dispose]();
   }
 }
 

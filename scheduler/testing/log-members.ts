@@ -2,8 +2,9 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import { Committer } from "../log/committer.ts";
-import { ConnectionWatch } from "../log/connection.ts";
 import { JetStreamLog, type LogStore } from "../log/jetstream-log.ts";
+import { NatsLink } from "../log/link.ts";
+import { thisMachine } from "../log/machine.ts";
 import { Replica } from "../log/replica.ts";
 import { command } from "../plan/command.ts";
 import { NatsServer } from "./nats-server.ts";
@@ -59,9 +60,9 @@ export class LogMembers implements AsyncDisposable {
         schedulerId,
         log: options.wrap?.(log) ?? log,
         replica,
-        watch: new ConnectionWatch(on, Date.now),
+        link: new NatsLink(on, Date.now, silent),
+        machine: thisMachine(),
         logger: silent,
-        nowMs: Date.now,
         ...(options.deadlineMs === undefined ? {} : { deadlineMs: options.deadlineMs }),
       }),
     );
