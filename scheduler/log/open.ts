@@ -40,7 +40,10 @@ const whenReady = async <T>(open: () => Promise<T>, logger: Logger): Promise<T> 
 };
 
 /** The replica as of the newest whole snapshot, once it is clear that the log goes on from there. */
-const restoreReplica = async (log: LogStore, snapshots: Pick<SnapshotStore, "newest">): Promise<Replica> => {
+export const restoreReplica = async (
+  log: LogStore,
+  snapshots: Pick<SnapshotStore, "newest">,
+): Promise<Replica> => {
   const start = await snapshots.newest();
   const { first, last } = await log.bounds();
   const sequence = start?.sequence ?? 0;

@@ -34,11 +34,14 @@ export const takeSnapshot = (replica: Replica): Snapshot => {
 
 const nameOf = (sequence: number): string => `${PREFIX}${String(sequence).padStart(16, "0")}`;
 
+/** What snapshots need of an object store; the simulation keeps one in memory. */
+export type SnapshotObjects = Pick<ObjectStore, "delete" | "getBlob" | "info" | "list" | "putBlob">;
+
 export class SnapshotStore {
-  readonly #store: ObjectStore;
+  readonly #store: SnapshotObjects;
   readonly #logger: Logger;
 
-  private constructor(store: ObjectStore, logger: Logger) {
+  constructor(store: SnapshotObjects, logger: Logger) {
     this.#store = store;
     this.#logger = logger;
   }
