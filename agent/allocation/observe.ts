@@ -1,5 +1,6 @@
 import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
+import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerCgroup } from "../container/cgroup.ts";
 import type { Step } from "../model/next-step.ts";
 import type { Findings } from "../obstacles/inspect.ts";
@@ -25,6 +26,9 @@ export function observe(
     restartGeneration: record.restartGeneration,
     blockers: [...(findings?.blockers ?? [])],
     needs: [...(findings?.needs ?? [])],
+    health: HealthState.UNSPECIFIED,
+    healthOutput: "",
+    restartInMs: 0,
   };
 }
 

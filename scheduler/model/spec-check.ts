@@ -1,7 +1,13 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import { signalNumber } from "../../proto/contract/signals.ts";
 import { isName } from "../../proto/contract/ids.ts";
-import { ContainerSpec, Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import {
+  ContainerSpec,
+  Image,
+  type HealthCheck,
+  type Resources,
+  type RestartBackoff,
+} from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes } from "./quantity.ts";
 
 /** runc refuses less: it could not start its own init in it. */
@@ -12,6 +18,9 @@ const MAX_SPEC_BYTES = 256 * 1024;
 const MAX_LIST = 4096;
 const MAX_STOP_GRACE_SECONDS = 3600;
 const MAX_IMAGE_LAYERS = 256;
+const MIN_HEALTH_INTERVAL_MS = 100;
+const MAX_HEALTH_MS = 86_400_000;
+const MAX_HEALTH_RETRIES = 1_000;
 
 const IMAGE_NAME = /^[a-z0-9]([a-z0-9._/:@-]{0,253}[a-z0-9])?$/;
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
@@ -47,6 +56,57 @@ const checkLimits = (limits: Resources): void => {
     );
 };
 
+export const checkLabelKey = (key: string): void => {
+  if (!LABEL_KEY.test(key))
+    throw invalid(`${quoted(key)} is no label name: letters, digits, ".", "_", "/" and "-"`);
+};
+
+const checkPort = (port: number): void => {
+  if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    throw invalid(`${port} is no port for a health check: between 1 and 65535`);
+};
+
+const checkHealth = ({ probe, intervalMs, startPeriodMs, timeoutMs, retries }: HealthCheck): void => {
+  switch (probe?.$case) {
+    case undefined:
+      throw invalid("a health check says how: with a command, a TCP port or an HTTP path");
+    case "command":
+      if (probe.value.arguments.length === 0 || probe.value.arguments[0] === "")
+        throw invalid("the health check has no command");
+      if (probe.value.arguments.length > MAX_LIST)
+        throw invalid(`the command of the health check has more than ${MAX_LIST} arguments`);
+      for (const argument of probe.value.arguments) noNul(argument, "an argument of the health check");
+      break;
+    case "tcpPort":
+      checkPort(probe.value);
+      break;
+    case "http":
+      checkPort(probe.value.port);
+      if (!/^\/[\x21-\x7e]{0,1023}$/.test(probe.value.path))
+        throw invalid(
+          `${quoted(probe.value.path)} is no path for a health check: "/" and printable ASCII, at most 1,024 letters`,
+        );
+      break;
+  }
+  if (intervalMs !== 0 && intervalMs < MIN_HEALTH_INTERVAL_MS)
+    throw invalid(
+      `a health check every ${intervalMs} ms is too often: at least ${MIN_HEALTH_INTERVAL_MS} ms apart`,
+    );
+  for (const [what, ms] of Object.entries({ interval: intervalMs, timeout: timeoutMs, start: startPeriodMs }))
+    if (ms > MAX_HEALTH_MS) throw invalid(`the health check's ${what} of ${ms} ms is longer than a day`);
+  if (retries > MAX_HEALTH_RETRIES)
+    throw invalid(`the health check's ${retries} retries are more than ${MAX_HEALTH_RETRIES}`);
+};
+
+const checkBackoff = ({ initialMs, maxMs, resetAfterMs }: RestartBackoff): void => {
+  for (const [what, ms] of Object.entries({ initial: initialMs, max: maxMs, reset: resetAfterMs }))
+    if (ms > MAX_HEALTH_MS) throw invalid(`the restart back-off's ${what} of ${ms} ms is longer than a day`);
+  if (initialMs !== 0 && maxMs !== 0 && initialMs > maxMs)
+    throw invalid(
+      `the first wait before a restart (${initialMs} ms) is longer than the longest (${maxMs} ms)`,
+    );
+};
+
 /** Throws `invalid` with what is wrong; checks everything that can be said without the cluster's state. */
 export const checkSpec = (spec: ContainerSpec): void => {
   if (!isName(spec.name))
@@ -71,11 +131,11 @@ export const checkSpec = (spec: ContainerSpec): void => {
   }
   const labels = Object.entries(spec.labels);
   if (labels.length > MAX_LIST) throw invalid(`more than ${MAX_LIST} labels`);
-  for (const [key] of labels)
-    if (!LABEL_KEY.test(key))
-      throw invalid(`${quoted(key)} is no label name: letters, digits, ".", "_", "/" and "-"`);
+  for (const [key] of labels) checkLabelKey(key);
   if (spec.limits !== undefined) checkLimits(spec.limits);
   checkStopSignal(spec.stopSignal);
+  if (spec.health !== undefined) checkHealth(spec.health);
+  if (spec.backoff !== undefined) checkBackoff(spec.backoff);
   if (spec.stopGraceSeconds > MAX_STOP_GRACE_SECONDS)
     throw invalid(`a stop grace of ${spec.stopGraceSeconds} s is more than ${MAX_STOP_GRACE_SECONDS} s`);
   const size = ContainerSpec.encode(spec).finish().length;

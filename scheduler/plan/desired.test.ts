@@ -20,6 +20,7 @@ test("a plain owner, its network and peers", () => {
   expect(on("n1")).toEqual([
     {
       containerId: idOf(1),
+      health: "HEALTH_STATE_UNSPECIFIED",
       spec: drive.container(1).spec,
       epoch: 1,
       role: Role.OWNER,

@@ -6,6 +6,7 @@ import {
   type NetworkSettings,
   type Peer,
 } from "../../proto/gen/godwit/v1/agent.ts";
+import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { MigrationState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
 import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
 import { imageOf } from "../state/apply-image.ts";
@@ -50,6 +51,7 @@ const allocationFor = (
   address: `${container.address}/${PREFIX_LENGTH}`,
   mac: container.mac,
   image: container.spec === undefined ? undefined : imageOf(cluster, container.spec),
+  health: container.allocation?.health ?? HealthState.UNSPECIFIED,
   inheritsEpoch: role === Role.OWNER ? (container.allocation?.inheritsEpoch ?? 0) : 0,
   migration,
 });

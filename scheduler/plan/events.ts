@@ -1,5 +1,4 @@
 /** What a command means to an operator. Asked before the command applies, while what it ends is still known. */
-import type { Event } from "../../proto/gen/godwit/v1/api.ts";
 import {
   AllocationState,
   DesiredState,
@@ -11,10 +10,10 @@ import {
 import { isHeldBySource } from "../state/apply-migration.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { formatKey } from "../state/node-key.ts";
+import { happening, type Happening } from "./happening.ts";
+import { serviceHappenings } from "./service-events.ts";
 
-export type Happening = Pick<Event, "kind" | "subject" | "message">;
-
-const happening = (kind: string, subject: string, message = ""): Happening => ({ kind, subject, message });
+export type { Happening } from "./happening.ts";
 
 const aborted = (migration: Migration, reason: string): Happening =>
   happening(
@@ -188,5 +187,7 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       return ofMigration(command.value.id, (migration) =>
         happening("migration.cancelling", migration.containerName, migration.id),
       );
+    default:
+      return serviceHappenings(cluster, command);
   }
 };

@@ -59,7 +59,8 @@ export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] =>
       if (
         observed.state === allocation.state &&
         observed.exitCode === allocation.exitCode &&
-        observed.restarts === allocation.restarts
+        observed.restarts === allocation.restarts &&
+        observed.health === allocation.health
       )
         continue;
       commands.push(
@@ -71,6 +72,7 @@ export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] =>
           exitCode: observed.exitCode,
           restarts: observed.restarts,
           message: observed.message.slice(0, MAX_MESSAGE),
+          health: observed.health,
         }),
       );
     }

@@ -1,5 +1,6 @@
 /** One round of the leader: the state and what was reported in, the commands to append out. Pure. */
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
+import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "./command.ts";
@@ -45,6 +46,7 @@ const planPlacements = (cluster: Cluster): Command[] => {
       exitCode: 0,
       restarts: 0,
       message: placement.failure,
+      health: HealthState.UNSPECIFIED,
     });
   });
 };

@@ -13,11 +13,13 @@ import {
   type ContainerRemoved,
   type ContainerRemoveRequested,
 } from "../../proto/gen/godwit/v1/log.ts";
+import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { addressOf, FIRST_HOST, hostOf, LAST_HOST, macOf, usableHost } from "../model/network.ts";
 import { checkSpec } from "../model/spec-check.ts";
 import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
 import { abortMigrationOf, endMigration } from "./apply-migration.ts";
 import { shortageOf, useOf } from "./capacity.ts";
+import { isWell } from "./availability.ts";
 import { enter, leave, limitsOf, nameOf, reindex, type Cluster } from "./cluster.ts";
 import { describeShortage, nodeCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -39,6 +41,7 @@ export const containerCreated = (
   cluster: Cluster,
   { id, spec }: ContainerCreated,
   { atMs }: ApplyContext,
+  membership?: { readonly service: string; readonly revision: number },
 ): Outcome => {
   if (!isId(id)) return reject("invalid", `${id} is no container id`);
   if (spec === undefined) return reject("invalid", "no specification given");
@@ -72,13 +75,17 @@ export const containerCreated = (
     createdAtMs: atMs,
     migrationId: "",
     placementFailure: "",
+    service: membership?.service ?? "",
+    serviceRevision: membership?.revision ?? 0,
+    retiring: false,
   };
   cluster.state.containers[id] = container;
   enter(cluster, container);
   return undefined;
 };
 
-const touch = (cluster: Cluster, container: Container): void => {
+export const touch = (cluster: Cluster, container: Container): void => {
+  if (container.service !== "") cluster.unsettled.add(container.service);
   const migration = cluster.state.migrations[container.migrationId];
   if (container.allocation !== undefined) cluster.touched.add(container.allocation.node);
   if (migration !== undefined) cluster.touched.add(migration.from).add(migration.to);
@@ -92,6 +99,11 @@ export const containerDesiredSet = (
   const container = cluster.state.containers[set.id];
   if (container === undefined) return missing(set.id);
   if (container.removing) return reject("refused", `${nameOf(container)} is being removed`);
+  if (container.retiring && set.desired !== DesiredState.STOPPED)
+    return reject(
+      "refused",
+      `${nameOf(container)} is on its way out: its service ${container.service} has no use for it any more`,
+    );
   if (set.desired === DesiredState.UNSPECIFIED) return reject("invalid", "no desired state given");
   if (set.restartGeneration < container.restartGeneration)
     return reject("refused", `${nameOf(container)} was restarted by somebody else just now: try again`);
@@ -103,6 +115,8 @@ export const containerDesiredSet = (
   }
   container.desired = set.desired;
   container.restartGeneration = set.restartGeneration;
+  // It is about to go down: until it is seen to be up again nobody counts on it.
+  if (restarts && container.allocation !== undefined) container.allocation.readyAtMs = 0;
   touch(cluster, container);
   return undefined;
 };
@@ -192,20 +206,31 @@ export const allocationPlaced = (
       message: "",
       placedAtMs: atMs,
       inheritsEpoch: 0,
+      health: HealthState.UNSPECIFIED,
+      readyAtMs: 0,
     };
     container.placementFailure = "";
   });
   return undefined;
 };
 
+/** While a moved container is being started at its target, it is as it was before. */
+const isBeingRestored = (container: Container, seen: AllocationObserved): boolean =>
+  container.migrationId !== "" && seen.state === AllocationState.STARTING;
+
 /** Without a node it says why the container could not be placed. */
-export const allocationObserved = (cluster: Cluster, seen: AllocationObserved): Outcome => {
+export const allocationObserved = (
+  cluster: Cluster,
+  seen: AllocationObserved,
+  { atMs }: ApplyContext,
+): Outcome => {
   const container = cluster.state.containers[seen.containerId];
   if (container === undefined) return missing(seen.containerId);
   if (seen.node === "") {
     if (!cluster.index.unplaced.has(seen.containerId))
       return reject("refused", `${nameOf(container)} has a node`);
     container.placementFailure = seen.message;
+    if (container.service !== "") cluster.unsettled.add(container.service);
     return undefined;
   }
   const allocation = container.allocation;
@@ -215,5 +240,14 @@ export const allocationObserved = (cluster: Cluster, seen: AllocationObserved): 
   allocation.exitCode = seen.exitCode;
   allocation.restarts = seen.restarts;
   allocation.message = seen.message;
+  if (!isBeingRestored(container, seen)) {
+    // What a new target or agent goes on from.
+    if (allocation.health !== seen.health) cluster.touched.add(seen.node);
+    allocation.health = seen.health;
+    const isReady = seen.state === AllocationState.RUNNING && isWell(seen.health);
+    if (!isReady) allocation.readyAtMs = 0;
+    else if (allocation.readyAtMs === 0) allocation.readyAtMs = atMs;
+  }
+  if (container.service !== "") cluster.unsettled.add(container.service);
   return undefined;
 };

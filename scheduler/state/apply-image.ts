@@ -36,10 +36,20 @@ export const imageAdded = (cluster: Cluster, { image }: ImageAdded): Outcome => 
   return undefined;
 };
 
+/** As a container of the service would find it. */
+const usedByService = (cluster: Cluster, name: string, image: Image): string[] => {
+  const { history = [] } = cluster.state.services[name] ?? {};
+  const isUsed = history.some(
+    ({ template }) => template?.imageDigest === image.digest && imageOf(cluster, template) === image,
+  );
+  return isUsed ? [`the service ${name}`] : [];
+};
+
 export const imageRemoved = (cluster: Cluster, { name }: ImageRemoved): Outcome => {
   const image = cluster.state.images[name];
   if (image === undefined) return reject("not-found", `there is no image ${name}`);
   const users = [...(cluster.index.imageUsers.get(image.digest) ?? [])].flatMap((id) => {
+    if (id.startsWith("service ")) return usedByService(cluster, id.slice("service ".length), image);
     const container = cluster.state.containers[id];
     // The same content under another name serves only the containers that were created from that name.
     return container?.spec !== undefined && imageOf(cluster, container.spec) === image
@@ -49,7 +59,7 @@ export const imageRemoved = (cluster: Cluster, { name }: ImageRemoved): Outcome 
   if (users.length > 0)
     return reject(
       "refused",
-      `image ${name} is used by ${someOf(users.toSorted())}: remove the container first`,
+      `image ${name} is used by ${someOf(users.toSorted())}: remove what uses it first`,
     );
   delete cluster.state.images[name];
   return undefined;

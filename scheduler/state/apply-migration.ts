@@ -153,6 +153,8 @@ export const migrationSwitched = (
       message: "",
       placedAtMs: atMs,
       inheritsEpoch: 0,
+      health: allocation.health,
+      readyAtMs: allocation.readyAtMs,
     };
     migration.state = MigrationState.SWITCHED;
     migration.switchedAtMs = atMs;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { AllocationState, DesiredState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "../testing/sample.ts";
@@ -129,6 +129,7 @@ describe("containers", () => {
       exitCode: 3,
       restarts: 0,
       message: "",
+      health: HealthState.UNSPECIFIED,
     };
     expect(drive.try(command("allocationObserved", { ...seen, node: "n2", epoch: 1 }))?.code).toBe("refused");
     expect(drive.try(command("allocationObserved", { ...seen, node: "n1", epoch: 2 }))?.code).toBe("refused");
@@ -384,6 +385,7 @@ describe("a target that is removed after the switch", () => {
         exitCode: 0,
         restarts: 0,
         message: "",
+        health: HealthState.UNSPECIFIED,
       }),
     );
     drive.must(command("nodeRemoved", { node: "n2" }));

@@ -27,6 +27,19 @@ import {
   nodeSchedulableSet,
   nodeStateChanged,
 } from "./apply-node.ts";
+import {
+  serviceContainerAmended,
+  serviceContainerCreated,
+  serviceContainerRetired,
+} from "./apply-service-container.ts";
+import {
+  serviceRemoved,
+  serviceRemoveRequested,
+  serviceRolledBack,
+  serviceRolloutEnded,
+  servicesApplied,
+  serviceScaled,
+} from "./apply-service.ts";
 import type { Cluster } from "./cluster.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
@@ -85,7 +98,7 @@ export const apply = (cluster: Cluster, { command }: Command, context: ApplyCont
     case "allocationPlaced":
       return allocationPlaced(cluster, command.value, context);
     case "allocationObserved":
-      return allocationObserved(cluster, command.value);
+      return allocationObserved(cluster, command.value, context);
     case "migrationStarted":
       return migrationStarted(cluster, command.value, context);
     case "migrationSwitched":
@@ -98,6 +111,24 @@ export const apply = (cluster: Cluster, { command }: Command, context: ApplyCont
       return migrationFinished(cluster, command.value, context);
     case "migrationCancelRequested":
       return migrationCancelRequested(cluster, command.value);
+    case "servicesApplied":
+      return servicesApplied(cluster, command.value, context);
+    case "serviceScaled":
+      return serviceScaled(cluster, command.value);
+    case "serviceRolledBack":
+      return serviceRolledBack(cluster, command.value, context);
+    case "serviceRolloutEnded":
+      return serviceRolloutEnded(cluster, command.value, context);
+    case "serviceRemoveRequested":
+      return serviceRemoveRequested(cluster, command.value);
+    case "serviceRemoved":
+      return serviceRemoved(cluster, command.value);
+    case "serviceContainerCreated":
+      return serviceContainerCreated(cluster, command.value, context);
+    case "serviceContainerRetired":
+      return serviceContainerRetired(cluster, command.value);
+    case "serviceContainerAmended":
+      return serviceContainerAmended(cluster, command.value);
   }
 };
 

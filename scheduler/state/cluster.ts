@@ -4,9 +4,9 @@
  * A Cluster is owned by one replica and changed in place: a command either applies in full or is rejected without a
  * change, so no copy is needed to undo one, and the cost of a command does not grow with the number of containers.
  */
-import type { Container, Migration, State } from "../../proto/gen/godwit/v1/log.ts";
+import type { Container, Migration, Service, State } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationState, State as StateMessage } from "../../proto/gen/godwit/v1/log.ts";
-import type { Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import type { ContainerSpec, Resources } from "../../proto/gen/godwit/v1/spec.ts";
 
 /** What is promised to the containers of a node (or on their way to it). */
 export interface NodeUse {
@@ -34,7 +34,10 @@ interface ClusterIndex {
   /** Ids of ended migrations, oldest end first (by time, then id). */
   readonly ended: string[];
   readonly draining: Set<string>;
+  /** By digest: ids of containers, and `service NAME` for services whose template it is. */
   readonly imageUsers: Map<string, Set<string>>;
+  /** Ids of the containers of a service, those that are being removed included. */
+  readonly ofService: Map<string, Set<string>>;
 }
 
 export interface Cluster {
@@ -42,6 +45,8 @@ export interface Cluster {
   readonly index: ClusterIndex;
   /** Nodes whose Desired may have changed; whoever sends them out empties it. */
   readonly touched: Set<string>;
+  /** Services of which something has changed; their planner strikes those off that need nothing. */
+  readonly unsettled: Set<string>;
 }
 
 const add = (map: Map<string, Set<string>>, key: string, id: string): void => {
@@ -81,6 +86,10 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
     else index.idByName.delete(spec.name);
     put(index.imageUsers, spec.imageDigest, id);
   }
+  if (container.service !== "") {
+    put(index.ofService, container.service, id);
+    cluster.unsettled.add(container.service);
+  }
   if (sign === 1 && container.removing) index.removing.add(id);
   else index.removing.delete(id);
   if (allocation !== undefined) {
@@ -115,6 +124,27 @@ export const reindex = (cluster: Cluster, container: Container, change: () => vo
   enter(cluster, container);
 };
 
+/** Templates that containers are created from: the present one, and the one that a failed roll-out goes back to. */
+const templatesOf = ({ history, revision, stableRevision }: Service): ContainerSpec[] =>
+  history
+    .filter((one) => one.revision === revision || one.revision === stableRevision)
+    .flatMap(({ template }) => template ?? []);
+
+/** Runs a change of a service that the index has to follow; `undefined` before: it is new, after: it is gone. */
+export const reindexService = (cluster: Cluster, name: string, change: () => void): void => {
+  const users = cluster.index.imageUsers;
+  const user = `service ${name}`;
+  const each = (put: typeof add): void => {
+    const service = cluster.state.services[name];
+    for (const { imageDigest } of service === undefined ? [] : templatesOf(service))
+      put(users, imageDigest, user);
+  };
+  each(remove);
+  change();
+  each(add);
+  cluster.unsettled.add(name);
+};
+
 const before = (a: Migration, b: Migration): boolean =>
   a.endedAtMs === b.endedAtMs ? a.id < b.id : a.endedAtMs < b.endedAtMs;
 
@@ -145,6 +175,7 @@ export const clusterOf = (given: State): Cluster => {
     images: bare(given.images),
     containers: bare(given.containers),
     migrations: bare(given.migrations),
+    services: bare(given.services),
   };
   const cluster: Cluster = {
     state,
@@ -160,10 +191,13 @@ export const clusterOf = (given: State): Cluster => {
       ended: [],
       draining: new Set(),
       imageUsers: new Map(),
+      ofService: new Map(),
     },
     touched: new Set(),
+    unsettled: new Set(),
   };
   for (const container of Object.values(state.containers)) enter(cluster, container);
+  for (const name of Object.keys(state.services)) reindexService(cluster, name, () => undefined);
   const ended: Migration[] = [];
   for (const migration of Object.values(state.migrations)) {
     if (isActive(migration)) cluster.index.moving.add(migration.id);

@@ -3,7 +3,8 @@
  * state needs no buffer of its size. The pieces joined are one State message; their SHA-256 is the state's hash. The
  * digest itself is an argument, because this folder imports nothing of Node.
  */
-import { Container, State } from "../../proto/gen/godwit/v1/log.ts";
+import { Container, Service, State } from "../../proto/gen/godwit/v1/log.ts";
+import type { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "./cluster.ts";
 
 const PIECE_ENTRIES = 256;
@@ -11,13 +12,20 @@ const PIECE_ENTRIES = 256;
 const sorted = <T>(map: { [key: string]: T }): { [key: string]: T } =>
   Object.fromEntries(Object.entries(map).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 
-const withSortedMaps = (container: Container): Container =>
-  container.spec === undefined
-    ? container
-    : {
-        ...container,
-        spec: { ...container.spec, env: sorted(container.spec.env), labels: sorted(container.spec.labels) },
-      };
+const sortedSpec = <S extends ContainerSpec | undefined>(spec: S): S =>
+  spec === undefined ? spec : { ...spec, env: sorted(spec.env), labels: sorted(spec.labels) };
+
+const sortedContainer = (container: Container): Container => ({
+  ...container,
+  spec: sortedSpec(container.spec),
+});
+
+const sortedService = (service: Service): Service => ({
+  ...service,
+  spec:
+    service.spec === undefined ? undefined : { ...service.spec, template: sortedSpec(service.spec.template) },
+  history: service.history.map((one) => ({ ...one, template: sortedSpec(one.template) })),
+});
 
 function* pieces<T>(
   map: { [key: string]: T },
@@ -38,9 +46,17 @@ function* pieces<T>(
 const EMPTY = State.fromPartial({});
 
 export function* canonicalPieces({ state }: Pick<Cluster, "state">): Generator<Uint8Array> {
-  yield State.encode({ ...state, nodes: {}, images: {}, containers: {}, migrations: {} }).finish();
+  yield State.encode({
+    ...state,
+    nodes: {},
+    images: {},
+    containers: {},
+    migrations: {},
+    services: {},
+  }).finish();
   yield* pieces(state.nodes, (nodes) => ({ nodes }));
   yield* pieces(state.images, (images) => ({ images }));
-  yield* pieces(state.containers, (containers) => ({ containers }), withSortedMaps);
+  yield* pieces(state.containers, (containers) => ({ containers }), sortedContainer);
   yield* pieces(state.migrations, (migrations) => ({ migrations }));
+  yield* pieces(state.services, (services) => ({ services }), sortedService);
 }

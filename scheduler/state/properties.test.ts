@@ -21,6 +21,7 @@ const indexAsText = ({ index }: Cluster): string => {
     arriving: sets(index.arriving),
     leaving: sets(index.leaving),
     imageUsers: sets(index.imageUsers),
+    ofService: sets(index.ofService),
     use,
     unplaced: [...index.unplaced].toSorted(),
     removing: [...index.removing].toSorted(),
@@ -46,6 +47,16 @@ const faultsOf = ({ index, state }: Cluster): string[] => {
   for (const [name, { memoryBytes }] of index.use)
     if (state.nodes[name] !== undefined && memoryBytes > 1024 * MIB)
       faults.push(`${name} has promised more than it has`);
+  for (const [name, service] of Object.entries(state.services)) {
+    const revisions = service.history.map(({ revision }) => revision);
+    if (!revisions.includes(service.revision)) faults.push(`${name} has forgotten its present revision`);
+    if (service.stableRevision !== 0 && !revisions.includes(service.stableRevision))
+      faults.push(`${name} has forgotten the revision that it would go back to`);
+    if (Math.max(...revisions) > service.lastRevision) faults.push(`${name} has a revision from nowhere`);
+  }
+  for (const { service } of all)
+    if (service !== "" && state.services[service] === undefined)
+      faults.push(`a container is a part of ${service}, which is not there`);
   return faults;
 };
 

@@ -1,7 +1,8 @@
 /** Commands at random over a few names, so that they meet. */
 import * as fc from "fast-check";
 import { AllocationState, DesiredState, NodeState, type Command } from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { ServiceSpec } from "../../proto/gen/godwit/v1/service.ts";
 import { command } from "../plan/command.ts";
 import { idOf, type Drive } from "./drive.ts";
 import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "./sample.ts";
@@ -14,6 +15,52 @@ const make =
   <C extends Parameters<typeof command>[0]>($case: C) =>
   (value: Parameters<typeof command<C>>[1]): Command =>
     command($case, value);
+const service = fc.constantFrom("s", "t");
+const revision = fc.integer({ min: 1, max: 3 });
+const serviceCommands = [
+  {
+    weight: 3,
+    arbitrary: fc
+      .array(
+        fc.record({
+          spec: fc
+            .record({
+              name: service,
+              replicas: fc.integer({ min: 0, max: 3 }),
+              image: fc.constantFrom("redis", "web"),
+              digest: fc.constantFrom("a", "b"),
+              label: fc.constantFrom("x", "y"),
+            })
+            .map(({ digest, image, label, name, replicas }) =>
+              ServiceSpec.fromPartial({
+                name,
+                replicas,
+                template: { image, imageDigest: digestOf(digest), labels: { label } },
+              }),
+            ),
+          expectedVersion: fc.integer({ min: 0, max: 3 }),
+        }),
+        { minLength: 1, maxLength: 2 },
+      )
+      .map((services) => command("servicesApplied", { services })),
+  },
+  fc.record({ name: service, replicas: fc.integer({ min: 0, max: 4 }) }).map(make("serviceScaled")),
+  fc.record({ name: service, revision }).map(make("serviceRolledBack")),
+  fc
+    .record({ name: service, revision, failure: fc.constantFrom("", "ill") })
+    .map(make("serviceRolloutEnded")),
+  fc.record({ name: service }).map(make("serviceRemoveRequested")),
+  fc.record({ name: service }).map(make("serviceRemoved")),
+  {
+    weight: 3,
+    arbitrary: fc
+      .record({ id, service, revision, name: fc.constantFrom("s-1", "s-2", "a") })
+      .map(make("serviceContainerCreated")),
+  },
+  fc.record({ id }).map(make("serviceContainerRetired")),
+  fc.record({ id, revision }).map(make("serviceContainerAmended")),
+];
+
 export const anyCommand = fc.oneof(
   {
     weight: 2,
@@ -82,6 +129,7 @@ export const anyCommand = fc.oneof(
         exitCode: fc.constant(0),
         restarts: fc.constant(0),
         message: fc.constant(""),
+        health: fc.constantFrom(HealthState.UNSPECIFIED, HealthState.HEALTHY, HealthState.UNHEALTHY),
       })
       .map(make("allocationObserved")),
   },
@@ -110,6 +158,7 @@ export const anyCommand = fc.oneof(
   fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationReturned")),
   fc.record({ id: migration, figures: fc.constant(undefined) }).map(make("migrationFinished")),
   fc.record({ id: migration }).map(make("migrationCancelRequested")),
+  ...serviceCommands,
 );
 
 /** With what only a well informed sender knows put right, or hardly any command would apply. */
@@ -118,6 +167,19 @@ export const fitting = (drive: Drive, { command: raw }: Command): Command => {
   const [moving] = drive.cluster.index.moving;
   if (/^migration(?!Started)/.test(raw.$case) && moving !== undefined)
     return { command: { ...raw, value: { ...raw.value, id: moving } } as typeof raw };
+  const { services } = drive.cluster.state;
+  if (raw.$case === "servicesApplied")
+    return command(raw.$case, {
+      services: raw.value.services.map((one) => ({
+        ...one,
+        expectedVersion: services[one.spec?.name ?? ""]?.version ?? 0,
+      })),
+    });
+  if (raw.$case === "serviceContainerCreated" || raw.$case === "serviceRolloutEnded") {
+    const name = raw.$case === "serviceRolloutEnded" ? raw.value.name : raw.value.service;
+    const revision = services[name]?.revision ?? 1;
+    return { command: { ...raw, value: { ...raw.value, revision } } as typeof raw };
+  }
   if (!("containerId" in raw.value)) return { command: raw };
   const { node = "", epoch: now = 0 } =
     drive.cluster.state.containers[raw.value.containerId]?.allocation ?? {};

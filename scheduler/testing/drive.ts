@@ -1,7 +1,7 @@
 /** Drives the state machine without a log. */
 import type { Command, Container } from "../../proto/gen/godwit/v1/log.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
-import type { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, type ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { apply } from "../state/apply.ts";
 import { emptyCluster, type Cluster } from "../state/cluster.ts";
@@ -44,7 +44,12 @@ export class Drive {
     const epoch = (this.container(number).allocation?.epoch ?? 0) + 1;
     this.must(command("allocationPlaced", { containerId: idOf(number), node, epoch }));
   }
-  observe(number: number, state: AllocationState, exitCode = 0): void {
+  observe(
+    number: number,
+    state: AllocationState,
+    exitCode = 0,
+    health: HealthState = HealthState.UNSPECIFIED,
+  ): void {
     const { node = "", epoch = 0 } = this.container(number).allocation ?? {};
     this.must(
       command("allocationObserved", {
@@ -55,6 +60,7 @@ export class Drive {
         exitCode,
         restarts: 0,
         message: "",
+        health,
       }),
     );
   }

@@ -1,7 +1,7 @@
 /** What a person is told about a container, from the replicated state. Pure. */
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { AllocationState, DesiredState, NodeState } from "../../../proto/gen/godwit/v1/log.ts";
-import type { ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, type ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerRuntime, DeepReadonlyState } from "../../../scheduler/mod.ts";
 
 export type ContainerRecord = DeepReadonlyState["containers"][string];
@@ -46,6 +46,13 @@ export function containerState(container: ContainerRecord, nodeLost: boolean): C
   }
 }
 
+const HEALTH: Readonly<Record<HealthState, string>> = {
+  [HealthState.UNSPECIFIED]: "",
+  [HealthState.STARTING]: "starting",
+  [HealthState.HEALTHY]: "healthy",
+  [HealthState.UNHEALTHY]: "unhealthy",
+};
+
 export function containerInfo(
   state: DeepReadonlyState,
   container: ContainerRecord,
@@ -72,6 +79,11 @@ export function containerInfo(
     migrationId: container.migrationId,
     memoryBytes: runtime?.memoryBytes ?? 0,
     blockers: [...(runtime?.blockers ?? [])],
+    health: HEALTH[allocation?.health ?? HealthState.UNSPECIFIED],
+    healthOutput: "",
+    restartInMs: 0,
+    service: container.service,
+    serviceRevision: container.serviceRevision,
     desired: container.desired === DesiredState.STOPPED ? "stopped" : "running",
   };
 }

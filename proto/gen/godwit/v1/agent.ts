@@ -21,6 +21,10 @@ import {
   Blocker,
   ContainerSpec,
   CopyProgress,
+  HealthState,
+  healthStateFromJSON,
+  healthStateToJSON,
+  healthStateToNumber,
   Image,
   MigrationFigures,
   MigrationForecast,
@@ -307,6 +311,11 @@ export interface ObservedAllocation {
   blockers: Blocker[];
   /** What a host has to have to take it beside what every host has; see NodeInfo.features. */
   needs: string[];
+  health: HealthState;
+  /** What the last check said, cut to a few hundred bytes. */
+  healthOutput: string;
+  /** Until it is started again; 0: it is not about to be. */
+  restartInMs: number;
 }
 
 export interface ReportReply {
@@ -356,6 +365,8 @@ export interface DesiredAllocation {
     | undefined;
   /** What the node holds under this epoch is this allocation (see Allocation). 0: nothing. */
   inheritsEpoch: number;
+  /** As the log has it: what a container that comes here or is adopted goes on from. */
+  health: HealthState;
   /** for SOURCE, TARGET, RELEASED, and for OWNER right after a switch */
   migration: MigrationOrder | undefined;
 }
@@ -808,6 +819,9 @@ function createBaseObservedAllocation(): ObservedAllocation {
     restartGeneration: 0,
     blockers: [],
     needs: [],
+    health: HealthState.UNSPECIFIED,
+    healthOutput: "",
+    restartInMs: 0,
   };
 }
 
@@ -845,6 +859,15 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     }
     for (const v of message.needs) {
       writer.uint32(90).string(v!);
+    }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      writer.uint32(960).int32(healthStateToNumber(message.health));
+    }
+    if (message.healthOutput !== "") {
+      writer.uint32(970).string(message.healthOutput);
+    }
+    if (message.restartInMs !== 0) {
+      writer.uint32(976).uint32(message.restartInMs);
     }
     return writer;
   },
@@ -950,6 +973,30 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
             message.needs.push(reader.string());
             continue;
           }
+          case 120: {
+            if (tag !== 960) {
+              break;
+            }
+
+            message.health = healthStateFromJSON(reader.int32());
+            continue;
+          }
+          case 121: {
+            if (tag !== 970) {
+              break;
+            }
+
+            message.healthOutput = reader.string();
+            continue;
+          }
+          case 122: {
+            if (tag !== 976) {
+              break;
+            }
+
+            message.restartInMs = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -999,6 +1046,17 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
       needs: globalThis.Array.isArray(object?.needs)
         ? object.needs.map((e: any) => globalThis.String(e))
         : [],
+      health: isSet(object.health) ? healthStateFromJSON(object.health) : HealthState.UNSPECIFIED,
+      healthOutput: isSet(object.healthOutput)
+        ? globalThis.String(object.healthOutput)
+        : isSet(object.health_output)
+        ? globalThis.String(object.health_output)
+        : "",
+      restartInMs: isSet(object.restartInMs)
+        ? globalThis.Number(object.restartInMs)
+        : isSet(object.restart_in_ms)
+        ? globalThis.Number(object.restart_in_ms)
+        : 0,
     };
   },
 
@@ -1037,6 +1095,15 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     if (message.needs?.length) {
       obj.needs = message.needs;
     }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      obj.health = healthStateToJSON(message.health);
+    }
+    if (message.healthOutput !== "") {
+      obj.healthOutput = message.healthOutput;
+    }
+    if (message.restartInMs !== 0) {
+      obj.restartInMs = Math.round(message.restartInMs);
+    }
     return obj;
   },
 
@@ -1056,6 +1123,9 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     message.restartGeneration = object.restartGeneration ?? 0;
     message.blockers = object.blockers?.map((e) => Blocker.fromPartial(e)) || [];
     message.needs = object.needs?.map((e) => e) || [];
+    message.health = object.health ?? HealthState.UNSPECIFIED;
+    message.healthOutput = object.healthOutput ?? "";
+    message.restartInMs = object.restartInMs ?? 0;
     return message;
   },
 };
@@ -1546,6 +1616,7 @@ function createBaseDesiredAllocation(): DesiredAllocation {
     mac: "",
     image: undefined,
     inheritsEpoch: 0,
+    health: HealthState.UNSPECIFIED,
     migration: undefined,
   };
 }
@@ -1581,6 +1652,9 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     }
     if (message.inheritsEpoch !== 0) {
       writer.uint32(88).uint64(message.inheritsEpoch);
+    }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      writer.uint32(960).int32(healthStateToNumber(message.health));
     }
     if (message.migration !== undefined) {
       MigrationOrder.encode(message.migration, writer.uint32(82).fork()).join();
@@ -1681,6 +1755,14 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
             message.inheritsEpoch = longToNumber(reader.uint64());
             continue;
           }
+          case 120: {
+            if (tag !== 960) {
+              break;
+            }
+
+            message.health = healthStateFromJSON(reader.int32());
+            continue;
+          }
           case 10: {
             if (tag !== 82) {
               break;
@@ -1725,6 +1807,7 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
         : isSet(object.inherits_epoch)
         ? globalThis.Number(object.inherits_epoch)
         : 0,
+      health: isSet(object.health) ? healthStateFromJSON(object.health) : HealthState.UNSPECIFIED,
       migration: isSet(object.migration) ? MigrationOrder.fromJSON(object.migration) : undefined,
     };
   },
@@ -1761,6 +1844,9 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     if (message.inheritsEpoch !== 0) {
       obj.inheritsEpoch = Math.round(message.inheritsEpoch);
     }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      obj.health = healthStateToJSON(message.health);
+    }
     if (message.migration !== undefined) {
       obj.migration = MigrationOrder.toJSON(message.migration);
     }
@@ -1784,6 +1870,7 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     message.mac = object.mac ?? "";
     message.image = (object.image !== undefined && object.image !== null) ? Image.fromPartial(object.image) : undefined;
     message.inheritsEpoch = object.inheritsEpoch ?? 0;
+    message.health = object.health ?? HealthState.UNSPECIFIED;
     message.migration = (object.migration !== undefined && object.migration !== null)
       ? MigrationOrder.fromPartial(object.migration)
       : undefined;

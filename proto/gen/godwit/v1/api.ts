@@ -24,6 +24,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { ServiceSpec } from "./service.ts";
 import {
   Blocker,
   ContainerSpec,
@@ -123,6 +124,13 @@ export interface ContainerInfo {
   desired: string;
   /** What keeps it from being moved anywhere; empty: nothing that is known. */
   blockers: Blocker[];
+  /** starting|healthy|unhealthy; empty: nobody checks */
+  health: string;
+  healthOutput: string;
+  /** 0: it is not about to be started again */
+  restartInMs: number;
+  service: string;
+  serviceRevision: number;
 }
 
 export interface WhyReport {
@@ -380,6 +388,89 @@ export interface Event {
   /** container, node or image name */
   subject: string;
   message: string;
+}
+
+export interface ApplyServicesRequest {
+  services: ServiceApplication[];
+  dryRun: boolean;
+}
+
+export interface ServiceApplication {
+  spec:
+    | ServiceSpec
+    | undefined;
+  /** As a dry run said it; 0: there is none. Absent: whatever it is. */
+  expectedVersion?: number | undefined;
+}
+
+export interface ApplyServicesResponse {
+  services: ServiceChange[];
+}
+
+export interface ServiceChange {
+  name: string;
+  /** create|update|none */
+  action: string;
+  /** What it comes down to: scale, in-place, rolling, resume. */
+  how: string[];
+  /** before the change; 0: there was none */
+  version: number;
+  /** absent: there was none */
+  before:
+    | ServiceSpec
+    | undefined;
+  /** with the digest of its image */
+  after: ServiceSpec | undefined;
+}
+
+export interface ServiceRef {
+  name: string;
+}
+
+export interface ScaleServiceRequest {
+  name: string;
+  replicas: number;
+}
+
+/** revision 0: the one before. */
+export interface RollBackServiceRequest {
+  name: string;
+  revision: number;
+}
+
+export interface ListServicesRequest {
+}
+
+export interface ListServicesResponse {
+  services: ServiceInfo[];
+}
+
+export interface ServiceInfo {
+  name: string;
+  spec: ServiceSpec | undefined;
+  version: number;
+  revision: number;
+  stableRevision: number;
+  /** rolling-out|steady|degraded|rolling-back|rolled-back|paused|removing */
+  state: string;
+  /** what is in the way, or why it was rolled back */
+  message: string;
+  available: number;
+  /** of the present revision */
+  updated: number;
+  containers: ContainerInfo[];
+  /** oldest first */
+  revisions: ServiceRevisionInfo[];
+  /** more that may be unavailable now */
+  disruptionsAllowed: number;
+  createdAtMs: number;
+}
+
+export interface ServiceRevisionInfo {
+  revision: number;
+  atMs: number;
+  image: string;
+  imageDigest: string;
 }
 
 function createBaseStatusRequest(): StatusRequest {
@@ -1510,6 +1601,11 @@ function createBaseContainerInfo(): ContainerInfo {
     memoryBytes: 0,
     desired: "",
     blockers: [],
+    health: "",
+    healthOutput: "",
+    restartInMs: 0,
+    service: "",
+    serviceRevision: 0,
   };
 }
 
@@ -1556,6 +1652,21 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     }
     for (const v of message.blockers) {
       Blocker.encode(v!, writer.uint32(114).fork()).join();
+    }
+    if (message.health !== "") {
+      writer.uint32(962).string(message.health);
+    }
+    if (message.healthOutput !== "") {
+      writer.uint32(970).string(message.healthOutput);
+    }
+    if (message.restartInMs !== 0) {
+      writer.uint32(976).uint32(message.restartInMs);
+    }
+    if (message.service !== "") {
+      writer.uint32(986).string(message.service);
+    }
+    if (message.serviceRevision !== 0) {
+      writer.uint32(992).uint32(message.serviceRevision);
     }
     return writer;
   },
@@ -1685,6 +1796,46 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
             message.blockers.push(Blocker.decode(reader, reader.uint32()));
             continue;
           }
+          case 120: {
+            if (tag !== 962) {
+              break;
+            }
+
+            message.health = reader.string();
+            continue;
+          }
+          case 121: {
+            if (tag !== 970) {
+              break;
+            }
+
+            message.healthOutput = reader.string();
+            continue;
+          }
+          case 122: {
+            if (tag !== 976) {
+              break;
+            }
+
+            message.restartInMs = reader.uint32();
+            continue;
+          }
+          case 123: {
+            if (tag !== 986) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 124: {
+            if (tag !== 992) {
+              break;
+            }
+
+            message.serviceRevision = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1731,6 +1882,23 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
       blockers: globalThis.Array.isArray(object?.blockers)
         ? object.blockers.map((e: any) => Blocker.fromJSON(e))
         : [],
+      health: isSet(object.health) ? globalThis.String(object.health) : "",
+      healthOutput: isSet(object.healthOutput)
+        ? globalThis.String(object.healthOutput)
+        : isSet(object.health_output)
+        ? globalThis.String(object.health_output)
+        : "",
+      restartInMs: isSet(object.restartInMs)
+        ? globalThis.Number(object.restartInMs)
+        : isSet(object.restart_in_ms)
+        ? globalThis.Number(object.restart_in_ms)
+        : 0,
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      serviceRevision: isSet(object.serviceRevision)
+        ? globalThis.Number(object.serviceRevision)
+        : isSet(object.service_revision)
+        ? globalThis.Number(object.service_revision)
+        : 0,
     };
   },
 
@@ -1778,6 +1946,21 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     if (message.blockers?.length) {
       obj.blockers = message.blockers.map((e) => Blocker.toJSON(e));
     }
+    if (message.health !== "") {
+      obj.health = message.health;
+    }
+    if (message.healthOutput !== "") {
+      obj.healthOutput = message.healthOutput;
+    }
+    if (message.restartInMs !== 0) {
+      obj.restartInMs = Math.round(message.restartInMs);
+    }
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.serviceRevision !== 0) {
+      obj.serviceRevision = Math.round(message.serviceRevision);
+    }
     return obj;
   },
 
@@ -1802,6 +1985,11 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     message.memoryBytes = object.memoryBytes ?? 0;
     message.desired = object.desired ?? "";
     message.blockers = object.blockers?.map((e) => Blocker.fromPartial(e)) || [];
+    message.health = object.health ?? "";
+    message.healthOutput = object.healthOutput ?? "";
+    message.restartInMs = object.restartInMs ?? 0;
+    message.service = object.service ?? "";
+    message.serviceRevision = object.serviceRevision ?? 0;
     return message;
   },
 };
@@ -5795,6 +5983,1190 @@ export const Event: MessageFns<Event> = {
   },
 };
 
+function createBaseApplyServicesRequest(): ApplyServicesRequest {
+  return { services: [], dryRun: false };
+}
+
+export const ApplyServicesRequest: MessageFns<ApplyServicesRequest> = {
+  encode(message: ApplyServicesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      ServiceApplication.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(16).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ApplyServicesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseApplyServicesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(ServiceApplication.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ApplyServicesRequest {
+    return {
+      services: globalThis.Array.isArray(object?.services)
+        ? object.services.map((e: any) => ServiceApplication.fromJSON(e))
+        : [],
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+    };
+  },
+
+  toJSON(message: ApplyServicesRequest): unknown {
+    const obj: any = {};
+    if (message.services?.length) {
+      obj.services = message.services.map((e) => ServiceApplication.toJSON(e));
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ApplyServicesRequest>): ApplyServicesRequest {
+    return ApplyServicesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ApplyServicesRequest>): ApplyServicesRequest {
+    const message = createBaseApplyServicesRequest();
+    message.services = object.services?.map((e) => ServiceApplication.fromPartial(e)) || [];
+    message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseServiceApplication(): ServiceApplication {
+  return { spec: undefined, expectedVersion: undefined };
+}
+
+export const ServiceApplication: MessageFns<ServiceApplication> = {
+  encode(message: ServiceApplication, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.spec !== undefined) {
+      ServiceSpec.encode(message.spec, writer.uint32(10).fork()).join();
+    }
+    if (message.expectedVersion !== undefined) {
+      writer.uint32(16).uint64(message.expectedVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceApplication {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceApplication();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.spec = ServiceSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.expectedVersion = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceApplication {
+    return {
+      spec: isSet(object.spec) ? ServiceSpec.fromJSON(object.spec) : undefined,
+      expectedVersion: isSet(object.expectedVersion)
+        ? globalThis.Number(object.expectedVersion)
+        : isSet(object.expected_version)
+        ? globalThis.Number(object.expected_version)
+        : undefined,
+    };
+  },
+
+  toJSON(message: ServiceApplication): unknown {
+    const obj: any = {};
+    if (message.spec !== undefined) {
+      obj.spec = ServiceSpec.toJSON(message.spec);
+    }
+    if (message.expectedVersion !== undefined) {
+      obj.expectedVersion = Math.round(message.expectedVersion);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceApplication>): ServiceApplication {
+    return ServiceApplication.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceApplication>): ServiceApplication {
+    const message = createBaseServiceApplication();
+    message.spec = (object.spec !== undefined && object.spec !== null)
+      ? ServiceSpec.fromPartial(object.spec)
+      : undefined;
+    message.expectedVersion = object.expectedVersion ?? undefined;
+    return message;
+  },
+};
+
+function createBaseApplyServicesResponse(): ApplyServicesResponse {
+  return { services: [] };
+}
+
+export const ApplyServicesResponse: MessageFns<ApplyServicesResponse> = {
+  encode(message: ApplyServicesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      ServiceChange.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ApplyServicesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseApplyServicesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(ServiceChange.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ApplyServicesResponse {
+    return {
+      services: globalThis.Array.isArray(object?.services)
+        ? object.services.map((e: any) => ServiceChange.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ApplyServicesResponse): unknown {
+    const obj: any = {};
+    if (message.services?.length) {
+      obj.services = message.services.map((e) => ServiceChange.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ApplyServicesResponse>): ApplyServicesResponse {
+    return ApplyServicesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ApplyServicesResponse>): ApplyServicesResponse {
+    const message = createBaseApplyServicesResponse();
+    message.services = object.services?.map((e) => ServiceChange.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseServiceChange(): ServiceChange {
+  return { name: "", action: "", how: [], version: 0, before: undefined, after: undefined };
+}
+
+export const ServiceChange: MessageFns<ServiceChange> = {
+  encode(message: ServiceChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.action !== "") {
+      writer.uint32(18).string(message.action);
+    }
+    for (const v of message.how) {
+      writer.uint32(26).string(v!);
+    }
+    if (message.version !== 0) {
+      writer.uint32(32).uint64(message.version);
+    }
+    if (message.before !== undefined) {
+      ServiceSpec.encode(message.before, writer.uint32(42).fork()).join();
+    }
+    if (message.after !== undefined) {
+      ServiceSpec.encode(message.after, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceChange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.how.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.before = ServiceSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.after = ServiceSpec.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceChange {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      action: isSet(object.action) ? globalThis.String(object.action) : "",
+      how: globalThis.Array.isArray(object?.how) ? object.how.map((e: any) => globalThis.String(e)) : [],
+      version: isSet(object.version) ? globalThis.Number(object.version) : 0,
+      before: isSet(object.before) ? ServiceSpec.fromJSON(object.before) : undefined,
+      after: isSet(object.after) ? ServiceSpec.fromJSON(object.after) : undefined,
+    };
+  },
+
+  toJSON(message: ServiceChange): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.action !== "") {
+      obj.action = message.action;
+    }
+    if (message.how?.length) {
+      obj.how = message.how;
+    }
+    if (message.version !== 0) {
+      obj.version = Math.round(message.version);
+    }
+    if (message.before !== undefined) {
+      obj.before = ServiceSpec.toJSON(message.before);
+    }
+    if (message.after !== undefined) {
+      obj.after = ServiceSpec.toJSON(message.after);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceChange>): ServiceChange {
+    return ServiceChange.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceChange>): ServiceChange {
+    const message = createBaseServiceChange();
+    message.name = object.name ?? "";
+    message.action = object.action ?? "";
+    message.how = object.how?.map((e) => e) || [];
+    message.version = object.version ?? 0;
+    message.before = (object.before !== undefined && object.before !== null)
+      ? ServiceSpec.fromPartial(object.before)
+      : undefined;
+    message.after = (object.after !== undefined && object.after !== null)
+      ? ServiceSpec.fromPartial(object.after)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseServiceRef(): ServiceRef {
+  return { name: "" };
+}
+
+export const ServiceRef: MessageFns<ServiceRef> = {
+  encode(message: ServiceRef, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRef {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRef();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRef {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ServiceRef): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRef>): ServiceRef {
+    return ServiceRef.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRef>): ServiceRef {
+    const message = createBaseServiceRef();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseScaleServiceRequest(): ScaleServiceRequest {
+  return { name: "", replicas: 0 };
+}
+
+export const ScaleServiceRequest: MessageFns<ScaleServiceRequest> = {
+  encode(message: ScaleServiceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.replicas !== 0) {
+      writer.uint32(16).uint32(message.replicas);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScaleServiceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScaleServiceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.replicas = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ScaleServiceRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      replicas: isSet(object.replicas) ? globalThis.Number(object.replicas) : 0,
+    };
+  },
+
+  toJSON(message: ScaleServiceRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.replicas !== 0) {
+      obj.replicas = Math.round(message.replicas);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ScaleServiceRequest>): ScaleServiceRequest {
+    return ScaleServiceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ScaleServiceRequest>): ScaleServiceRequest {
+    const message = createBaseScaleServiceRequest();
+    message.name = object.name ?? "";
+    message.replicas = object.replicas ?? 0;
+    return message;
+  },
+};
+
+function createBaseRollBackServiceRequest(): RollBackServiceRequest {
+  return { name: "", revision: 0 };
+}
+
+export const RollBackServiceRequest: MessageFns<RollBackServiceRequest> = {
+  encode(message: RollBackServiceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(16).uint32(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollBackServiceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollBackServiceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RollBackServiceRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+    };
+  },
+
+  toJSON(message: RollBackServiceRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RollBackServiceRequest>): RollBackServiceRequest {
+    return RollBackServiceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollBackServiceRequest>): RollBackServiceRequest {
+    const message = createBaseRollBackServiceRequest();
+    message.name = object.name ?? "";
+    message.revision = object.revision ?? 0;
+    return message;
+  },
+};
+
+function createBaseListServicesRequest(): ListServicesRequest {
+  return {};
+}
+
+export const ListServicesRequest: MessageFns<ListServicesRequest> = {
+  encode(_: ListServicesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListServicesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListServicesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ListServicesRequest {
+    return {};
+  },
+
+  toJSON(_: ListServicesRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListServicesRequest>): ListServicesRequest {
+    return ListServicesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ListServicesRequest>): ListServicesRequest {
+    const message = createBaseListServicesRequest();
+    return message;
+  },
+};
+
+function createBaseListServicesResponse(): ListServicesResponse {
+  return { services: [] };
+}
+
+export const ListServicesResponse: MessageFns<ListServicesResponse> = {
+  encode(message: ListServicesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      ServiceInfo.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListServicesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListServicesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(ServiceInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListServicesResponse {
+    return {
+      services: globalThis.Array.isArray(object?.services)
+        ? object.services.map((e: any) => ServiceInfo.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListServicesResponse): unknown {
+    const obj: any = {};
+    if (message.services?.length) {
+      obj.services = message.services.map((e) => ServiceInfo.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListServicesResponse>): ListServicesResponse {
+    return ListServicesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListServicesResponse>): ListServicesResponse {
+    const message = createBaseListServicesResponse();
+    message.services = object.services?.map((e) => ServiceInfo.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseServiceInfo(): ServiceInfo {
+  return {
+    name: "",
+    spec: undefined,
+    version: 0,
+    revision: 0,
+    stableRevision: 0,
+    state: "",
+    message: "",
+    available: 0,
+    updated: 0,
+    containers: [],
+    revisions: [],
+    disruptionsAllowed: 0,
+    createdAtMs: 0,
+  };
+}
+
+export const ServiceInfo: MessageFns<ServiceInfo> = {
+  encode(message: ServiceInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.spec !== undefined) {
+      ServiceSpec.encode(message.spec, writer.uint32(18).fork()).join();
+    }
+    if (message.version !== 0) {
+      writer.uint32(24).uint64(message.version);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(32).uint32(message.revision);
+    }
+    if (message.stableRevision !== 0) {
+      writer.uint32(40).uint32(message.stableRevision);
+    }
+    if (message.state !== "") {
+      writer.uint32(50).string(message.state);
+    }
+    if (message.message !== "") {
+      writer.uint32(58).string(message.message);
+    }
+    if (message.available !== 0) {
+      writer.uint32(64).uint32(message.available);
+    }
+    if (message.updated !== 0) {
+      writer.uint32(72).uint32(message.updated);
+    }
+    for (const v of message.containers) {
+      ContainerInfo.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.revisions) {
+      ServiceRevisionInfo.encode(v!, writer.uint32(90).fork()).join();
+    }
+    if (message.disruptionsAllowed !== 0) {
+      writer.uint32(96).uint32(message.disruptionsAllowed);
+    }
+    if (message.createdAtMs !== 0) {
+      writer.uint32(104).int64(message.createdAtMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.spec = ServiceSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.stableRevision = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.available = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.updated = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.containers.push(ContainerInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.revisions.push(ServiceRevisionInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.disruptionsAllowed = reader.uint32();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.createdAtMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      spec: isSet(object.spec) ? ServiceSpec.fromJSON(object.spec) : undefined,
+      version: isSet(object.version) ? globalThis.Number(object.version) : 0,
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      stableRevision: isSet(object.stableRevision)
+        ? globalThis.Number(object.stableRevision)
+        : isSet(object.stable_revision)
+        ? globalThis.Number(object.stable_revision)
+        : 0,
+      state: isSet(object.state) ? globalThis.String(object.state) : "",
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+      available: isSet(object.available) ? globalThis.Number(object.available) : 0,
+      updated: isSet(object.updated) ? globalThis.Number(object.updated) : 0,
+      containers: globalThis.Array.isArray(object?.containers)
+        ? object.containers.map((e: any) => ContainerInfo.fromJSON(e))
+        : [],
+      revisions: globalThis.Array.isArray(object?.revisions)
+        ? object.revisions.map((e: any) => ServiceRevisionInfo.fromJSON(e))
+        : [],
+      disruptionsAllowed: isSet(object.disruptionsAllowed)
+        ? globalThis.Number(object.disruptionsAllowed)
+        : isSet(object.disruptions_allowed)
+        ? globalThis.Number(object.disruptions_allowed)
+        : 0,
+      createdAtMs: isSet(object.createdAtMs)
+        ? globalThis.Number(object.createdAtMs)
+        : isSet(object.created_at_ms)
+        ? globalThis.Number(object.created_at_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: ServiceInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.spec !== undefined) {
+      obj.spec = ServiceSpec.toJSON(message.spec);
+    }
+    if (message.version !== 0) {
+      obj.version = Math.round(message.version);
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    if (message.stableRevision !== 0) {
+      obj.stableRevision = Math.round(message.stableRevision);
+    }
+    if (message.state !== "") {
+      obj.state = message.state;
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    if (message.available !== 0) {
+      obj.available = Math.round(message.available);
+    }
+    if (message.updated !== 0) {
+      obj.updated = Math.round(message.updated);
+    }
+    if (message.containers?.length) {
+      obj.containers = message.containers.map((e) => ContainerInfo.toJSON(e));
+    }
+    if (message.revisions?.length) {
+      obj.revisions = message.revisions.map((e) => ServiceRevisionInfo.toJSON(e));
+    }
+    if (message.disruptionsAllowed !== 0) {
+      obj.disruptionsAllowed = Math.round(message.disruptionsAllowed);
+    }
+    if (message.createdAtMs !== 0) {
+      obj.createdAtMs = Math.round(message.createdAtMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceInfo>): ServiceInfo {
+    return ServiceInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceInfo>): ServiceInfo {
+    const message = createBaseServiceInfo();
+    message.name = object.name ?? "";
+    message.spec = (object.spec !== undefined && object.spec !== null)
+      ? ServiceSpec.fromPartial(object.spec)
+      : undefined;
+    message.version = object.version ?? 0;
+    message.revision = object.revision ?? 0;
+    message.stableRevision = object.stableRevision ?? 0;
+    message.state = object.state ?? "";
+    message.message = object.message ?? "";
+    message.available = object.available ?? 0;
+    message.updated = object.updated ?? 0;
+    message.containers = object.containers?.map((e) => ContainerInfo.fromPartial(e)) || [];
+    message.revisions = object.revisions?.map((e) => ServiceRevisionInfo.fromPartial(e)) || [];
+    message.disruptionsAllowed = object.disruptionsAllowed ?? 0;
+    message.createdAtMs = object.createdAtMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseServiceRevisionInfo(): ServiceRevisionInfo {
+  return { revision: 0, atMs: 0, image: "", imageDigest: "" };
+}
+
+export const ServiceRevisionInfo: MessageFns<ServiceRevisionInfo> = {
+  encode(message: ServiceRevisionInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0) {
+      writer.uint32(8).uint32(message.revision);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(16).int64(message.atMs);
+    }
+    if (message.image !== "") {
+      writer.uint32(26).string(message.image);
+    }
+    if (message.imageDigest !== "") {
+      writer.uint32(34).string(message.imageDigest);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRevisionInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRevisionInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.image = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.imageDigest = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRevisionInfo {
+    return {
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      atMs: isSet(object.atMs)
+        ? globalThis.Number(object.atMs)
+        : isSet(object.at_ms)
+        ? globalThis.Number(object.at_ms)
+        : 0,
+      image: isSet(object.image) ? globalThis.String(object.image) : "",
+      imageDigest: isSet(object.imageDigest)
+        ? globalThis.String(object.imageDigest)
+        : isSet(object.image_digest)
+        ? globalThis.String(object.image_digest)
+        : "",
+    };
+  },
+
+  toJSON(message: ServiceRevisionInfo): unknown {
+    const obj: any = {};
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    if (message.atMs !== 0) {
+      obj.atMs = Math.round(message.atMs);
+    }
+    if (message.image !== "") {
+      obj.image = message.image;
+    }
+    if (message.imageDigest !== "") {
+      obj.imageDigest = message.imageDigest;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRevisionInfo>): ServiceRevisionInfo {
+    return ServiceRevisionInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRevisionInfo>): ServiceRevisionInfo {
+    const message = createBaseServiceRevisionInfo();
+    message.revision = object.revision ?? 0;
+    message.atMs = object.atMs ?? 0;
+    message.image = object.image ?? "";
+    message.imageDigest = object.imageDigest ?? "";
+    return message;
+  },
+};
+
 export type GodwitService = typeof GodwitService;
 export const GodwitService = {
   status: {
@@ -6028,6 +7400,75 @@ export const GodwitService = {
     responseSerialize: (value: Event): Buffer => Buffer.from(Event.encode(value).finish()),
     responseDeserialize: (value: Buffer): Event => Event.decode(value),
   },
+  /** All of them or none. With dry_run only says what would change; otherwise each spec's expected version counts. */
+  applyServices: {
+    path: "/godwit.v1.Godwit/ApplyServices" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ApplyServicesRequest): Buffer => Buffer.from(ApplyServicesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ApplyServicesRequest => ApplyServicesRequest.decode(value),
+    responseSerialize: (value: ApplyServicesResponse): Buffer =>
+      Buffer.from(ApplyServicesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ApplyServicesResponse => ApplyServicesResponse.decode(value),
+  },
+  listServices: {
+    path: "/godwit.v1.Godwit/ListServices" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListServicesRequest): Buffer => Buffer.from(ListServicesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListServicesRequest => ListServicesRequest.decode(value),
+    responseSerialize: (value: ListServicesResponse): Buffer =>
+      Buffer.from(ListServicesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListServicesResponse => ListServicesResponse.decode(value),
+  },
+  inspectService: {
+    path: "/godwit.v1.Godwit/InspectService" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ServiceRef): Buffer => Buffer.from(ServiceRef.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ServiceRef => ServiceRef.decode(value),
+    responseSerialize: (value: ServiceInfo): Buffer => Buffer.from(ServiceInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ServiceInfo => ServiceInfo.decode(value),
+  },
+  /** A message at each change of the service or of its containers; ends when it is no more. */
+  watchService: {
+    path: "/godwit.v1.Godwit/WatchService" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ServiceRef): Buffer => Buffer.from(ServiceRef.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ServiceRef => ServiceRef.decode(value),
+    responseSerialize: (value: ServiceInfo): Buffer => Buffer.from(ServiceInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ServiceInfo => ServiceInfo.decode(value),
+  },
+  scaleService: {
+    path: "/godwit.v1.Godwit/ScaleService" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ScaleServiceRequest): Buffer => Buffer.from(ScaleServiceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ScaleServiceRequest => ScaleServiceRequest.decode(value),
+    responseSerialize: (value: ServiceInfo): Buffer => Buffer.from(ServiceInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ServiceInfo => ServiceInfo.decode(value),
+  },
+  rollBackService: {
+    path: "/godwit.v1.Godwit/RollBackService" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RollBackServiceRequest): Buffer =>
+      Buffer.from(RollBackServiceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RollBackServiceRequest => RollBackServiceRequest.decode(value),
+    responseSerialize: (value: ServiceInfo): Buffer => Buffer.from(ServiceInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ServiceInfo => ServiceInfo.decode(value),
+  },
+  /** Stops and removes its containers; it is gone when the last of them is. */
+  removeService: {
+    path: "/godwit.v1.Godwit/RemoveService" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ServiceRef): Buffer => Buffer.from(ServiceRef.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ServiceRef => ServiceRef.decode(value),
+    responseSerialize: (value: ServiceInfo): Buffer => Buffer.from(ServiceInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ServiceInfo => ServiceInfo.decode(value),
+  },
 } as const;
 
 export interface GodwitServer extends UntypedServiceImplementation {
@@ -6063,6 +7504,16 @@ export interface GodwitServer extends UntypedServiceImplementation {
   drain: handleServerStreamingCall<DrainRequest, DrainStatus>;
   cancelDrain: handleUnaryCall<NodeRef, DrainStatus>;
   events: handleServerStreamingCall<EventsRequest, Event>;
+  /** All of them or none. With dry_run only says what would change; otherwise each spec's expected version counts. */
+  applyServices: handleUnaryCall<ApplyServicesRequest, ApplyServicesResponse>;
+  listServices: handleUnaryCall<ListServicesRequest, ListServicesResponse>;
+  inspectService: handleUnaryCall<ServiceRef, ServiceInfo>;
+  /** A message at each change of the service or of its containers; ends when it is no more. */
+  watchService: handleServerStreamingCall<ServiceRef, ServiceInfo>;
+  scaleService: handleUnaryCall<ScaleServiceRequest, ServiceInfo>;
+  rollBackService: handleUnaryCall<RollBackServiceRequest, ServiceInfo>;
+  /** Stops and removes its containers; it is gone when the last of them is. */
+  removeService: handleUnaryCall<ServiceRef, ServiceInfo>;
 }
 
 export interface GodwitClient extends Client {
@@ -6354,6 +7805,105 @@ export interface GodwitClient extends Client {
   ): ClientUnaryCall;
   events(request: EventsRequest, options?: Partial<CallOptions>): ClientReadableStream<Event>;
   events(request: EventsRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<Event>;
+  /** All of them or none. With dry_run only says what would change; otherwise each spec's expected version counts. */
+  applyServices(
+    request: ApplyServicesRequest,
+    callback: (error: ServiceError | null, response: ApplyServicesResponse) => void,
+  ): ClientUnaryCall;
+  applyServices(
+    request: ApplyServicesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ApplyServicesResponse) => void,
+  ): ClientUnaryCall;
+  applyServices(
+    request: ApplyServicesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ApplyServicesResponse) => void,
+  ): ClientUnaryCall;
+  listServices(
+    request: ListServicesRequest,
+    callback: (error: ServiceError | null, response: ListServicesResponse) => void,
+  ): ClientUnaryCall;
+  listServices(
+    request: ListServicesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListServicesResponse) => void,
+  ): ClientUnaryCall;
+  listServices(
+    request: ListServicesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListServicesResponse) => void,
+  ): ClientUnaryCall;
+  inspectService(
+    request: ServiceRef,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  inspectService(
+    request: ServiceRef,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  inspectService(
+    request: ServiceRef,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  /** A message at each change of the service or of its containers; ends when it is no more. */
+  watchService(request: ServiceRef, options?: Partial<CallOptions>): ClientReadableStream<ServiceInfo>;
+  watchService(
+    request: ServiceRef,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<ServiceInfo>;
+  scaleService(
+    request: ScaleServiceRequest,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  scaleService(
+    request: ScaleServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  scaleService(
+    request: ScaleServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  rollBackService(
+    request: RollBackServiceRequest,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  rollBackService(
+    request: RollBackServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  rollBackService(
+    request: RollBackServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  /** Stops and removes its containers; it is gone when the last of them is. */
+  removeService(
+    request: ServiceRef,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  removeService(
+    request: ServiceRef,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  removeService(
+    request: ServiceRef,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
 }
 
 export const GodwitClient = makeGenericClientConstructor(GodwitService, "godwit.v1.Godwit") as unknown as {

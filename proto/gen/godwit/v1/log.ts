@@ -6,8 +6,13 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { ServiceSpec } from "./service.ts";
 import {
   ContainerSpec,
+  HealthState,
+  healthStateFromJSON,
+  healthStateToJSON,
+  healthStateToNumber,
   Image,
   MigrationFigures,
   MigrationForecast,
@@ -225,6 +230,91 @@ export function allocationStateToNumber(object: AllocationState): number {
   }
 }
 
+export const RolloutState = {
+  UNSPECIFIED: "ROLLOUT_STATE_UNSPECIFIED",
+  RUNNING: "ROLLOUT_STATE_RUNNING",
+  DONE: "ROLLOUT_STATE_DONE",
+  /** ROLLING_BACK - Going back to the last revision that was well, because `failure`. */
+  ROLLING_BACK: "ROLLOUT_STATE_ROLLING_BACK",
+  ROLLED_BACK: "ROLLOUT_STATE_ROLLED_BACK",
+  /** PAUSED - Stands still because `failure`, until somebody changes the service or it has got well by itself. */
+  PAUSED: "ROLLOUT_STATE_PAUSED",
+} as const;
+
+export type RolloutState = typeof RolloutState[keyof typeof RolloutState];
+
+export namespace RolloutState {
+  export type UNSPECIFIED = typeof RolloutState.UNSPECIFIED;
+  export type RUNNING = typeof RolloutState.RUNNING;
+  export type DONE = typeof RolloutState.DONE;
+  export type ROLLING_BACK = typeof RolloutState.ROLLING_BACK;
+  export type ROLLED_BACK = typeof RolloutState.ROLLED_BACK;
+  export type PAUSED = typeof RolloutState.PAUSED;
+}
+
+export function rolloutStateFromJSON(object: any): RolloutState {
+  switch (object) {
+    case 0:
+    case "ROLLOUT_STATE_UNSPECIFIED":
+      return RolloutState.UNSPECIFIED;
+    case 1:
+    case "ROLLOUT_STATE_RUNNING":
+      return RolloutState.RUNNING;
+    case 2:
+    case "ROLLOUT_STATE_DONE":
+      return RolloutState.DONE;
+    case 3:
+    case "ROLLOUT_STATE_ROLLING_BACK":
+      return RolloutState.ROLLING_BACK;
+    case 4:
+    case "ROLLOUT_STATE_ROLLED_BACK":
+      return RolloutState.ROLLED_BACK;
+    case 5:
+    case "ROLLOUT_STATE_PAUSED":
+      return RolloutState.PAUSED;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RolloutState");
+  }
+}
+
+export function rolloutStateToJSON(object: RolloutState): string {
+  switch (object) {
+    case RolloutState.UNSPECIFIED:
+      return "ROLLOUT_STATE_UNSPECIFIED";
+    case RolloutState.RUNNING:
+      return "ROLLOUT_STATE_RUNNING";
+    case RolloutState.DONE:
+      return "ROLLOUT_STATE_DONE";
+    case RolloutState.ROLLING_BACK:
+      return "ROLLOUT_STATE_ROLLING_BACK";
+    case RolloutState.ROLLED_BACK:
+      return "ROLLOUT_STATE_ROLLED_BACK";
+    case RolloutState.PAUSED:
+      return "ROLLOUT_STATE_PAUSED";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RolloutState");
+  }
+}
+
+export function rolloutStateToNumber(object: RolloutState): number {
+  switch (object) {
+    case RolloutState.UNSPECIFIED:
+      return 0;
+    case RolloutState.RUNNING:
+      return 1;
+    case RolloutState.DONE:
+      return 2;
+    case RolloutState.ROLLING_BACK:
+      return 3;
+    case RolloutState.ROLLED_BACK:
+      return 4;
+    case RolloutState.PAUSED:
+      return 5;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RolloutState");
+  }
+}
+
 export const MigrationState = {
   UNSPECIFIED: "MIGRATION_STATE_UNSPECIFIED",
   RUNNING: "MIGRATION_STATE_RUNNING",
@@ -335,6 +425,15 @@ export interface Command {
     | { $case: "nodeRemoved"; value: NodeRemoved }
     | { $case: "migrationReturned"; value: MigrationReturned }
     | { $case: "nodeKeyTrusted"; value: NodeKeyTrusted }
+    | { $case: "servicesApplied"; value: ServicesApplied }
+    | { $case: "serviceScaled"; value: ServiceScaled }
+    | { $case: "serviceRolledBack"; value: ServiceRolledBack }
+    | { $case: "serviceRolloutEnded"; value: ServiceRolloutEnded }
+    | { $case: "serviceRemoveRequested"; value: ServiceRemoveRequested }
+    | { $case: "serviceRemoved"; value: ServiceRemoved }
+    | { $case: "serviceContainerCreated"; value: ServiceContainerCreated }
+    | { $case: "serviceContainerRetired"; value: ServiceContainerRetired }
+    | { $case: "serviceContainerAmended"; value: ServiceContainerAmended }
     | undefined;
 }
 
@@ -449,6 +548,7 @@ export interface AllocationObserved {
   exitCode: number;
   restarts: number;
   message: string;
+  health: HealthState;
 }
 
 export interface MigrationStarted {
@@ -500,6 +600,62 @@ export interface MigrationCancelRequested {
   id: string;
 }
 
+/** All of them or none. */
+export interface ServicesApplied {
+  services: ServiceApplied[];
+}
+
+/** expected_version: the service's at the time that the change was decided on; 0: there was none. */
+export interface ServiceApplied {
+  spec: ServiceSpec | undefined;
+  expectedVersion: number;
+}
+
+export interface ServiceScaled {
+  name: string;
+  replicas: number;
+}
+
+/** Back to the template of this revision. */
+export interface ServiceRolledBack {
+  name: string;
+  revision: number;
+}
+
+/** failure empty: every container is of the revision and well. Otherwise what comes of it, is the update policy's. */
+export interface ServiceRolloutEnded {
+  name: string;
+  revision: number;
+  failure: string;
+}
+
+export interface ServiceRemoveRequested {
+  name: string;
+}
+
+export interface ServiceRemoved {
+  name: string;
+}
+
+/** A container of the service's present template. */
+export interface ServiceContainerCreated {
+  id: string;
+  service: string;
+  revision: number;
+  name: string;
+}
+
+/** It is stopped, and removed once it has ended. */
+export interface ServiceContainerRetired {
+  id: string;
+}
+
+/** Takes over what of the service's present template needs no restart. */
+export interface ServiceContainerAmended {
+  id: string;
+  revision: number;
+}
+
 /** ---- state ---- */
 export interface State {
   epoch: number;
@@ -516,6 +672,8 @@ export interface State {
   nextAddress: number;
   freeAddresses: number[];
   nextNodeIndex: number;
+  /** by name */
+  services: { [key: string]: Service };
 }
 
 export interface State_NodesEntry {
@@ -536,6 +694,11 @@ export interface State_ContainersEntry {
 export interface State_MigrationsEntry {
   key: string;
   value: Migration | undefined;
+}
+
+export interface State_ServicesEntry {
+  key: string;
+  value: Service | undefined;
 }
 
 export interface Node {
@@ -578,6 +741,11 @@ export interface Container {
   migrationId: string;
   /** why it has no allocation */
   placementFailure: string;
+  /** that it is a part of, or empty */
+  service: string;
+  serviceRevision: number;
+  /** its service has no use for it any more */
+  retiring: boolean;
 }
 
 export interface Allocation {
@@ -590,6 +758,41 @@ export interface Allocation {
   placedAtMs: number;
   /** A copy of this epoch that the node still holds is this allocation: its migration was returned. 0: none. */
   inheritsEpoch: number;
+  health: HealthState;
+  /** Since when it runs and is not known to be ill; 0: it does not, or is. */
+  readyAtMs: number;
+}
+
+export interface Service {
+  spec:
+    | ServiceSpec
+    | undefined;
+  /** Rises with every change of the service, whoever makes it. */
+  version: number;
+  /** Of the template that is wanted now, and the highest that was ever given out. */
+  revision: number;
+  lastRevision: number;
+  /** The last one that every container was well with; 0: none yet. */
+  stableRevision: number;
+  /** Oldest first, bounded; the present and the stable one are among them. */
+  history: ServiceRevision[];
+  rollout: Rollout | undefined;
+  removing: boolean;
+  createdAtMs: number;
+}
+
+export interface ServiceRevision {
+  revision: number;
+  template: ContainerSpec | undefined;
+  atMs: number;
+}
+
+export interface Rollout {
+  state: RolloutState;
+  startedAtMs: number;
+  endedAtMs: number;
+  failure: string;
+  failedRevision: number;
 }
 
 export interface Migration {
@@ -830,6 +1033,33 @@ export const Command: MessageFns<Command> = {
       case "nodeKeyTrusted":
         NodeKeyTrusted.encode(message.command.value, writer.uint32(242).fork()).join();
         break;
+      case "servicesApplied":
+        ServicesApplied.encode(message.command.value, writer.uint32(962).fork()).join();
+        break;
+      case "serviceScaled":
+        ServiceScaled.encode(message.command.value, writer.uint32(970).fork()).join();
+        break;
+      case "serviceRolledBack":
+        ServiceRolledBack.encode(message.command.value, writer.uint32(978).fork()).join();
+        break;
+      case "serviceRolloutEnded":
+        ServiceRolloutEnded.encode(message.command.value, writer.uint32(986).fork()).join();
+        break;
+      case "serviceRemoveRequested":
+        ServiceRemoveRequested.encode(message.command.value, writer.uint32(994).fork()).join();
+        break;
+      case "serviceRemoved":
+        ServiceRemoved.encode(message.command.value, writer.uint32(1002).fork()).join();
+        break;
+      case "serviceContainerCreated":
+        ServiceContainerCreated.encode(message.command.value, writer.uint32(1010).fork()).join();
+        break;
+      case "serviceContainerRetired":
+        ServiceContainerRetired.encode(message.command.value, writer.uint32(1018).fork()).join();
+        break;
+      case "serviceContainerAmended":
+        ServiceContainerAmended.encode(message.command.value, writer.uint32(1026).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1038,6 +1268,93 @@ export const Command: MessageFns<Command> = {
             message.command = { $case: "nodeKeyTrusted", value: NodeKeyTrusted.decode(reader, reader.uint32()) };
             continue;
           }
+          case 120: {
+            if (tag !== 962) {
+              break;
+            }
+
+            message.command = { $case: "servicesApplied", value: ServicesApplied.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 121: {
+            if (tag !== 970) {
+              break;
+            }
+
+            message.command = { $case: "serviceScaled", value: ServiceScaled.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 122: {
+            if (tag !== 978) {
+              break;
+            }
+
+            message.command = { $case: "serviceRolledBack", value: ServiceRolledBack.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 123: {
+            if (tag !== 986) {
+              break;
+            }
+
+            message.command = {
+              $case: "serviceRolloutEnded",
+              value: ServiceRolloutEnded.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
+          case 124: {
+            if (tag !== 994) {
+              break;
+            }
+
+            message.command = {
+              $case: "serviceRemoveRequested",
+              value: ServiceRemoveRequested.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
+          case 125: {
+            if (tag !== 1002) {
+              break;
+            }
+
+            message.command = { $case: "serviceRemoved", value: ServiceRemoved.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 126: {
+            if (tag !== 1010) {
+              break;
+            }
+
+            message.command = {
+              $case: "serviceContainerCreated",
+              value: ServiceContainerCreated.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
+          case 127: {
+            if (tag !== 1018) {
+              break;
+            }
+
+            message.command = {
+              $case: "serviceContainerRetired",
+              value: ServiceContainerRetired.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
+          case 128: {
+            if (tag !== 1026) {
+              break;
+            }
+
+            message.command = {
+              $case: "serviceContainerAmended",
+              value: ServiceContainerAmended.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1152,6 +1469,51 @@ export const Command: MessageFns<Command> = {
         ? { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromJSON(object.nodeKeyTrusted) }
         : isSet(object.node_key_trusted)
         ? { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromJSON(object.node_key_trusted) }
+        : isSet(object.servicesApplied)
+        ? { $case: "servicesApplied", value: ServicesApplied.fromJSON(object.servicesApplied) }
+        : isSet(object.services_applied)
+        ? { $case: "servicesApplied", value: ServicesApplied.fromJSON(object.services_applied) }
+        : isSet(object.serviceScaled)
+        ? { $case: "serviceScaled", value: ServiceScaled.fromJSON(object.serviceScaled) }
+        : isSet(object.service_scaled)
+        ? { $case: "serviceScaled", value: ServiceScaled.fromJSON(object.service_scaled) }
+        : isSet(object.serviceRolledBack)
+        ? { $case: "serviceRolledBack", value: ServiceRolledBack.fromJSON(object.serviceRolledBack) }
+        : isSet(object.service_rolled_back)
+        ? { $case: "serviceRolledBack", value: ServiceRolledBack.fromJSON(object.service_rolled_back) }
+        : isSet(object.serviceRolloutEnded)
+        ? { $case: "serviceRolloutEnded", value: ServiceRolloutEnded.fromJSON(object.serviceRolloutEnded) }
+        : isSet(object.service_rollout_ended)
+        ? { $case: "serviceRolloutEnded", value: ServiceRolloutEnded.fromJSON(object.service_rollout_ended) }
+        : isSet(object.serviceRemoveRequested)
+        ? { $case: "serviceRemoveRequested", value: ServiceRemoveRequested.fromJSON(object.serviceRemoveRequested) }
+        : isSet(object.service_remove_requested)
+        ? { $case: "serviceRemoveRequested", value: ServiceRemoveRequested.fromJSON(object.service_remove_requested) }
+        : isSet(object.serviceRemoved)
+        ? { $case: "serviceRemoved", value: ServiceRemoved.fromJSON(object.serviceRemoved) }
+        : isSet(object.service_removed)
+        ? { $case: "serviceRemoved", value: ServiceRemoved.fromJSON(object.service_removed) }
+        : isSet(object.serviceContainerCreated)
+        ? { $case: "serviceContainerCreated", value: ServiceContainerCreated.fromJSON(object.serviceContainerCreated) }
+        : isSet(object.service_container_created)
+        ? {
+          $case: "serviceContainerCreated",
+          value: ServiceContainerCreated.fromJSON(object.service_container_created),
+        }
+        : isSet(object.serviceContainerRetired)
+        ? { $case: "serviceContainerRetired", value: ServiceContainerRetired.fromJSON(object.serviceContainerRetired) }
+        : isSet(object.service_container_retired)
+        ? {
+          $case: "serviceContainerRetired",
+          value: ServiceContainerRetired.fromJSON(object.service_container_retired),
+        }
+        : isSet(object.serviceContainerAmended)
+        ? { $case: "serviceContainerAmended", value: ServiceContainerAmended.fromJSON(object.serviceContainerAmended) }
+        : isSet(object.service_container_amended)
+        ? {
+          $case: "serviceContainerAmended",
+          value: ServiceContainerAmended.fromJSON(object.service_container_amended),
+        }
         : undefined,
     };
   },
@@ -1202,6 +1564,24 @@ export const Command: MessageFns<Command> = {
       obj.migrationReturned = MigrationReturned.toJSON(message.command.value);
     } else if (message.command?.$case === "nodeKeyTrusted") {
       obj.nodeKeyTrusted = NodeKeyTrusted.toJSON(message.command.value);
+    } else if (message.command?.$case === "servicesApplied") {
+      obj.servicesApplied = ServicesApplied.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceScaled") {
+      obj.serviceScaled = ServiceScaled.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceRolledBack") {
+      obj.serviceRolledBack = ServiceRolledBack.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceRolloutEnded") {
+      obj.serviceRolloutEnded = ServiceRolloutEnded.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceRemoveRequested") {
+      obj.serviceRemoveRequested = ServiceRemoveRequested.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceRemoved") {
+      obj.serviceRemoved = ServiceRemoved.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceContainerCreated") {
+      obj.serviceContainerCreated = ServiceContainerCreated.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceContainerRetired") {
+      obj.serviceContainerRetired = ServiceContainerRetired.toJSON(message.command.value);
+    } else if (message.command?.$case === "serviceContainerAmended") {
+      obj.serviceContainerAmended = ServiceContainerAmended.toJSON(message.command.value);
     }
     return obj;
   },
@@ -1356,6 +1736,75 @@ export const Command: MessageFns<Command> = {
       case "nodeKeyTrusted": {
         if (object.command?.value !== undefined && object.command?.value !== null) {
           message.command = { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "servicesApplied": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "servicesApplied", value: ServicesApplied.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "serviceScaled": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "serviceScaled", value: ServiceScaled.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "serviceRolledBack": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "serviceRolledBack", value: ServiceRolledBack.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "serviceRolloutEnded": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "serviceRolloutEnded",
+            value: ServiceRolloutEnded.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
+      case "serviceRemoveRequested": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "serviceRemoveRequested",
+            value: ServiceRemoveRequested.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
+      case "serviceRemoved": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "serviceRemoved", value: ServiceRemoved.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "serviceContainerCreated": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "serviceContainerCreated",
+            value: ServiceContainerCreated.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
+      case "serviceContainerRetired": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "serviceContainerRetired",
+            value: ServiceContainerRetired.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
+      case "serviceContainerAmended": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "serviceContainerAmended",
+            value: ServiceContainerAmended.fromPartial(object.command.value),
+          };
         }
         break;
       }
@@ -3048,6 +3497,7 @@ function createBaseAllocationObserved(): AllocationObserved {
     exitCode: 0,
     restarts: 0,
     message: "",
+    health: HealthState.UNSPECIFIED,
   };
 }
 
@@ -3073,6 +3523,9 @@ export const AllocationObserved: MessageFns<AllocationObserved> = {
     }
     if (message.message !== "") {
       writer.uint32(58).string(message.message);
+    }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      writer.uint32(960).int32(healthStateToNumber(message.health));
     }
     return writer;
   },
@@ -3146,6 +3599,14 @@ export const AllocationObserved: MessageFns<AllocationObserved> = {
             message.message = reader.string();
             continue;
           }
+          case 120: {
+            if (tag !== 960) {
+              break;
+            }
+
+            message.health = healthStateFromJSON(reader.int32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3175,6 +3636,7 @@ export const AllocationObserved: MessageFns<AllocationObserved> = {
         : 0,
       restarts: isSet(object.restarts) ? globalThis.Number(object.restarts) : 0,
       message: isSet(object.message) ? globalThis.String(object.message) : "",
+      health: isSet(object.health) ? healthStateFromJSON(object.health) : HealthState.UNSPECIFIED,
     };
   },
 
@@ -3201,6 +3663,9 @@ export const AllocationObserved: MessageFns<AllocationObserved> = {
     if (message.message !== "") {
       obj.message = message.message;
     }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      obj.health = healthStateToJSON(message.health);
+    }
     return obj;
   },
 
@@ -3216,6 +3681,7 @@ export const AllocationObserved: MessageFns<AllocationObserved> = {
     message.exitCode = object.exitCode ?? 0;
     message.restarts = object.restarts ?? 0;
     message.message = object.message ?? "";
+    message.health = object.health ?? HealthState.UNSPECIFIED;
     return message;
   },
 };
@@ -3926,6 +4392,842 @@ export const MigrationCancelRequested: MessageFns<MigrationCancelRequested> = {
   },
 };
 
+function createBaseServicesApplied(): ServicesApplied {
+  return { services: [] };
+}
+
+export const ServicesApplied: MessageFns<ServicesApplied> = {
+  encode(message: ServicesApplied, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      ServiceApplied.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServicesApplied {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServicesApplied();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(ServiceApplied.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServicesApplied {
+    return {
+      services: globalThis.Array.isArray(object?.services)
+        ? object.services.map((e: any) => ServiceApplied.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ServicesApplied): unknown {
+    const obj: any = {};
+    if (message.services?.length) {
+      obj.services = message.services.map((e) => ServiceApplied.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServicesApplied>): ServicesApplied {
+    return ServicesApplied.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServicesApplied>): ServicesApplied {
+    const message = createBaseServicesApplied();
+    message.services = object.services?.map((e) => ServiceApplied.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseServiceApplied(): ServiceApplied {
+  return { spec: undefined, expectedVersion: 0 };
+}
+
+export const ServiceApplied: MessageFns<ServiceApplied> = {
+  encode(message: ServiceApplied, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.spec !== undefined) {
+      ServiceSpec.encode(message.spec, writer.uint32(10).fork()).join();
+    }
+    if (message.expectedVersion !== 0) {
+      writer.uint32(16).uint64(message.expectedVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceApplied {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceApplied();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.spec = ServiceSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.expectedVersion = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceApplied {
+    return {
+      spec: isSet(object.spec) ? ServiceSpec.fromJSON(object.spec) : undefined,
+      expectedVersion: isSet(object.expectedVersion)
+        ? globalThis.Number(object.expectedVersion)
+        : isSet(object.expected_version)
+        ? globalThis.Number(object.expected_version)
+        : 0,
+    };
+  },
+
+  toJSON(message: ServiceApplied): unknown {
+    const obj: any = {};
+    if (message.spec !== undefined) {
+      obj.spec = ServiceSpec.toJSON(message.spec);
+    }
+    if (message.expectedVersion !== 0) {
+      obj.expectedVersion = Math.round(message.expectedVersion);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceApplied>): ServiceApplied {
+    return ServiceApplied.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceApplied>): ServiceApplied {
+    const message = createBaseServiceApplied();
+    message.spec = (object.spec !== undefined && object.spec !== null)
+      ? ServiceSpec.fromPartial(object.spec)
+      : undefined;
+    message.expectedVersion = object.expectedVersion ?? 0;
+    return message;
+  },
+};
+
+function createBaseServiceScaled(): ServiceScaled {
+  return { name: "", replicas: 0 };
+}
+
+export const ServiceScaled: MessageFns<ServiceScaled> = {
+  encode(message: ServiceScaled, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.replicas !== 0) {
+      writer.uint32(16).uint32(message.replicas);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceScaled {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceScaled();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.replicas = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceScaled {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      replicas: isSet(object.replicas) ? globalThis.Number(object.replicas) : 0,
+    };
+  },
+
+  toJSON(message: ServiceScaled): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.replicas !== 0) {
+      obj.replicas = Math.round(message.replicas);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceScaled>): ServiceScaled {
+    return ServiceScaled.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceScaled>): ServiceScaled {
+    const message = createBaseServiceScaled();
+    message.name = object.name ?? "";
+    message.replicas = object.replicas ?? 0;
+    return message;
+  },
+};
+
+function createBaseServiceRolledBack(): ServiceRolledBack {
+  return { name: "", revision: 0 };
+}
+
+export const ServiceRolledBack: MessageFns<ServiceRolledBack> = {
+  encode(message: ServiceRolledBack, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(16).uint32(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRolledBack {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRolledBack();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRolledBack {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+    };
+  },
+
+  toJSON(message: ServiceRolledBack): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRolledBack>): ServiceRolledBack {
+    return ServiceRolledBack.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRolledBack>): ServiceRolledBack {
+    const message = createBaseServiceRolledBack();
+    message.name = object.name ?? "";
+    message.revision = object.revision ?? 0;
+    return message;
+  },
+};
+
+function createBaseServiceRolloutEnded(): ServiceRolloutEnded {
+  return { name: "", revision: 0, failure: "" };
+}
+
+export const ServiceRolloutEnded: MessageFns<ServiceRolloutEnded> = {
+  encode(message: ServiceRolloutEnded, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(16).uint32(message.revision);
+    }
+    if (message.failure !== "") {
+      writer.uint32(26).string(message.failure);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRolloutEnded {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRolloutEnded();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRolloutEnded {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      failure: isSet(object.failure) ? globalThis.String(object.failure) : "",
+    };
+  },
+
+  toJSON(message: ServiceRolloutEnded): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    if (message.failure !== "") {
+      obj.failure = message.failure;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRolloutEnded>): ServiceRolloutEnded {
+    return ServiceRolloutEnded.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRolloutEnded>): ServiceRolloutEnded {
+    const message = createBaseServiceRolloutEnded();
+    message.name = object.name ?? "";
+    message.revision = object.revision ?? 0;
+    message.failure = object.failure ?? "";
+    return message;
+  },
+};
+
+function createBaseServiceRemoveRequested(): ServiceRemoveRequested {
+  return { name: "" };
+}
+
+export const ServiceRemoveRequested: MessageFns<ServiceRemoveRequested> = {
+  encode(message: ServiceRemoveRequested, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRemoveRequested {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRemoveRequested();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRemoveRequested {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ServiceRemoveRequested): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRemoveRequested>): ServiceRemoveRequested {
+    return ServiceRemoveRequested.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRemoveRequested>): ServiceRemoveRequested {
+    const message = createBaseServiceRemoveRequested();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseServiceRemoved(): ServiceRemoved {
+  return { name: "" };
+}
+
+export const ServiceRemoved: MessageFns<ServiceRemoved> = {
+  encode(message: ServiceRemoved, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRemoved {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRemoved();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRemoved {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ServiceRemoved): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRemoved>): ServiceRemoved {
+    return ServiceRemoved.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRemoved>): ServiceRemoved {
+    const message = createBaseServiceRemoved();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseServiceContainerCreated(): ServiceContainerCreated {
+  return { id: "", service: "", revision: 0, name: "" };
+}
+
+export const ServiceContainerCreated: MessageFns<ServiceContainerCreated> = {
+  encode(message: ServiceContainerCreated, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.service !== "") {
+      writer.uint32(18).string(message.service);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(24).uint32(message.revision);
+    }
+    if (message.name !== "") {
+      writer.uint32(34).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceContainerCreated {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceContainerCreated();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceContainerCreated {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+    };
+  },
+
+  toJSON(message: ServiceContainerCreated): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceContainerCreated>): ServiceContainerCreated {
+    return ServiceContainerCreated.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceContainerCreated>): ServiceContainerCreated {
+    const message = createBaseServiceContainerCreated();
+    message.id = object.id ?? "";
+    message.service = object.service ?? "";
+    message.revision = object.revision ?? 0;
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseServiceContainerRetired(): ServiceContainerRetired {
+  return { id: "" };
+}
+
+export const ServiceContainerRetired: MessageFns<ServiceContainerRetired> = {
+  encode(message: ServiceContainerRetired, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceContainerRetired {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceContainerRetired();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceContainerRetired {
+    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
+  },
+
+  toJSON(message: ServiceContainerRetired): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceContainerRetired>): ServiceContainerRetired {
+    return ServiceContainerRetired.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceContainerRetired>): ServiceContainerRetired {
+    const message = createBaseServiceContainerRetired();
+    message.id = object.id ?? "";
+    return message;
+  },
+};
+
+function createBaseServiceContainerAmended(): ServiceContainerAmended {
+  return { id: "", revision: 0 };
+}
+
+export const ServiceContainerAmended: MessageFns<ServiceContainerAmended> = {
+  encode(message: ServiceContainerAmended, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(16).uint32(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceContainerAmended {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceContainerAmended();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceContainerAmended {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+    };
+  },
+
+  toJSON(message: ServiceContainerAmended): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceContainerAmended>): ServiceContainerAmended {
+    return ServiceContainerAmended.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceContainerAmended>): ServiceContainerAmended {
+    const message = createBaseServiceContainerAmended();
+    message.id = object.id ?? "";
+    message.revision = object.revision ?? 0;
+    return message;
+  },
+};
+
 function createBaseState(): State {
   return {
     epoch: 0,
@@ -3938,6 +5240,7 @@ function createBaseState(): State {
     nextAddress: 0,
     freeAddresses: [],
     nextNodeIndex: 0,
+    services: {},
   };
 }
 
@@ -3977,6 +5280,9 @@ export const State: MessageFns<State> = {
     if (message.nextNodeIndex !== 0) {
       writer.uint32(80).uint32(message.nextNodeIndex);
     }
+    globalThis.Object.entries(message.services).forEach(([key, value]: [string, Service]) => {
+      State_ServicesEntry.encode({ key: key as any, value }, writer.uint32(962).fork()).join();
+    });
     return writer;
   },
 
@@ -4095,6 +5401,17 @@ export const State: MessageFns<State> = {
             message.nextNodeIndex = reader.uint32();
             continue;
           }
+          case 120: {
+            if (tag !== 962) {
+              break;
+            }
+
+            const entry120 = State_ServicesEntry.decode(reader, reader.uint32());
+            if (entry120.value !== undefined) {
+              message.services[entry120.key] = entry120.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4191,6 +5508,20 @@ export const State: MessageFns<State> = {
         : isSet(object.next_node_index)
         ? globalThis.Number(object.next_node_index)
         : 0,
+      services: isObject(object.services)
+        ? (globalThis.Object.entries(object.services) as [string, any][]).reduce(
+          (acc: { [key: string]: Service }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Service.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -4250,6 +5581,15 @@ export const State: MessageFns<State> = {
     if (message.nextNodeIndex !== 0) {
       obj.nextNodeIndex = Math.round(message.nextNodeIndex);
     }
+    if (message.services) {
+      const entries = globalThis.Object.entries(message.services) as [string, Service][];
+      if (entries.length > 0) {
+        obj.services = {};
+        entries.forEach(([k, v]) => {
+          obj.services[k] = Service.toJSON(v);
+        });
+      }
+    }
     return obj;
   },
 
@@ -4300,6 +5640,15 @@ export const State: MessageFns<State> = {
     message.nextAddress = object.nextAddress ?? 0;
     message.freeAddresses = object.freeAddresses?.map((e) => e) || [];
     message.nextNodeIndex = object.nextNodeIndex ?? 0;
+    message.services = (globalThis.Object.entries(object.services ?? {}) as [string, Service][]).reduce(
+      (acc: { [key: string]: Service }, [key, value]: [string, Service]) => {
+        if (value !== undefined) {
+          acc[key] = Service.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
     return message;
   },
 };
@@ -4643,6 +5992,93 @@ export const State_MigrationsEntry: MessageFns<State_MigrationsEntry> = {
     message.key = object.key ?? "";
     message.value = (object.value !== undefined && object.value !== null)
       ? Migration.fromPartial(object.value)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseState_ServicesEntry(): State_ServicesEntry {
+  return { key: "", value: undefined };
+}
+
+export const State_ServicesEntry: MessageFns<State_ServicesEntry> = {
+  encode(message: State_ServicesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Service.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): State_ServicesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseState_ServicesEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Service.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): State_ServicesEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Service.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: State_ServicesEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Service.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<State_ServicesEntry>): State_ServicesEntry {
+    return State_ServicesEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<State_ServicesEntry>): State_ServicesEntry {
+    const message = createBaseState_ServicesEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Service.fromPartial(object.value)
       : undefined;
     return message;
   },
@@ -5016,6 +6452,9 @@ function createBaseContainer(): Container {
     createdAtMs: 0,
     migrationId: "",
     placementFailure: "",
+    service: "",
+    serviceRevision: 0,
+    retiring: false,
   };
 }
 
@@ -5056,6 +6495,15 @@ export const Container: MessageFns<Container> = {
     }
     if (message.placementFailure !== "") {
       writer.uint32(98).string(message.placementFailure);
+    }
+    if (message.service !== "") {
+      writer.uint32(962).string(message.service);
+    }
+    if (message.serviceRevision !== 0) {
+      writer.uint32(968).uint32(message.serviceRevision);
+    }
+    if (message.retiring !== false) {
+      writer.uint32(976).bool(message.retiring);
     }
     return writer;
   },
@@ -5169,6 +6617,30 @@ export const Container: MessageFns<Container> = {
             message.placementFailure = reader.string();
             continue;
           }
+          case 120: {
+            if (tag !== 962) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 121: {
+            if (tag !== 968) {
+              break;
+            }
+
+            message.serviceRevision = reader.uint32();
+            continue;
+          }
+          case 122: {
+            if (tag !== 976) {
+              break;
+            }
+
+            message.retiring = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5215,6 +6687,13 @@ export const Container: MessageFns<Container> = {
         : isSet(object.placement_failure)
         ? globalThis.String(object.placement_failure)
         : "",
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      serviceRevision: isSet(object.serviceRevision)
+        ? globalThis.Number(object.serviceRevision)
+        : isSet(object.service_revision)
+        ? globalThis.Number(object.service_revision)
+        : 0,
+      retiring: isSet(object.retiring) ? globalThis.Boolean(object.retiring) : false,
     };
   },
 
@@ -5256,6 +6735,15 @@ export const Container: MessageFns<Container> = {
     if (message.placementFailure !== "") {
       obj.placementFailure = message.placementFailure;
     }
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.serviceRevision !== 0) {
+      obj.serviceRevision = Math.round(message.serviceRevision);
+    }
+    if (message.retiring !== false) {
+      obj.retiring = message.retiring;
+    }
     return obj;
   },
 
@@ -5280,6 +6768,9 @@ export const Container: MessageFns<Container> = {
     message.createdAtMs = object.createdAtMs ?? 0;
     message.migrationId = object.migrationId ?? "";
     message.placementFailure = object.placementFailure ?? "";
+    message.service = object.service ?? "";
+    message.serviceRevision = object.serviceRevision ?? 0;
+    message.retiring = object.retiring ?? false;
     return message;
   },
 };
@@ -5294,6 +6785,8 @@ function createBaseAllocation(): Allocation {
     message: "",
     placedAtMs: 0,
     inheritsEpoch: 0,
+    health: HealthState.UNSPECIFIED,
+    readyAtMs: 0,
   };
 }
 
@@ -5322,6 +6815,12 @@ export const Allocation: MessageFns<Allocation> = {
     }
     if (message.inheritsEpoch !== 0) {
       writer.uint32(64).uint64(message.inheritsEpoch);
+    }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      writer.uint32(960).int32(healthStateToNumber(message.health));
+    }
+    if (message.readyAtMs !== 0) {
+      writer.uint32(968).int64(message.readyAtMs);
     }
     return writer;
   },
@@ -5403,6 +6902,22 @@ export const Allocation: MessageFns<Allocation> = {
             message.inheritsEpoch = longToNumber(reader.uint64());
             continue;
           }
+          case 120: {
+            if (tag !== 960) {
+              break;
+            }
+
+            message.health = healthStateFromJSON(reader.int32());
+            continue;
+          }
+          case 121: {
+            if (tag !== 968) {
+              break;
+            }
+
+            message.readyAtMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5437,6 +6952,12 @@ export const Allocation: MessageFns<Allocation> = {
         : isSet(object.inherits_epoch)
         ? globalThis.Number(object.inherits_epoch)
         : 0,
+      health: isSet(object.health) ? healthStateFromJSON(object.health) : HealthState.UNSPECIFIED,
+      readyAtMs: isSet(object.readyAtMs)
+        ? globalThis.Number(object.readyAtMs)
+        : isSet(object.ready_at_ms)
+        ? globalThis.Number(object.ready_at_ms)
+        : 0,
     };
   },
 
@@ -5466,6 +6987,12 @@ export const Allocation: MessageFns<Allocation> = {
     if (message.inheritsEpoch !== 0) {
       obj.inheritsEpoch = Math.round(message.inheritsEpoch);
     }
+    if (message.health !== HealthState.UNSPECIFIED) {
+      obj.health = healthStateToJSON(message.health);
+    }
+    if (message.readyAtMs !== 0) {
+      obj.readyAtMs = Math.round(message.readyAtMs);
+    }
     return obj;
   },
 
@@ -5482,6 +7009,485 @@ export const Allocation: MessageFns<Allocation> = {
     message.message = object.message ?? "";
     message.placedAtMs = object.placedAtMs ?? 0;
     message.inheritsEpoch = object.inheritsEpoch ?? 0;
+    message.health = object.health ?? HealthState.UNSPECIFIED;
+    message.readyAtMs = object.readyAtMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseService(): Service {
+  return {
+    spec: undefined,
+    version: 0,
+    revision: 0,
+    lastRevision: 0,
+    stableRevision: 0,
+    history: [],
+    rollout: undefined,
+    removing: false,
+    createdAtMs: 0,
+  };
+}
+
+export const Service: MessageFns<Service> = {
+  encode(message: Service, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.spec !== undefined) {
+      ServiceSpec.encode(message.spec, writer.uint32(10).fork()).join();
+    }
+    if (message.version !== 0) {
+      writer.uint32(16).uint64(message.version);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(24).uint32(message.revision);
+    }
+    if (message.lastRevision !== 0) {
+      writer.uint32(32).uint32(message.lastRevision);
+    }
+    if (message.stableRevision !== 0) {
+      writer.uint32(40).uint32(message.stableRevision);
+    }
+    for (const v of message.history) {
+      ServiceRevision.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.rollout !== undefined) {
+      Rollout.encode(message.rollout, writer.uint32(58).fork()).join();
+    }
+    if (message.removing !== false) {
+      writer.uint32(64).bool(message.removing);
+    }
+    if (message.createdAtMs !== 0) {
+      writer.uint32(72).int64(message.createdAtMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Service {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseService();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.spec = ServiceSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.version = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.lastRevision = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.stableRevision = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.history.push(ServiceRevision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.rollout = Rollout.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.removing = reader.bool();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.createdAtMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Service {
+    return {
+      spec: isSet(object.spec) ? ServiceSpec.fromJSON(object.spec) : undefined,
+      version: isSet(object.version) ? globalThis.Number(object.version) : 0,
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      lastRevision: isSet(object.lastRevision)
+        ? globalThis.Number(object.lastRevision)
+        : isSet(object.last_revision)
+        ? globalThis.Number(object.last_revision)
+        : 0,
+      stableRevision: isSet(object.stableRevision)
+        ? globalThis.Number(object.stableRevision)
+        : isSet(object.stable_revision)
+        ? globalThis.Number(object.stable_revision)
+        : 0,
+      history: globalThis.Array.isArray(object?.history)
+        ? object.history.map((e: any) => ServiceRevision.fromJSON(e))
+        : [],
+      rollout: isSet(object.rollout) ? Rollout.fromJSON(object.rollout) : undefined,
+      removing: isSet(object.removing) ? globalThis.Boolean(object.removing) : false,
+      createdAtMs: isSet(object.createdAtMs)
+        ? globalThis.Number(object.createdAtMs)
+        : isSet(object.created_at_ms)
+        ? globalThis.Number(object.created_at_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: Service): unknown {
+    const obj: any = {};
+    if (message.spec !== undefined) {
+      obj.spec = ServiceSpec.toJSON(message.spec);
+    }
+    if (message.version !== 0) {
+      obj.version = Math.round(message.version);
+    }
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    if (message.lastRevision !== 0) {
+      obj.lastRevision = Math.round(message.lastRevision);
+    }
+    if (message.stableRevision !== 0) {
+      obj.stableRevision = Math.round(message.stableRevision);
+    }
+    if (message.history?.length) {
+      obj.history = message.history.map((e) => ServiceRevision.toJSON(e));
+    }
+    if (message.rollout !== undefined) {
+      obj.rollout = Rollout.toJSON(message.rollout);
+    }
+    if (message.removing !== false) {
+      obj.removing = message.removing;
+    }
+    if (message.createdAtMs !== 0) {
+      obj.createdAtMs = Math.round(message.createdAtMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Service>): Service {
+    return Service.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Service>): Service {
+    const message = createBaseService();
+    message.spec = (object.spec !== undefined && object.spec !== null)
+      ? ServiceSpec.fromPartial(object.spec)
+      : undefined;
+    message.version = object.version ?? 0;
+    message.revision = object.revision ?? 0;
+    message.lastRevision = object.lastRevision ?? 0;
+    message.stableRevision = object.stableRevision ?? 0;
+    message.history = object.history?.map((e) => ServiceRevision.fromPartial(e)) || [];
+    message.rollout = (object.rollout !== undefined && object.rollout !== null)
+      ? Rollout.fromPartial(object.rollout)
+      : undefined;
+    message.removing = object.removing ?? false;
+    message.createdAtMs = object.createdAtMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseServiceRevision(): ServiceRevision {
+  return { revision: 0, template: undefined, atMs: 0 };
+}
+
+export const ServiceRevision: MessageFns<ServiceRevision> = {
+  encode(message: ServiceRevision, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0) {
+      writer.uint32(8).uint32(message.revision);
+    }
+    if (message.template !== undefined) {
+      ContainerSpec.encode(message.template, writer.uint32(18).fork()).join();
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(24).int64(message.atMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceRevision {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceRevision();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.template = ContainerSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ServiceRevision {
+    return {
+      revision: isSet(object.revision) ? globalThis.Number(object.revision) : 0,
+      template: isSet(object.template) ? ContainerSpec.fromJSON(object.template) : undefined,
+      atMs: isSet(object.atMs)
+        ? globalThis.Number(object.atMs)
+        : isSet(object.at_ms)
+        ? globalThis.Number(object.at_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: ServiceRevision): unknown {
+    const obj: any = {};
+    if (message.revision !== 0) {
+      obj.revision = Math.round(message.revision);
+    }
+    if (message.template !== undefined) {
+      obj.template = ContainerSpec.toJSON(message.template);
+    }
+    if (message.atMs !== 0) {
+      obj.atMs = Math.round(message.atMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ServiceRevision>): ServiceRevision {
+    return ServiceRevision.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ServiceRevision>): ServiceRevision {
+    const message = createBaseServiceRevision();
+    message.revision = object.revision ?? 0;
+    message.template = (object.template !== undefined && object.template !== null)
+      ? ContainerSpec.fromPartial(object.template)
+      : undefined;
+    message.atMs = object.atMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseRollout(): Rollout {
+  return { state: RolloutState.UNSPECIFIED, startedAtMs: 0, endedAtMs: 0, failure: "", failedRevision: 0 };
+}
+
+export const Rollout: MessageFns<Rollout> = {
+  encode(message: Rollout, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.state !== RolloutState.UNSPECIFIED) {
+      writer.uint32(8).int32(rolloutStateToNumber(message.state));
+    }
+    if (message.startedAtMs !== 0) {
+      writer.uint32(16).int64(message.startedAtMs);
+    }
+    if (message.endedAtMs !== 0) {
+      writer.uint32(24).int64(message.endedAtMs);
+    }
+    if (message.failure !== "") {
+      writer.uint32(34).string(message.failure);
+    }
+    if (message.failedRevision !== 0) {
+      writer.uint32(40).uint32(message.failedRevision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Rollout {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollout();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.state = rolloutStateFromJSON(reader.int32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.startedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.endedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.failedRevision = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Rollout {
+    return {
+      state: isSet(object.state) ? rolloutStateFromJSON(object.state) : RolloutState.UNSPECIFIED,
+      startedAtMs: isSet(object.startedAtMs)
+        ? globalThis.Number(object.startedAtMs)
+        : isSet(object.started_at_ms)
+        ? globalThis.Number(object.started_at_ms)
+        : 0,
+      endedAtMs: isSet(object.endedAtMs)
+        ? globalThis.Number(object.endedAtMs)
+        : isSet(object.ended_at_ms)
+        ? globalThis.Number(object.ended_at_ms)
+        : 0,
+      failure: isSet(object.failure) ? globalThis.String(object.failure) : "",
+      failedRevision: isSet(object.failedRevision)
+        ? globalThis.Number(object.failedRevision)
+        : isSet(object.failed_revision)
+        ? globalThis.Number(object.failed_revision)
+        : 0,
+    };
+  },
+
+  toJSON(message: Rollout): unknown {
+    const obj: any = {};
+    if (message.state !== RolloutState.UNSPECIFIED) {
+      obj.state = rolloutStateToJSON(message.state);
+    }
+    if (message.startedAtMs !== 0) {
+      obj.startedAtMs = Math.round(message.startedAtMs);
+    }
+    if (message.endedAtMs !== 0) {
+      obj.endedAtMs = Math.round(message.endedAtMs);
+    }
+    if (message.failure !== "") {
+      obj.failure = message.failure;
+    }
+    if (message.failedRevision !== 0) {
+      obj.failedRevision = Math.round(message.failedRevision);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Rollout>): Rollout {
+    return Rollout.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Rollout>): Rollout {
+    const message = createBaseRollout();
+    message.state = object.state ?? RolloutState.UNSPECIFIED;
+    message.startedAtMs = object.startedAtMs ?? 0;
+    message.endedAtMs = object.endedAtMs ?? 0;
+    message.failure = object.failure ?? "";
+    message.failedRevision = object.failedRevision ?? 0;
     return message;
   },
 };

@@ -143,6 +143,72 @@ export function migrationPolicyToNumber(object: MigrationPolicy): number {
   }
 }
 
+export const HealthState = {
+  /** UNSPECIFIED - nobody checks */
+  UNSPECIFIED: "HEALTH_STATE_UNSPECIFIED",
+  STARTING: "HEALTH_STATE_STARTING",
+  HEALTHY: "HEALTH_STATE_HEALTHY",
+  UNHEALTHY: "HEALTH_STATE_UNHEALTHY",
+} as const;
+
+export type HealthState = typeof HealthState[keyof typeof HealthState];
+
+export namespace HealthState {
+  export type UNSPECIFIED = typeof HealthState.UNSPECIFIED;
+  export type STARTING = typeof HealthState.STARTING;
+  export type HEALTHY = typeof HealthState.HEALTHY;
+  export type UNHEALTHY = typeof HealthState.UNHEALTHY;
+}
+
+export function healthStateFromJSON(object: any): HealthState {
+  switch (object) {
+    case 0:
+    case "HEALTH_STATE_UNSPECIFIED":
+      return HealthState.UNSPECIFIED;
+    case 1:
+    case "HEALTH_STATE_STARTING":
+      return HealthState.STARTING;
+    case 2:
+    case "HEALTH_STATE_HEALTHY":
+      return HealthState.HEALTHY;
+    case 3:
+    case "HEALTH_STATE_UNHEALTHY":
+      return HealthState.UNHEALTHY;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum HealthState");
+  }
+}
+
+export function healthStateToJSON(object: HealthState): string {
+  switch (object) {
+    case HealthState.UNSPECIFIED:
+      return "HEALTH_STATE_UNSPECIFIED";
+    case HealthState.STARTING:
+      return "HEALTH_STATE_STARTING";
+    case HealthState.HEALTHY:
+      return "HEALTH_STATE_HEALTHY";
+    case HealthState.UNHEALTHY:
+      return "HEALTH_STATE_UNHEALTHY";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum HealthState");
+  }
+}
+
+export function healthStateToNumber(object: HealthState): number {
+  switch (object) {
+    case HealthState.UNSPECIFIED:
+      return 0;
+    case HealthState.STARTING:
+      return 1;
+    case HealthState.HEALTHY:
+      return 2;
+    case HealthState.UNHEALTHY:
+      return 3;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum HealthState");
+  }
+}
+
 export const MigrationMode = {
   UNSPECIFIED: "MIGRATION_MODE_UNSPECIFIED",
   AUTO: "MIGRATION_MODE_AUTO",
@@ -260,6 +326,12 @@ export interface ContainerSpec {
   noCures: boolean;
   /** What asks it to end, such as "SIGINT"; empty means the image's own, then SIGTERM. */
   stopSignal: string;
+  /** Absent: it is taken to do its work as long as it runs. */
+  health:
+    | HealthCheck
+    | undefined;
+  /** Absent: the defaults that are said there. */
+  backoff: RestartBackoff | undefined;
 }
 
 export interface ContainerSpec_EnvEntry {
@@ -270,6 +342,46 @@ export interface ContainerSpec_EnvEntry {
 export interface ContainerSpec_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** How its agent finds out, from inside the container, whether it does its work. */
+export interface HealthCheck {
+  probe:
+    | { $case: "command"; value: HealthCommand }
+    | //
+    /** Connects to this port of 127.0.0.1. */
+    { $case: "tcpPort"; value: number }
+    | { $case: "http"; value: HttpProbe }
+    | undefined;
+  /** 0: 10,000 */
+  intervalMs: number;
+  /** 0: 5,000 */
+  timeoutMs: number;
+  /** So many failures in a row make it unhealthy; 0: 3. */
+  retries: number;
+  /** After its start, so long failures do not count. */
+  startPeriodMs: number;
+}
+
+/** Healthy when it ends with 0. */
+export interface HealthCommand {
+  arguments: string[];
+}
+
+/** Healthy when GET answers with a status from 200 to 399. */
+export interface HttpProbe {
+  port: number;
+  path: string;
+}
+
+/** Waits before the restarts of a container that keeps ending: the first, doubled up to the longest. */
+export interface RestartBackoff {
+  /** 0: 500 */
+  initialMs: number;
+  /** 0: 30,000 */
+  maxMs: number;
+  /** One that ran this long has recovered: the next wait is the first again; 0: 60,000. */
+  resetAfterMs: number;
 }
 
 /** Why a container cannot be moved as it is now, found by looking at it. */
@@ -513,6 +625,8 @@ function createBaseContainerSpec(): ContainerSpec {
     stopGraceSeconds: 0,
     noCures: false,
     stopSignal: "",
+    health: undefined,
+    backoff: undefined,
   };
 }
 
@@ -565,6 +679,12 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.stopSignal !== "") {
       writer.uint32(130).string(message.stopSignal);
+    }
+    if (message.health !== undefined) {
+      HealthCheck.encode(message.health, writer.uint32(962).fork()).join();
+    }
+    if (message.backoff !== undefined) {
+      RestartBackoff.encode(message.backoff, writer.uint32(970).fork()).join();
     }
     return writer;
   },
@@ -716,6 +836,22 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.stopSignal = reader.string();
             continue;
           }
+          case 120: {
+            if (tag !== 962) {
+              break;
+            }
+
+            message.health = HealthCheck.decode(reader, reader.uint32());
+            continue;
+          }
+          case 121: {
+            if (tag !== 970) {
+              break;
+            }
+
+            message.backoff = RestartBackoff.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -796,6 +932,8 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
         : isSet(object.stop_signal)
         ? globalThis.String(object.stop_signal)
         : "",
+      health: isSet(object.health) ? HealthCheck.fromJSON(object.health) : undefined,
+      backoff: isSet(object.backoff) ? RestartBackoff.fromJSON(object.backoff) : undefined,
     };
   },
 
@@ -861,6 +999,12 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     if (message.stopSignal !== "") {
       obj.stopSignal = message.stopSignal;
     }
+    if (message.health !== undefined) {
+      obj.health = HealthCheck.toJSON(message.health);
+    }
+    if (message.backoff !== undefined) {
+      obj.backoff = RestartBackoff.toJSON(message.backoff);
+    }
     return obj;
   },
 
@@ -903,6 +1047,12 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.stopGraceSeconds = object.stopGraceSeconds ?? 0;
     message.noCures = object.noCures ?? false;
     message.stopSignal = object.stopSignal ?? "";
+    message.health = (object.health !== undefined && object.health !== null)
+      ? HealthCheck.fromPartial(object.health)
+      : undefined;
+    message.backoff = (object.backoff !== undefined && object.backoff !== null)
+      ? RestartBackoff.fromPartial(object.backoff)
+      : undefined;
     return message;
   },
 };
@@ -1073,6 +1223,475 @@ export const ContainerSpec_LabelsEntry: MessageFns<ContainerSpec_LabelsEntry> = 
     const message = createBaseContainerSpec_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseHealthCheck(): HealthCheck {
+  return { probe: undefined, intervalMs: 0, timeoutMs: 0, retries: 0, startPeriodMs: 0 };
+}
+
+export const HealthCheck: MessageFns<HealthCheck> = {
+  encode(message: HealthCheck, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.probe?.$case) {
+      case "command":
+        HealthCommand.encode(message.probe.value, writer.uint32(10).fork()).join();
+        break;
+      case "tcpPort":
+        writer.uint32(16).uint32(message.probe.value);
+        break;
+      case "http":
+        HttpProbe.encode(message.probe.value, writer.uint32(26).fork()).join();
+        break;
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(32).uint32(message.intervalMs);
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(40).uint32(message.timeoutMs);
+    }
+    if (message.retries !== 0) {
+      writer.uint32(48).uint32(message.retries);
+    }
+    if (message.startPeriodMs !== 0) {
+      writer.uint32(56).uint32(message.startPeriodMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HealthCheck {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHealthCheck();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.probe = { $case: "command", value: HealthCommand.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.probe = { $case: "tcpPort", value: reader.uint32() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.probe = { $case: "http", value: HttpProbe.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.retries = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.startPeriodMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HealthCheck {
+    return {
+      probe: isSet(object.command)
+        ? { $case: "command", value: HealthCommand.fromJSON(object.command) }
+        : isSet(object.tcpPort)
+        ? { $case: "tcpPort", value: globalThis.Number(object.tcpPort) }
+        : isSet(object.tcp_port)
+        ? { $case: "tcpPort", value: globalThis.Number(object.tcp_port) }
+        : isSet(object.http)
+        ? { $case: "http", value: HttpProbe.fromJSON(object.http) }
+        : undefined,
+      intervalMs: isSet(object.intervalMs)
+        ? globalThis.Number(object.intervalMs)
+        : isSet(object.interval_ms)
+        ? globalThis.Number(object.interval_ms)
+        : 0,
+      timeoutMs: isSet(object.timeoutMs)
+        ? globalThis.Number(object.timeoutMs)
+        : isSet(object.timeout_ms)
+        ? globalThis.Number(object.timeout_ms)
+        : 0,
+      retries: isSet(object.retries) ? globalThis.Number(object.retries) : 0,
+      startPeriodMs: isSet(object.startPeriodMs)
+        ? globalThis.Number(object.startPeriodMs)
+        : isSet(object.start_period_ms)
+        ? globalThis.Number(object.start_period_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: HealthCheck): unknown {
+    const obj: any = {};
+    if (message.probe?.$case === "command") {
+      obj.command = HealthCommand.toJSON(message.probe.value);
+    } else if (message.probe?.$case === "tcpPort") {
+      obj.tcpPort = Math.round(message.probe.value);
+    } else if (message.probe?.$case === "http") {
+      obj.http = HttpProbe.toJSON(message.probe.value);
+    }
+    if (message.intervalMs !== 0) {
+      obj.intervalMs = Math.round(message.intervalMs);
+    }
+    if (message.timeoutMs !== 0) {
+      obj.timeoutMs = Math.round(message.timeoutMs);
+    }
+    if (message.retries !== 0) {
+      obj.retries = Math.round(message.retries);
+    }
+    if (message.startPeriodMs !== 0) {
+      obj.startPeriodMs = Math.round(message.startPeriodMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HealthCheck>): HealthCheck {
+    return HealthCheck.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HealthCheck>): HealthCheck {
+    const message = createBaseHealthCheck();
+    switch (object.probe?.$case) {
+      case "command": {
+        if (object.probe?.value !== undefined && object.probe?.value !== null) {
+          message.probe = { $case: "command", value: HealthCommand.fromPartial(object.probe.value) };
+        }
+        break;
+      }
+      case "tcpPort": {
+        if (object.probe?.value !== undefined && object.probe?.value !== null) {
+          message.probe = { $case: "tcpPort", value: object.probe.value };
+        }
+        break;
+      }
+      case "http": {
+        if (object.probe?.value !== undefined && object.probe?.value !== null) {
+          message.probe = { $case: "http", value: HttpProbe.fromPartial(object.probe.value) };
+        }
+        break;
+      }
+    }
+    message.intervalMs = object.intervalMs ?? 0;
+    message.timeoutMs = object.timeoutMs ?? 0;
+    message.retries = object.retries ?? 0;
+    message.startPeriodMs = object.startPeriodMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseHealthCommand(): HealthCommand {
+  return { arguments: [] };
+}
+
+export const HealthCommand: MessageFns<HealthCommand> = {
+  encode(message: HealthCommand, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.arguments) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HealthCommand {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHealthCommand();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.arguments.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HealthCommand {
+    return {
+      arguments: globalThis.Array.isArray(object?.arguments)
+        ? object.arguments.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: HealthCommand): unknown {
+    const obj: any = {};
+    if (message.arguments?.length) {
+      obj.arguments = message.arguments;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HealthCommand>): HealthCommand {
+    return HealthCommand.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HealthCommand>): HealthCommand {
+    const message = createBaseHealthCommand();
+    message.arguments = object.arguments?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseHttpProbe(): HttpProbe {
+  return { port: 0, path: "" };
+}
+
+export const HttpProbe: MessageFns<HttpProbe> = {
+  encode(message: HttpProbe, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== 0) {
+      writer.uint32(8).uint32(message.port);
+    }
+    if (message.path !== "") {
+      writer.uint32(18).string(message.path);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HttpProbe {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHttpProbe();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HttpProbe {
+    return {
+      port: isSet(object.port) ? globalThis.Number(object.port) : 0,
+      path: isSet(object.path) ? globalThis.String(object.path) : "",
+    };
+  },
+
+  toJSON(message: HttpProbe): unknown {
+    const obj: any = {};
+    if (message.port !== 0) {
+      obj.port = Math.round(message.port);
+    }
+    if (message.path !== "") {
+      obj.path = message.path;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HttpProbe>): HttpProbe {
+    return HttpProbe.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HttpProbe>): HttpProbe {
+    const message = createBaseHttpProbe();
+    message.port = object.port ?? 0;
+    message.path = object.path ?? "";
+    return message;
+  },
+};
+
+function createBaseRestartBackoff(): RestartBackoff {
+  return { initialMs: 0, maxMs: 0, resetAfterMs: 0 };
+}
+
+export const RestartBackoff: MessageFns<RestartBackoff> = {
+  encode(message: RestartBackoff, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.initialMs !== 0) {
+      writer.uint32(8).uint32(message.initialMs);
+    }
+    if (message.maxMs !== 0) {
+      writer.uint32(16).uint32(message.maxMs);
+    }
+    if (message.resetAfterMs !== 0) {
+      writer.uint32(24).uint32(message.resetAfterMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestartBackoff {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestartBackoff();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.initialMs = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.maxMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.resetAfterMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestartBackoff {
+    return {
+      initialMs: isSet(object.initialMs)
+        ? globalThis.Number(object.initialMs)
+        : isSet(object.initial_ms)
+        ? globalThis.Number(object.initial_ms)
+        : 0,
+      maxMs: isSet(object.maxMs)
+        ? globalThis.Number(object.maxMs)
+        : isSet(object.max_ms)
+        ? globalThis.Number(object.max_ms)
+        : 0,
+      resetAfterMs: isSet(object.resetAfterMs)
+        ? globalThis.Number(object.resetAfterMs)
+        : isSet(object.reset_after_ms)
+        ? globalThis.Number(object.reset_after_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: RestartBackoff): unknown {
+    const obj: any = {};
+    if (message.initialMs !== 0) {
+      obj.initialMs = Math.round(message.initialMs);
+    }
+    if (message.maxMs !== 0) {
+      obj.maxMs = Math.round(message.maxMs);
+    }
+    if (message.resetAfterMs !== 0) {
+      obj.resetAfterMs = Math.round(message.resetAfterMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RestartBackoff>): RestartBackoff {
+    return RestartBackoff.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RestartBackoff>): RestartBackoff {
+    const message = createBaseRestartBackoff();
+    message.initialMs = object.initialMs ?? 0;
+    message.maxMs = object.maxMs ?? 0;
+    message.resetAfterMs = object.resetAfterMs ?? 0;
     return message;
   },
 };
