@@ -113,7 +113,8 @@ export class Allocation {
     }
     // One that was frozen and sent nothing is thawed first; of one that was sent to its end the target speaks.
     const mayLackItsEnd = status.kind === "frozen" && status.sent === "maybe" && !order.switched;
-    const isCutOff = (status.kind === "running" && order.copy) || mayLackItsEnd;
+    const isHalted = status.kind === "halted" && status.sent !== "yes" && !order.switched;
+    const isCutOff = (status.kind === "running" && order.copy) || mayLackItsEnd || isHalted;
     if (this.#desired?.role === Role.SOURCE && isCutOff) {
       this.#report(order.id, Role.SOURCE, MigrationPhase.COPYING).fail(
         new GodwitError("unavailable", "the source's agent restarted during the move"),
@@ -259,7 +260,8 @@ export class Allocation {
   async #take(step: Step): Promise<void> {
     switch (step.kind) {
       case "start":
-        return await this.#life.start(this.#wanted(), this.#stepAbort.signal);
+        await this.#life.start(this.#wanted(), this.#stepAbort.signal);
+        return this.#startedAfterSwitch();
       case "stop":
         return await this.#life.stop(this.#stepAbort.signal);
       case "remove":
@@ -353,6 +355,13 @@ export class Allocation {
         new GodwitError("unavailable", "the source's agent restarted during the copy"),
       );
     }
+  }
+
+  /** What a cold move has brought is started like any other container when it could not be at the switch itself. */
+  #startedAfterSwitch(): void {
+    const order = this.#desired?.migration;
+    if (order?.switched === true && this.#migration?.id === order.id && this.#container.status?.kind === "running")
+      this.#migration.enter(MigrationPhase.RUNNING);
   }
 
   #arrivalOrder(migrationId: string, phase: MigrationPhase): ArrivalOrder {

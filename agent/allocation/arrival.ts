@@ -3,7 +3,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { type DesiredAllocation, MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import type { MigrationProgress } from "../migrate/progress.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { mayHaveResumed } from "../checkpoint/resumption.ts";
+import { receiveStopped } from "../migrate/cold-target.ts";
 import {
   dropImage,
   isFilled,
@@ -51,7 +53,8 @@ export class Arrival {
     this.#failures = 0;
     try {
       if (desired.migration === undefined) throw new GodwitError("internal", "a target without a migration");
-      this.#runs(await receiveFromSource(this.#inputs(order), desired.migration), order.progress);
+      const receive = desired.migration.mode === MigrationMode.COLD ? receiveStopped : receiveFromSource;
+      this.#runs(await receive(this.#inputs(order), desired.migration), order.progress);
     } catch (error) {
       this.#container.logger.warn(
         { err: error, migration: order.migrationId },

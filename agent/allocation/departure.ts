@@ -1,8 +1,11 @@
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { SubjectSampler } from "../forecast/subject-sampler.ts";
+import { copyStopped } from "../migrate/cold-source.ts";
 import { type CopyOutcome, copyToTarget } from "../migrate/source.ts";
 import type { MigrationProgress } from "../migrate/progress.ts";
 import { learnOverhead } from "../model/move-costs.ts";
+import type { RecordStatus } from "../model/record.ts";
 import type { RecordedContainer } from "./container.ts";
 
 interface Measured {
@@ -28,6 +31,8 @@ export class Departure implements Disposable {
     if (this.#measured?.migrationId === order?.id) return;
     this[Symbol.dispose]();
     if (order === undefined || this.#container.status?.kind !== "running") return;
+    // Of its memory nothing goes along.
+    if (order.mode === MigrationMode.COLD) return;
     this.#measured = {
       migrationId: order.id,
       sampler: new SubjectSampler(this.#container.runtime),
@@ -39,15 +44,15 @@ export class Departure implements Disposable {
     const { host, runtime, record } = this.#container;
     if (record === undefined) return;
     this.stayed();
+    const setStatus = (status: RecordStatus): void => this.#container.setStatus(status);
+    const inputs = { host, runtime, record, order, signal, setStatus, progress };
+    if (order.mode === MigrationMode.COLD) {
+      await copyStopped(inputs);
+      return;
+    }
     const orderedAtMs = this.#measured?.orderedAtMs ?? performance.now();
     const copied = await copyToTarget({
-      host,
-      runtime,
-      record,
-      order,
-      signal,
-      setStatus: (status) => this.#container.setStatus(status),
-      progress,
+      ...inputs,
       sampler: this.#measured?.sampler ?? new SubjectSampler(runtime),
     });
     this.#copied = { ...copied, migrationId: order.id, orderedAtMs };

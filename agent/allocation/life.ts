@@ -51,6 +51,9 @@ export class Life {
     const { runtime, logger } = this.#container;
     const previous = this.#container.record;
     const again = previous?.status.kind === "stopped";
+    // The agent that was stopping it died before it was done.
+    if (previous?.status.kind === "halted" && runtime.isRunning(previous.status.init))
+      await runtime.stop(previous, previous.status.init, signal);
     if (again) this.#recentRestarts += 1;
     const record = this.#container.begin(desired, (previous?.restarts ?? 0) + (again ? 1 : 0));
     await runtime.makeFolders();
@@ -74,10 +77,13 @@ export class Life {
 
   async stop(signal: AbortSignal): Promise<void> {
     const { record, runtime } = this.#container;
-    if (record?.status.kind !== "running") return;
-    const { init } = record.status;
-    await runtime.stop(record, init, signal);
-    const exitCode = (await this.#exitCode(init.pid)) ?? 0;
+    const status = record?.status;
+    if (record === undefined || status === undefined) return;
+    let exitCode = 0;
+    if (status.kind === "running" || status.kind === "halted") {
+      await runtime.stop(record, status.init, signal);
+      exitCode = (await this.#exitCode(status.init.pid)) ?? 0;
+    } else await runtime.tearDown();
     this.#recentRestarts = 0;
     this.#container.setStatus({ kind: "stopped", exitCode, failed: false, message: "stopped", startAtMs: 0 });
   }

@@ -42,7 +42,8 @@ function stateOf(status: RecordStatus, step: Step): AllocationState {
     case "running":
       return AllocationState.RUNNING;
     case "frozen":
-      // A freeze is a phase of a migration, told there; the container itself is still the running one.
+    case "halted":
+      // A standstill is a phase of a migration, told there; the container itself is still the running one.
       return step.kind === "copy" ? AllocationState.RUNNING : AllocationState.FROZEN;
   }
 }

@@ -57,6 +57,13 @@ export class ContainerRuntime {
 
   /** Starts the container from its image and writable layer; resolves when it runs. */
   async start(record: ContainerRecord, signal: AbortSignal): Promise<InitProcess> {
+    const init = await this.create(record, signal);
+    await this.begin(record);
+    return init;
+  }
+
+  /** All of a start but the container's first instruction, and without its address. */
+  async create(record: ContainerRecord, signal: AbortSignal): Promise<InitProcess> {
     const { lowerDirs } = await this.#host.images.ensure(record.image, signal);
     await this.tearDown();
     await this.makeFolders();
@@ -81,13 +88,17 @@ export class ContainerRuntime {
       );
       const init = this.initProcess(pid);
       await this.attachOutput(pipes, init);
-      (await this.plug(record)).plugIn();
-      await this.#host.runc.start(this.id);
       return init;
     } finally {
       closeSync(pipes.writeStdout);
       closeSync(pipes.writeStderr);
     }
+  }
+
+  /** What was created runs from here on, with its address. */
+  async begin(record: ContainerRecord): Promise<void> {
+    (await this.plug(record)).plugIn();
+    await this.#host.runc.start(this.id);
   }
 
   /**

@@ -4,10 +4,12 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { isId, isName } from "../../proto/contract/ids.ts";
 import { forecastSubject } from "../../proto/contract/subjects.ts";
 import { ForecastReply, ForecastRequest } from "../../proto/gen/godwit/v1/agent.ts";
-import type { MigrationForecast } from "../../proto/gen/godwit/v1/spec.ts";
+import { MigrationForecast, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
+import { walkLayer } from "../layer/scan.ts";
 import { forecastMove } from "../model/forecast.ts";
+import { bytesPerSecondTo, cappedRate, overheadMs, unmeasuredRate } from "../model/move-costs.ts";
 import { inspect } from "../obstacles/inspect.ts";
 import { forecastMessage, termsOf } from "./forecaster.ts";
 import { serveProbes } from "./peer-probe.ts";
@@ -85,6 +87,7 @@ async function forecast(
   if (container === undefined)
     throw new GodwitError("refused", `the container does not run on ${host.config.node} at this moment`);
   const { initPid, runtime } = container;
+  if (request.mode === MigrationMode.COLD) return await forecastCold(host, runtime, request, signal);
   const [obstacle] = (
     await inspect({ initPid, pids: runtime.cgroup.processes(), watchedPaths: runtime.watchedPaths })
   ).blockers;
@@ -103,4 +106,25 @@ async function forecast(
     bandwidthBytesPerSecond: request.bandwidthBytesPerSecond || (host.config.moveBytesPerSecond ?? 0),
   });
   return forecastMessage(terms, forecastMove(terms));
+}
+
+/** How long its programs take to end and to begin is theirs to know, so of a cold move only the copying is foretold. */
+async function forecastCold(
+  host: Host,
+  runtime: ContainerRuntime,
+  request: ForecastRequest,
+  signal: AbortSignal,
+): Promise<MigrationForecast> {
+  let filesystemBytes = 0;
+  for await (const { stamp } of walkLayer(Buffer.from(runtime.paths.upper), signal))
+    if (stamp.kind === "file") filesystemBytes += stamp.sizeBytes;
+  const cap = request.bandwidthBytesPerSecond || (host.config.moveBytesPerSecond ?? 0);
+  const rate = cappedRate(bytesPerSecondTo(host.costs.costs, request.to) ?? unmeasuredRate(undefined, 1), cap, 1);
+  return MigrationForecast.fromPartial({
+    mode: MigrationMode.COLD,
+    totalMs: overheadMs(host.costs.costs) + (filesystemBytes / rate) * 1000,
+    sentBytes: filesystemBytes,
+    filesystemBytes,
+    copyBytesPerSecond: rate,
+  });
 }

@@ -313,7 +313,7 @@ function reasonOf(
     : new GodwitError("unavailable", "the container ended during the move", { cause });
 }
 
-const told = (value: unknown): string => {
+export const told = (value: unknown): string => {
   const { code, message } = GodwitError.from(value);
   return code === "refused" ? `refused: ${message}` : message;
 };
@@ -366,7 +366,7 @@ function correctTimers(filesImage: string): void {
 }
 
 /** What the container has written up to now, from `from` on as far as it is still kept. */
-async function sendLog(
+export async function sendLog(
   writer: RecordWriter,
   dir: string,
   from: number,

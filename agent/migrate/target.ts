@@ -340,7 +340,7 @@ async function takeIn(
 }
 
 /** One tar stream in consecutive LAYER records up to the empty one. */
-async function* layerBytes(
+export async function* layerBytes(
   body: AsyncIterable<Uint8Array>,
   length: number,
   iterator: AsyncIterator<StreamRecord>,
@@ -367,7 +367,7 @@ function writeFully(descriptor: number, bytes: Uint8Array): void {
 
 const MAX_COLLECTED_BYTES = 64 * 1024 * 1024;
 
-async function collect(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
+export async function collect(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const pieces: Uint8Array[] = [];
   let bytes = 0;
   for await (const piece of body) {

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 
 import { DesiredAllocation, Role } from "../../proto/gen/godwit/v1/agent.ts";
 import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
-import { ContainerSpec, Image, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, Image, MigrationMode, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { interruption, nextStep, type Step } from "./next-step.ts";
 import type { ContainerRecord, RecordStatus } from "./record.ts";
 
@@ -11,6 +11,13 @@ const init = { pid: 100, startTicks: 7 };
 const running: RecordStatus = { kind: "running", init, startedAtMs: 0 };
 const frozen = (sent: "no" | "maybe" | "yes", migrationId = "m1"): RecordStatus => ({
   kind: "frozen",
+  init,
+  startedAtMs: 0,
+  migrationId,
+  sent,
+});
+const halted = (sent: "no" | "maybe" | "yes", migrationId = "m1"): RecordStatus => ({
+  kind: "halted",
   init,
   startedAtMs: 0,
   migrationId,
@@ -70,6 +77,7 @@ describe("nextStep", () => {
   const m1 = { migration: { id: "m1" } };
   const switched = { migration: { id: "m1", switched: true } };
   const copy = { migration: { id: "m1", copy: true } };
+  const cold = { migration: { id: "m1", switched: true, mode: MigrationMode.COLD } };
   test.each<[string, Step["kind"], Step["kind"]]>([
     // A migration that was returned: the target keeps its hands off, the source takes its copy up under a new epoch.
     ["given up after the switch", step(order(Role.OWNER, switched), restoring("given-up")), "none"],
@@ -146,6 +154,25 @@ describe("nextStep", () => {
       step(order(Role.OWNER, switched), restoring("received")),
       "resume",
     ],
+    // A cold move: nothing runs at the source, and nothing but files comes to the target.
+    ["source that was stopped and cut off", step(order(Role.SOURCE, copy), halted("no")), "start"],
+    ["source stopped for another migration", step(order(Role.SOURCE, copy), halted("yes", "m0")), "start"],
+    ["source stopped, all may be sent", step(order(Role.SOURCE, copy), halted("maybe")), "none"],
+    ["source stopped, after the switch", step(order(Role.SOURCE, switched), halted("yes")), "none"],
+    ["source stopped, after an abort", step(order(Role.OWNER), halted("yes")), "start"],
+    [
+      "source stopped, after an abort, and not wanted",
+      step(order(Role.OWNER, { desired: DesiredState.STOPPED }), halted("yes")),
+      "stop",
+    ],
+    ["source stopped, and released", step(order(Role.RELEASED, m1), halted("yes")), "remove"],
+    ["cold target after the switch", step(order(Role.OWNER, cold), restoring("received")), "start"],
+    [
+      "cold target after the switch, not wanted",
+      step(order(Role.OWNER, { ...cold, desired: DesiredState.STOPPED }), restoring("received")),
+      "stop",
+    ],
+    ["cold target without its files", step(order(Role.OWNER, cold), restoring("receiving")), "remove"],
     ["target that never got the image", step(order(Role.OWNER, switched), restoring("receiving")), "remove"],
   ])("%s: %s", (_, actual, expected) => {
     expect(actual).toBe(expected);

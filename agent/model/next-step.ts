@@ -1,5 +1,6 @@
 import { type DesiredAllocation, Role } from "../../proto/gen/godwit/v1/agent.ts";
 import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerRecord } from "./record.ts";
 import { isRestarted } from "./restart-policy.ts";
 
@@ -71,6 +72,9 @@ function sourceStep(desired: DesiredAllocation, observed: Observation, migration
     if (status.migrationId !== migrationId) return { kind: "thaw" };
     return status.sent === "no" ? { kind: "thaw" } : NONE;
   }
+  // The same of one that was stopped to be moved.
+  if (status?.kind === "halted")
+    return status.migrationId !== migrationId || status.sent === "no" ? { kind: "start" } : NONE;
   if (
     status?.kind === "running" &&
     desired.migration?.copy === true &&
@@ -94,12 +98,16 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
         migrationId === status.migrationId &&
         status.stage !== "receiving"
       ) {
+        // Nothing but files came, so that there is nothing to resume.
+        if (desired.migration.mode === MigrationMode.COLD) return startOrStop(desired);
         // The source has it back as soon as the leader knows.
         return status.stage === "given-up" ? NONE : { kind: "resume", migrationId };
       }
       return { kind: "remove" };
     case "starting":
       return { kind: "start" };
+    case "halted":
+      return startOrStop(desired);
     case "running":
       if (desired.desired === DesiredState.STOPPED) return { kind: "stop" };
       return desired.restartGeneration > record.restartGeneration ? { kind: "stop" } : NONE;
@@ -114,6 +122,10 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
   }
 }
 
+const startOrStop = (desired: DesiredAllocation): Step => ({
+  kind: desired.desired === DesiredState.RUNNING ? "start" : "stop",
+});
+
 /** What a change of the desired state means for a step that is under way. */
 export type Interruption = "none" | "abort" | "commit";
 
@@ -126,8 +138,11 @@ export function interruption(step: Step, desired: DesiredAllocation | undefined)
       return desired.role === Role.TARGET ? "none" : "abort";
     case "copy":
       return desired?.role === Role.SOURCE && migrationId === step.migrationId ? "none" : "abort";
-    case "start":
-      return desired?.role === Role.OWNER && desired.desired === DesiredState.RUNNING ? "none" : "abort";
+    case "start": {
+      // As the source it starts what was stopped for a move that has failed.
+      const isOwner = desired?.role === Role.OWNER || desired?.role === Role.SOURCE;
+      return isOwner && desired.desired === DesiredState.RUNNING ? "none" : "abort";
+    }
     default:
       return "none";
   }

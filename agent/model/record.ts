@@ -47,6 +47,17 @@ export type RecordStatus =
       readonly sent: "no" | "maybe" | "yes";
     }
   /**
+   * Stopped, or about to be, to go on elsewhere from its files alone. `sent` as of a frozen one: with "no" this host
+   * starts it again by itself.
+   */
+  | {
+      readonly kind: "halted";
+      readonly init: InitProcess;
+      readonly startedAtMs: number;
+      readonly migrationId: string;
+      readonly sent: "no" | "maybe" | "yes";
+    }
+  /**
    * Being made from an image. "receiving": the image is not whole. "received": it is, and nothing has run.
    * "ran": CRIU was told to let it run; its log tells whether it has. "given-up": it cannot be restored, has not run and never will
    * on this host.

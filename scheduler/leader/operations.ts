@@ -145,19 +145,19 @@ export class Operations {
       bandwidthBytesPerSecond: request.bandwidthBytesPerSecond ?? 0,
     };
     const seen = this.#seen();
-    allow(stayCheck(this.#cluster, seen, container, false));
     const from = container.allocation?.node ?? "";
-    const mode = resolveMode(request.mode);
+    const mode = resolveMode(request.mode, container.spec?.migration);
     if (mode === undefined)
       throw new GodwitError(
         "refused",
-        "this migration mode is not supported yet: use auto, precopy or checkpoint",
+        "this migration mode is not supported yet: use auto, precopy, checkpoint or cold",
       );
+    allow(stayCheck(this.#cluster, seen, container, false, mode));
     if (request.to !== undefined) {
-      allow(targetRefusals(this.#cluster, seen, container, request.to)[0]);
+      allow(targetRefusals(this.#cluster, seen, container, request.to, mode)[0]);
       return { from, to: request.to, mode, ...terms };
     }
-    const placement = chooseTarget(this.#cluster, seen, container);
+    const placement = chooseTarget(this.#cluster, seen, container, { mode });
     if (placement.node === undefined)
       throw new GodwitError("exhausted", `${nameOf(container)} cannot be moved: ${placement.failure}`);
     return { from, to: placement.node, mode, ...terms };

@@ -8,7 +8,7 @@ import {
   type Command,
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { type MigrationForecast, MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { type MigrationForecast, MigrationFigures, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { checkedForecast } from "../model/forecast-check.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
@@ -95,8 +95,16 @@ const abortReason = (
   if (seen?.copy !== true && nowMs - sinceMs > READY_LIMIT_MS)
     return { reason: `the target ${migration.to} was not ready within ${formatSeconds(READY_LIMIT_MS)}` };
   const idleMs = nowMs - Math.max(sinceMs, seen?.progressAtMs ?? 0);
-  return idleMs > PROGRESS_LIMIT_MS ? { reason: `no progress for ${formatSeconds(idleMs)}` } : undefined;
+  return idleMs > PROGRESS_LIMIT_MS + stopGraceMs(cluster, migration) ? { reason: `no progress for ${formatSeconds(idleMs)}` } : undefined;
 };
+
+const DEFAULT_STOP_GRACE_SECONDS = 10;
+
+/** A container that is stopped to be moved gets the time that it asks for. */
+const stopGraceMs = (cluster: Cluster, { containerId, mode }: Migration): number =>
+  mode === MigrationMode.COLD
+    ? (cluster.state.containers[containerId]?.spec?.stopGraceSeconds || DEFAULT_STOP_GRACE_SECONDS) * 1000
+    : 0;
 
 const outerReason = (cluster: Cluster, migration: Migration): string | undefined => {
   const container = cluster.state.containers[migration.containerId];

@@ -8,10 +8,10 @@ import {
   type Migration,
   type NodeInfo,
 } from "../../proto/gen/godwit/v1/log.ts";
-import type { Blocker } from "../../proto/gen/godwit/v1/spec.ts";
+import { MigrationMode, type Blocker } from "../../proto/gen/godwit/v1/spec.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
-import { hostDifferences, missingFeatures } from "../state/host-match.ts";
-import { leaveCheck, targetReasons } from "../state/move-check.ts";
+import { missingFeatures } from "../state/host-match.ts";
+import { hostReasons, leaveCheck, modeCheck, resolveMode, targetReasons } from "../state/move-check.ts";
 import { reject, type Outcome, type Rejection } from "../state/rejection.ts";
 import { choosePlacement, type Placement, type PlacementOptions } from "./placement.ts";
 import { standstillOf } from "./standstill.ts";
@@ -37,9 +37,25 @@ const asRejection = (name: string, blockers: readonly Blocker[]): Outcome => {
   return reject("refused", `${name} cannot be moved now: ${first.reason}${more}`);
 };
 
-/** Why the container cannot leave its node, whatever the target. */
-export const stayCheck = (cluster: Cluster, seen: Seen, container: Container, force: boolean): Outcome =>
-  leaveCheck(cluster, container, force) ?? asRejection(nameOf(container), blockersOf(seen, container));
+/** What it uses of its kernel that has to go on at another host; one that is started afresh looks for itself. */
+const needsOf = (seen: Seen, container: Container, mode: MigrationMode): readonly string[] =>
+  mode === MigrationMode.COLD ? [] : (observedNow(seen, container)?.needs ?? []);
+
+/** The mode of a move that leaves it to the container's policy. */
+export const usualMode = (container: Container): MigrationMode =>
+  resolveMode(MigrationMode.AUTO, container.spec?.migration) ?? MigrationMode.PRECOPY;
+
+/** Why the container cannot leave its node, whatever the target. What cannot be checkpointed can still be moved cold. */
+export const stayCheck = (
+  cluster: Cluster,
+  seen: Seen,
+  container: Container,
+  force: boolean,
+  mode = usualMode(container),
+): Outcome =>
+  leaveCheck(cluster, container, force) ??
+  modeCheck(container, mode, force) ??
+  (mode === MigrationMode.COLD ? undefined : asRejection(nameOf(container), blockersOf(seen, container)));
 
 /** Everything that keeps the node from taking the container. */
 export const targetRefusals = (
@@ -47,11 +63,12 @@ export const targetRefusals = (
   seen: Seen,
   container: Container,
   to: string,
+  mode = usualMode(container),
 ): Rejection[] => {
   const info = cluster.state.nodes[to]?.info;
-  const refusals = targetReasons(cluster, container, to);
+  const refusals = targetReasons(cluster, container, to, mode);
   if (info === undefined || container.allocation?.node === to) return refusals;
-  const needs = observedNow(seen, container)?.needs ?? [];
+  const needs = needsOf(seen, container, mode);
   return [...refusals, ...missingFeatures(needs, info).map((why) => reject("refused", why))];
 };
 
@@ -60,14 +77,15 @@ export const chooseTarget = (
   cluster: Cluster,
   seen: Seen,
   container: Container,
-  options: Pick<PlacementOptions, "planned" | "avoid"> = {},
+  options: Pick<PlacementOptions, "planned" | "avoid" | "only"> & { readonly mode?: MigrationMode } = {},
 ): Placement => {
+  const { mode = usualMode(container), ...rest } = options;
   const from = container.allocation?.node ?? "";
   const source = cluster.state.nodes[from]?.info;
-  const needs = observedNow(seen, container)?.needs ?? [];
+  const needs = needsOf(seen, container, mode);
   const unsuited = (info: NodeInfo): string | undefined =>
-    [...(source === undefined ? [] : hostDifferences(source, info)), ...missingFeatures(needs, info)][0];
-  return choosePlacement(cluster, container, { ...options, except: from, unsuited });
+    [...(source === undefined ? [] : hostReasons(source, info, mode)), ...missingFeatures(needs, info)][0];
+  return choosePlacement(cluster, container, { ...rest, except: from, unsuited });
 };
 
 export interface WhyView {
@@ -105,7 +123,9 @@ export const whyOf = (cluster: Cluster, seen: Seen, container: Container): WhyVi
   const staysBecause = [
     ...(standstill === undefined ? [] : [standstill]),
     ...(leave === undefined ? [] : [leave.message]),
-    ...blockersOf(seen, container).map(({ reason }) => reason),
+    ...(usualMode(container) === MigrationMode.COLD
+      ? []
+      : blockersOf(seen, container).map(({ reason }) => reason)),
   ];
   return {
     history: [...beginning(container, moves[0]), ...moves.map(step)],

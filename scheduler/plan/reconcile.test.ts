@@ -323,7 +323,8 @@ describe("drain", () => {
     drive.run(4, "never", "n1", { migration: MigrationPolicy.NEVER });
     const view = viewDrain(drive.cluster, UNSEEN, "n1");
     expect(view.staying.map((item) => item.container)).toEqual(["fine", "once"]);
-    expect(view.failed.map((item) => item.container)).toEqual(["cold", "never"]);
+    expect(view.failed.map((item) => item.container)).toEqual(["never"]);
+    expect(view.departures.map(({ container }) => container.spec?.name)).toEqual(["cold"]);
     drain(drive, { force: true, parallel: 5 });
     const forced = viewDrain(drive.cluster, UNSEEN, "n1", drive.cluster.state.nodes["n1"]?.drain);
     expect(forced.departures.map(({ container }) => container.spec?.name)).toEqual(["cold", "never"]);

@@ -11,7 +11,7 @@ import {
 } from "../../proto/gen/godwit/v1/log.ts";
 import { isId } from "../../proto/contract/ids.ts";
 import { insertEnded, nameOf, reindex, type Cluster } from "./cluster.ts";
-import { leaveCheck, resolveMode, targetCheck } from "./move-check.ts";
+import { leaveCheck, modeCheck, resolveMode, targetCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
 /** Ended migrations beyond the newest this many are forgotten. */
@@ -89,14 +89,17 @@ export const migrationStarted = (
   if (container === undefined) return reject("not-found", `there is no container ${start.containerId}`);
   const drain = state.nodes[start.from]?.drain;
   const force = start.drainId !== "" && drain?.id === start.drainId && drain.force;
-  const refused = leaveCheck(cluster, container, force) ?? targetCheck(cluster, container, start.to);
+  const mode = resolveMode(start.mode, container.spec?.migration);
+  if (mode === undefined)
+    return reject("refused", "this migration mode is not supported yet: use auto, precopy, checkpoint or cold");
+  const refused =
+    leaveCheck(cluster, container, force) ??
+    modeCheck(container, mode, force) ??
+    targetCheck(cluster, container, start.to, mode);
   if (refused !== undefined) return refused;
   const allocation = container.allocation;
   if (allocation?.node !== start.from || start.epoch !== allocation.epoch + 1)
     return reject("refused", `${nameOf(container)} is not where this move was planned from: try again`);
-  const mode = resolveMode(start.mode);
-  if (mode === undefined)
-    return reject("refused", "this migration mode is not supported yet: use auto, precopy or checkpoint");
   reindex(cluster, container, () => {
     state.migrations[start.id] = {
       id: start.id,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { AllocationState, DesiredState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "../testing/sample.ts";
@@ -208,21 +208,31 @@ describe("migrations", () => {
     }
   });
 
-  test("policies: never and cold stay, unless a forced drain moves them", () => {
-    for (const migration of [MigrationPolicy.NEVER, MigrationPolicy.COLD]) {
-      const drive = new Drive("n1", "n2");
-      drive.run(1, "web", "n1", { migration });
-      expect(drive.startMove(7, 1, "n2")?.code).toBe("refused");
-      drive.must(
-        command("drainStarted", { node: "n1", drainId: "d1", deadlineMs: 0, parallel: 1, force: false }),
-      );
-      expect(drive.startMove(7, 1, "n2", "d1")?.code).toBe("refused");
-      drive.must(command("drainEnded", { node: "n1", drainId: "d1", outcome: "cancelled" }));
-      drive.must(
-        command("drainStarted", { node: "n1", drainId: "d2", deadlineMs: 0, parallel: 1, force: true }),
-      );
-      expect(drive.startMove(7, 1, "n2", "d2")).toBeUndefined();
-    }
+  test("a policy of never stays, unless a forced drain moves it", () => {
+    const drive = new Drive("n1", "n2");
+    drive.run(1, "web", "n1", { migration: MigrationPolicy.NEVER });
+    expect(drive.startMove(7, 1, "n2")?.code).toBe("refused");
+    const drain = (drainId: string, force: boolean): void =>
+      drive.must(command("drainStarted", { node: "n1", drainId, deadlineMs: 0, parallel: 1, force }));
+    drain("d1", false);
+    expect(drive.startMove(7, 1, "n2", "d1")?.code).toBe("refused");
+    drive.must(command("drainEnded", { node: "n1", drainId: "d1", outcome: "cancelled" }));
+    drain("d2", true);
+    expect(drive.startMove(7, 1, "n2", "d2")).toBeUndefined();
+  });
+
+  test("a policy of cold is moved cold, and not live; any other may be moved cold when that is asked for", () => {
+    const drive = new Drive("n1", "n2");
+    drive.run(1, "web", "n1", { migration: MigrationPolicy.COLD });
+    drive.run(2, "db", "n1");
+    expect(drive.startMove(7, 1, "n2", "", MigrationMode.PRECOPY)?.message).toMatch(/--mode cold/);
+    expect(drive.startMove(7, 1, "n2")).toBeUndefined();
+    expect(drive.startMove(8, 2, "n2", "", MigrationMode.COLD)).toBeUndefined();
+    const { migrations } = drive.cluster.state;
+    expect([migrations[idOf(7)]?.mode, migrations[idOf(8)]?.mode]).toEqual([
+      MigrationMode.COLD,
+      MigrationMode.COLD,
+    ]);
   });
 
   test("only the switch moves ownership, and nothing undoes it", () => {

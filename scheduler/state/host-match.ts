@@ -16,11 +16,17 @@ const missingInstructions = (from: NodeInfo, to: NodeInfo): string[] => {
   return from.cpuFlags.filter((flag) => INSTRUCTIONS.test(flag) && !there.has(flag));
 };
 
+/** Why what ran on `from` cannot even be started on `to`. */
+export const otherArchitecture = (from: NodeInfo, to: NodeInfo): string | undefined =>
+  from.arch === to.arch
+    ? undefined
+    : `node ${to.name} has another architecture (${to.arch}, ${from.name} has ${from.arch})`;
+
 /** Why nothing that runs on `from` can be moved to `to`, in an operator's words; empty: it can. */
 export const hostDifferences = (from: NodeInfo, to: NodeInfo): string[] => {
   const reasons: string[] = [];
-  if (from.arch !== to.arch)
-    reasons.push(`node ${to.name} has another architecture (${to.arch}, ${from.name} has ${from.arch})`);
+  const foreign = otherArchitecture(from, to);
+  if (foreign !== undefined) reasons.push(foreign);
   else {
     const missing = missingInstructions(from, to);
     if (missing.length > 0)

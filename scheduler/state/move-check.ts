@@ -5,12 +5,13 @@ import {
   NodeState,
   type Container,
   type Node,
+  type NodeInfo,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes, formatCpus } from "../model/quantity.ts";
 import { shortageOf, useOf, type Shortage } from "./capacity.ts";
 import { limitsOf, nameOf, type Cluster } from "./cluster.ts";
-import { hostDifferences } from "./host-match.ts";
+import { hostDifferences, otherArchitecture } from "./host-match.ts";
 import { reject, type Outcome, type Rejection } from "./rejection.ts";
 
 export const describeShortage = (shortage: Shortage): string => {
@@ -65,8 +66,6 @@ export const leaveCheck = (cluster: Cluster, container: Container, force: boolea
   const policy = container.spec?.migration;
   if (!force && policy === MigrationPolicy.NEVER)
     return reject("refused", `${name} has the migration policy "never"`);
-  if (!force && policy === MigrationPolicy.COLD)
-    return reject("refused", `${name} has the migration policy "cold", and cold moves are not supported yet`);
   return undefined;
 };
 
@@ -84,8 +83,17 @@ export const nodeCheck = (name: string, node: Node): Outcome => {
   return undefined;
 };
 
+/** What keeps a container of `from` off `to` because of what the hosts are. One that is moved cold starts afresh there. */
+export const hostReasons = (from: NodeInfo, to: NodeInfo, mode: MigrationMode): string[] =>
+  mode === MigrationMode.COLD ? [otherArchitecture(from, to)].filter((one) => one !== undefined) : hostDifferences(from, to);
+
 /** Everything that keeps the node from taking the container. */
-export const targetReasons = (cluster: Cluster, container: Container, to: string): Rejection[] => {
+export const targetReasons = (
+  cluster: Cluster,
+  container: Container,
+  to: string,
+  mode: MigrationMode,
+): Rejection[] => {
   const node = cluster.state.nodes[to];
   if (node === undefined) return [reject("not-found", `there is no node ${to}`)];
   if (container.allocation?.node === to)
@@ -96,20 +104,38 @@ export const targetReasons = (cluster: Cluster, container: Container, to: string
     nodeCheck(to, node),
     ...(from?.info === undefined || node.info === undefined
       ? []
-      : hostDifferences(from.info, node.info).map((why) => reject("refused", why))),
+      : hostReasons(from.info, node.info, mode).map((why) => reject("refused", why))),
     shortage === undefined ? undefined : reject("exhausted", `node ${to} ${describeShortage(shortage)}`),
   ].filter((one) => one !== undefined);
 };
 
-export const targetCheck = (cluster: Cluster, container: Container, to: string): Outcome =>
-  targetReasons(cluster, container, to)[0];
+export const targetCheck = (
+  cluster: Cluster,
+  container: Container,
+  to: string,
+  mode: MigrationMode,
+): Outcome => targetReasons(cluster, container, to, mode)[0];
 
 const RESOLVED: Partial<Record<MigrationMode, MigrationMode>> = {
   [MigrationMode.UNSPECIFIED]: MigrationMode.PRECOPY,
   [MigrationMode.AUTO]: MigrationMode.PRECOPY,
   [MigrationMode.PRECOPY]: MigrationMode.PRECOPY,
   [MigrationMode.CHECKPOINT]: MigrationMode.CHECKPOINT,
+  [MigrationMode.COLD]: MigrationMode.COLD,
 };
 
-/** The mode that a request comes down to, or undefined where there is no such mode yet. */
-export const resolveMode = (mode: MigrationMode): MigrationMode | undefined => RESOLVED[mode];
+const isLeftToUs = (mode: MigrationMode): boolean =>
+  mode === MigrationMode.AUTO || mode === MigrationMode.UNSPECIFIED;
+
+/** The mode that a request comes down to for a container of this policy, or undefined where there is no such mode yet. */
+export const resolveMode = (mode: MigrationMode, policy?: MigrationPolicy): MigrationMode | undefined =>
+  policy === MigrationPolicy.COLD && isLeftToUs(mode) ? MigrationMode.COLD : RESOLVED[mode];
+
+/** A container that its policy has stopped and started again by a move does not take part in a live one. */
+export const modeCheck = (container: Container, mode: MigrationMode, force: boolean): Outcome =>
+  container.spec?.migration === MigrationPolicy.COLD && mode !== MigrationMode.COLD && !force
+    ? reject(
+        "refused",
+        `${nameOf(container)} has the migration policy "cold": it is moved by a stop and a start (--mode cold), and not live`,
+      )
+    : undefined;

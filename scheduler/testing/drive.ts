@@ -1,7 +1,7 @@
 /** Drives the state machine without a log. */
 import type { Command, Container } from "../../proto/gen/godwit/v1/log.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState, type ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationMode, type ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { apply } from "../state/apply.ts";
 import { emptyCluster, type Cluster } from "../state/cluster.ts";
@@ -71,7 +71,13 @@ export class Drive {
     this.observe(number, AllocationState.RUNNING);
     return this.container(number);
   }
-  startMove(migration: number, number: number, to: string, drainId = ""): Outcome {
+  startMove(
+    migration: number,
+    number: number,
+    to: string,
+    drainId = "",
+    mode: MigrationMode = MigrationMode.AUTO,
+  ): Outcome {
     const { node: from = "", epoch = 0 } = this.container(number).allocation ?? {};
     return this.try(
       command("migrationStarted", {
@@ -80,7 +86,7 @@ export class Drive {
         from,
         to,
         epoch: epoch + 1,
-        mode: "MIGRATION_MODE_AUTO",
+        mode,
         blackoutBudgetMs: 0,
         drainId,
         reason: "operator",

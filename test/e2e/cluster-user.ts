@@ -134,13 +134,17 @@ export class ClusterUser {
   }
 
   /** Starts a move and returns at once. */
-  async startMove(name: string, node: string): Promise<MigrationInfo> {
+  async startMove(
+    name: string,
+    node: string,
+    mode: MigrationMode = MigrationMode.AUTO,
+  ): Promise<MigrationInfo> {
     return await new Promise((resolve, reject) => {
       this.api.move(
         {
           nameOrId: name,
           node,
-          mode: MigrationMode.AUTO,
+          mode,
           blackoutBudgetMs: 0,
           bandwidthBytesPerSecond: 0,
           dryRun: false,

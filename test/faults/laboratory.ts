@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 import type { ContainerInfo, MigrationInfo } from "../../proto/gen/godwit/v1/api.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { RedisClient } from "../demo/client-process.ts";
 import type { Window } from "../demo/redis-client.ts";
 import { REDIS_COMMAND, redisClientArgv, TestCluster, until } from "../e2e/cluster.ts";
@@ -92,8 +93,8 @@ export class Laboratory implements AsyncDisposable {
   }
 
   /** Starts a move; resolves with its id. */
-  async startMove(target: string): Promise<string> {
-    return (await this.cluster.startMove(CONTAINER, target)).id;
+  async startMove(target: string, mode: MigrationMode = MigrationMode.AUTO): Promise<string> {
+    return (await this.cluster.startMove(CONTAINER, target, mode)).id;
   }
 
   async migration(id: string): Promise<MigrationInfo | undefined> {
@@ -141,17 +142,7 @@ export class Laboratory implements AsyncDisposable {
       return requests > 0 || this.#harm !== "";
     });
     if (this.#harm !== "") throw new Error(this.#harm);
-    await until(
-      "nothing to be left of the move",
-      () => {
-        const left = cluster.dev.nodes
-          .filter(({ name }) => !gone.includes(name))
-          .flatMap(({ name }) => leftovers(cluster, name, this.#id, name === home));
-        if (left.length > 0) throw new Error(left.join("; "));
-        return true;
-      },
-      20_000,
-    );
+    await this.#nothingLeft(home, gone);
     // One that is executed and not answered yet is soon answered: one too many stays one too many.
     await until("the file to hold what was answered, once", async () => {
       const before = await this.#look(client);
@@ -170,6 +161,43 @@ export class Laboratory implements AsyncDisposable {
     const row = await cluster.info(CONTAINER);
     if (row.restarts !== 0) throw new Error(`it was started again ${row.restarts} times`);
     if (cluster.runningOn(this.#id).join() !== home) throw new Error("another copy came to life");
+  }
+
+  async #nothingLeft(home: string, gone: readonly string[]): Promise<void> {
+    await until(
+      "nothing to be left of the move",
+      () => {
+        const left = this.cluster.dev.nodes
+          .filter(({ name }) => !gone.includes(name))
+          .flatMap(({ name }) => leftovers(this.cluster, name, this.#id, name === home));
+        if (left.length > 0) throw new Error(left.join("; "));
+        return true;
+      },
+      20_000,
+    );
+  }
+
+  /**
+   * After a cold move: one copy, which runs on `home` with every request in its file that was answered before the stop;
+   * nothing left of the move anywhere. The container is taken away, for its client's connection is over.
+   */
+  async checkStartedAgain(home: string): Promise<void> {
+    const { cluster } = this;
+    const client = this.#client;
+    if (client === undefined) throw new Error("there is no container to check");
+    await until(`one running copy, on ${home}`, () => cluster.runningOn(this.#id).join() === home, SETTLE_MS);
+    await until("ps to say that it runs there", async () => {
+      const row = await cluster.info(CONTAINER);
+      return row.state === "running" && row.node === home;
+    });
+    await until("it to answer", async () => (await cluster.sh(CONTAINER, "redis-cli ping")).trim() === "PONG");
+    const { counter } = await client.mark();
+    const appended = this.#appendedRequests(home);
+    if (appended < counter)
+      throw new Error(`${appended} requests are in the file, ${counter} were answered before the stop`);
+    await this.#nothingLeft(home, []);
+    if (cluster.runningOn(this.#id).join() !== home) throw new Error("another copy came to life");
+    await this.discard();
   }
 
   /** What the client has noticed since the last look; each is told once, and what was wrong with one is kept. */

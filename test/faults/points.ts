@@ -21,6 +21,8 @@ export interface Point {
   readonly onAbort?: true;
   /** Nor here: the target's image has to be spoilt after the switch. */
   readonly onSpoilt?: true;
+  /** Only a cold move comes here. */
+  readonly cold?: true;
 }
 
 export const POINTS: readonly Point[] = [
@@ -46,6 +48,10 @@ export const POINTS: readonly Point[] = [
   { side: "source", name: "status running", onAbort: true },
   { side: "target", name: "status restoring:given-up", switched: true, onSpoilt: true },
   { side: "target", name: "phase GIVEN_UP", switched: true, onSpoilt: true },
+  { side: "source", name: "status halted:no", cold: true },
+  { side: "source", name: "status halted:maybe", cold: true },
+  { side: "source", name: "status halted:yes", cold: true },
+  { side: "target", name: "status starting", cold: true, switched: true },
   { side: "scheduler", name: "entry migrationReturned", switched: true, onSpoilt: true },
   { side: "scheduler", name: "entry migrationStarted" },
   { side: "scheduler", name: "entry migrationSwitched" },
@@ -73,18 +79,27 @@ export const PHASES: Record<MigrationPhase, string | undefined> = {
 };
 
 type FrozenSent = Extract<RecordStatus, { kind: "frozen" }>["sent"];
+type HaltedSent = Extract<RecordStatus, { kind: "halted" }>["sent"];
 type RestoringStage = Extract<RecordStatus, { kind: "restoring" }>["stage"];
 
 /** undefined: no move passes through it. */
-export const STATUSES: Record<Exclude<RecordStatus["kind"], "frozen" | "restoring">, string | undefined> = {
+export const STATUSES: Record<
+  Exclude<RecordStatus["kind"], "frozen" | "halted" | "restoring">,
+  string | undefined
+> = {
   stopped: undefined,
-  starting: undefined,
+  starting: "status starting",
   running: "status running",
 };
 export const FROZEN: Record<FrozenSent, string> = {
   no: "status frozen:no",
   maybe: "status frozen:maybe",
   yes: "status frozen:yes",
+};
+export const HALTED: Record<HaltedSent, string> = {
+  no: "status halted:no",
+  maybe: "status halted:maybe",
+  yes: "status halted:yes",
 };
 export const RESTORING: Record<RestoringStage, string> = {
   receiving: "status restoring:receiving",

@@ -51,6 +51,12 @@ export type Row =
 function applies(point: Point, when: When, fault: PointFault): boolean {
   if (point.side === "scheduler") return fault === "kill scheduler" || fault === "pause scheduler";
   if (fault === "kill criu" || fault === "pause criu") return point.criu === true;
+  // What others do to a move is seen on the live ones; here it is whether a stopped container is started, once.
+  if (point.cold === true)
+    return (
+      /^kill (agent|peer's agent|scheduler)$|^cut source\|(target|scheduler)$/.test(fault) ||
+      (fault === "cancel" && point.switched === undefined)
+    );
   // A migration that is called off already cannot be cancelled, and one that is switched says so.
   if (fault === "cancel") return point.onAbort === undefined && point.switched === undefined;
   // These two are for a source that thaws; what the others do then is what they do anyway.

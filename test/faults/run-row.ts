@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { until } from "../e2e/cluster.ts";
 import { inflict, PAUSE_MS, processId, signal, whole } from "./faults.ts";
 import { heldProcess, orderHold, withdrawHold } from "./hold.ts";
@@ -57,6 +58,8 @@ async function faultAt(
   await whole(laboratory);
   await laboratory.refreshShims();
   const { source, target } = await laboratory.ready();
+  const check = async (home: string): Promise<void> =>
+    await (point.cold === true ? laboratory.checkStartedAgain(home) : laboratory.checkUnharmed(home));
   const here = point.side === "source" ? source : point.side === "target" ? target : "scheduler";
   const folder = laboratory.holdFolder(here);
   const order = (): void => orderHold(folder, { point: point.name, when });
@@ -66,7 +69,7 @@ async function faultAt(
   let held: number | undefined;
   try {
     // A scheduler that stands at the start of a move does not answer the one who asked for it.
-    const asked = laboratory.startMove(target);
+    const asked = laboratory.startMove(target, point.cold === true ? MigrationMode.COLD : MigrationMode.AUTO);
     asked.catch(() => undefined);
     try {
       held = await come(laboratory, { point, when, here, target, folder, order, asked });
@@ -86,11 +89,11 @@ async function faultAt(
     // A scheduler that is killed answers nobody, whatever it has recorded.
     const id = await laboratory.newestMigration();
     if (id === undefined || id === earlier) {
-      await laboratory.checkUnharmed(source);
+      await check(source);
       return { outcome: "stayed", words: "it was never recorded" };
     }
     const { state, error } = await laboratory.ended(id);
-    await laboratory.checkUnharmed(state === "finished" ? target : source);
+    await check(state === "finished" ? target : source);
     return { outcome: state === "finished" ? "moved" : "stayed", words: error };
   } finally {
     withdrawHold(folder);

@@ -4,10 +4,10 @@ import { expect, test } from "vitest";
 
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationState } from "../../proto/gen/godwit/v1/log.ts";
-import { ENTRIES, FROZEN, PHASES, POINTS, RESTORING, STATES, STATUSES } from "./points.ts";
+import { ENTRIES, FROZEN, HALTED, PHASES, POINTS, RESTORING, STATES, STATUSES } from "./points.ts";
 import { rowName, ROWS } from "./rows.ts";
 
-const NAMED = [PHASES, STATUSES, FROZEN, RESTORING, STATES, ENTRIES].flatMap((states) =>
+const NAMED = [PHASES, STATUSES, FROZEN, HALTED, RESTORING, STATES, ENTRIES].flatMap((states) =>
   Object.entries(states),
 );
 

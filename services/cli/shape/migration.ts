@@ -1,6 +1,6 @@
 /** Migrations as JSON and as tables. Pure. */
 import type { MigrationInfo } from "../../../proto/gen/godwit/v1/api.ts";
-import type { CopyProgress, MigrationForecast } from "../../../proto/gen/godwit/v1/spec.ts";
+import { type CopyProgress, type MigrationForecast, MigrationMode } from "../../../proto/gen/godwit/v1/spec.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatDuration } from "../quantity.ts";
 import { modeWord, textOrNull, timeOrNull } from "./words.ts";
@@ -190,6 +190,12 @@ export function copyWords(copy: CopyProgress): string {
 }
 
 function forecastWords(forecast: MigrationForecast): string {
+  if (forecast.mode === MigrationMode.COLD)
+    return [
+      "down while it is stopped and started",
+      `total ${formatDuration(forecast.totalMs)} and the time that it takes to stop`,
+      `files ${formatBytes(forecast.filesystemBytes)}`,
+    ].join(", ");
   const parts = [
     `blackout ${formatDuration(forecast.blackoutMs)}`,
     `total ${formatDuration(forecast.totalMs)}`,
@@ -207,6 +213,7 @@ export function migrationSummary(info: MigrationInfo): string {
   if (info.state === "planned") {
     const would = `${info.container} would move from ${info.from} to ${info.to} (${modeWord(info.mode)})`;
     if (predicted === undefined) return info.remark ? `${would}; ${info.remark}` : would;
+    if (predicted.mode === MigrationMode.COLD) return `${would}: ${forecastWords(predicted)}`;
     const writes = `it writes ${rate(predicted.dirtyBytesPerSecond)}, ${rate(predicted.copyBytesPerSecond)} can be copied`;
     return `${would}: ${forecastWords(predicted)} (${writes})`;
   }
