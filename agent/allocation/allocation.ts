@@ -360,7 +360,11 @@ export class Allocation {
   /** What a cold move has brought is started like any other container when it could not be at the switch itself. */
   #startedAfterSwitch(): void {
     const order = this.#desired?.migration;
-    if (order?.switched === true && this.#migration?.id === order.id && this.#container.status?.kind === "running")
+    if (
+      order?.switched === true &&
+      this.#migration?.id === order.id &&
+      this.#container.status?.kind === "running"
+    )
       this.#migration.enter(MigrationPhase.RUNNING);
   }
 

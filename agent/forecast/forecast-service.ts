@@ -119,7 +119,11 @@ async function forecastCold(
   for await (const { stamp } of walkLayer(Buffer.from(runtime.paths.upper), signal))
     if (stamp.kind === "file") filesystemBytes += stamp.sizeBytes;
   const cap = request.bandwidthBytesPerSecond || (host.config.moveBytesPerSecond ?? 0);
-  const rate = cappedRate(bytesPerSecondTo(host.costs.costs, request.to) ?? unmeasuredRate(undefined, 1), cap, 1);
+  const rate = cappedRate(
+    bytesPerSecondTo(host.costs.costs, request.to) ?? unmeasuredRate(undefined, 1),
+    cap,
+    1,
+  );
   return MigrationForecast.fromPartial({
     mode: MigrationMode.COLD,
     totalMs: overheadMs(host.costs.costs) + (filesystemBytes / rate) * 1000,

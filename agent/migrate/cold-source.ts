@@ -55,7 +55,8 @@ export async function copyStopped(inputs: Omit<SourceInputs, "sampler">): Promis
     await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${order.peerNode}`);
     undo.defer(() => host.exec().admit(runtime.id));
     signal.throwIfAborted();
-    if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was stopped");
+    if (!runtime.isRunning(init))
+      throw new GodwitError("refused", "the container ended before it was stopped");
 
     const haltedAt = performance.now();
     // Before the stop: it is this move that has ended the container, whatever dies in between.

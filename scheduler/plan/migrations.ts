@@ -95,7 +95,9 @@ const abortReason = (
   if (seen?.copy !== true && nowMs - sinceMs > READY_LIMIT_MS)
     return { reason: `the target ${migration.to} was not ready within ${formatSeconds(READY_LIMIT_MS)}` };
   const idleMs = nowMs - Math.max(sinceMs, seen?.progressAtMs ?? 0);
-  return idleMs > PROGRESS_LIMIT_MS + stopGraceMs(cluster, migration) ? { reason: `no progress for ${formatSeconds(idleMs)}` } : undefined;
+  return idleMs > PROGRESS_LIMIT_MS + stopGraceMs(cluster, migration)
+    ? { reason: `no progress for ${formatSeconds(idleMs)}` }
+    : undefined;
 };
 
 const DEFAULT_STOP_GRACE_SECONDS = 10;

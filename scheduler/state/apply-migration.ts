@@ -91,7 +91,10 @@ export const migrationStarted = (
   const force = start.drainId !== "" && drain?.id === start.drainId && drain.force;
   const mode = resolveMode(start.mode, container.spec?.migration);
   if (mode === undefined)
-    return reject("refused", "this migration mode is not supported yet: use auto, precopy, checkpoint or cold");
+    return reject(
+      "refused",
+      "this migration mode is not supported yet: use auto, precopy, checkpoint or cold",
+    );
   const refused =
     leaveCheck(cluster, container, force) ??
     modeCheck(container, mode, force) ??

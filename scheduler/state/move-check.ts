@@ -85,7 +85,9 @@ export const nodeCheck = (name: string, node: Node): Outcome => {
 
 /** What keeps a container of `from` off `to` because of what the hosts are. One that is moved cold starts afresh there. */
 export const hostReasons = (from: NodeInfo, to: NodeInfo, mode: MigrationMode): string[] =>
-  mode === MigrationMode.COLD ? [otherArchitecture(from, to)].filter((one) => one !== undefined) : hostDifferences(from, to);
+  mode === MigrationMode.COLD
+    ? [otherArchitecture(from, to)].filter((one) => one !== undefined)
+    : hostDifferences(from, to);
 
 /** Everything that keeps the node from taking the container. */
 export const targetReasons = (

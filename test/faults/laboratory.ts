@@ -190,7 +190,10 @@ export class Laboratory implements AsyncDisposable {
       const row = await cluster.info(CONTAINER);
       return row.state === "running" && row.node === home;
     });
-    await until("it to answer", async () => (await cluster.sh(CONTAINER, "redis-cli ping")).trim() === "PONG");
+    await until(
+      "it to answer",
+      async () => (await cluster.sh(CONTAINER, "redis-cli ping")).trim() === "PONG",
+    );
     const { counter } = await client.mark();
     const appended = this.#appendedRequests(home);
     if (appended < counter)

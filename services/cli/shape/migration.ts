@@ -1,6 +1,10 @@
 /** Migrations as JSON and as tables. Pure. */
 import type { MigrationInfo } from "../../../proto/gen/godwit/v1/api.ts";
-import { type CopyProgress, type MigrationForecast, MigrationMode } from "../../../proto/gen/godwit/v1/spec.ts";
+import {
+  type CopyProgress,
+  type MigrationForecast,
+  MigrationMode,
+} from "../../../proto/gen/godwit/v1/spec.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatDuration } from "../quantity.ts";
 import { modeWord, textOrNull, timeOrNull } from "./words.ts";
