@@ -5,9 +5,11 @@ export type {
   ContainerRuntime,
   DeepReadonlyState,
   DrainProgress,
+  LogServer,
   MigrationRuntime,
   MovePlan,
   NodeRuntime,
   Scheduler,
+  SchedulerMember,
   SchedulerOptions,
 } from "./public.ts";

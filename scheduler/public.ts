@@ -34,6 +34,10 @@ export interface SchedulerOptions {
   readonly replicas?: number;
   /** A node silent for longer counts as lost (15,000). */
   readonly leaseMs?: number;
+  /** A leader silent for longer is replaced by another scheduler (3,000, and at most `leaseMs`). */
+  readonly leaderLeaseMs?: number;
+  /** Where this scheduler's API is, as clients write it; told to the others. */
+  readonly addresses?: readonly string[];
   /** Log entries between two snapshots (1,000). */
   readonly snapshotEvery?: number;
   readonly nowMs?: () => number;
@@ -48,6 +52,30 @@ export interface SchedulerStatus {
   /** SHA-256 in hexadecimal of the canonical state at `logSequence`. */
   readonly stateHash: string;
   readonly warnings: readonly string[];
+}
+
+/** One of the cluster's schedulers, as far as this one knows. */
+export interface SchedulerMember {
+  readonly id: string;
+  readonly role: "leader" | "standby" | "silent";
+  /** How far it has read the log. */
+  readonly logSequence: number;
+  readonly addresses: readonly string[];
+  /** The nats-server that it is connected to. */
+  readonly server: string;
+  /** Since it was last heard. */
+  readonly silentMs: number;
+}
+
+/** A nats-server that keeps a copy of the log. */
+export interface LogServer {
+  readonly name: string;
+  /** Appends go through it. */
+  readonly leads: boolean;
+  /** Has all of the log. */
+  readonly current: boolean;
+  /** Entries that it lacks. */
+  readonly lag: number;
 }
 
 export interface NodeRuntime {
@@ -130,11 +158,25 @@ export interface DrainOptions {
   readonly force: boolean;
 }
 
-/** Every method that changes something resolves once the change is in the log, and rejects with a GodwitError. */
+/**
+ * Every method that changes something resolves once the change is in the log, and rejects with a GodwitError; with
+ * `unavailable` where another scheduler leads.
+ */
 export interface Scheduler extends AsyncDisposable {
   readonly id: string;
   status(): SchedulerStatus;
   state(): DeepReadonlyState;
+  /** By id. */
+  schedulers(): readonly SchedulerMember[];
+  /** Rejects with `unavailable` while the log cannot be asked. */
+  servers(): Promise<readonly LogServer[]>;
+  /**
+   * Resolves when it was certain, at a moment since the call, that this scheduler leads: what `state` then says was not
+   * out of date when the call was made. Rejects with `unavailable` where another one leads.
+   */
+  confirm(): Promise<void>;
+  /** Takes leadership, whoever has it. */
+  lead(): Promise<void>;
   runtime(): Runtime;
   /** Undefined: there is no such container. */
   why(containerId: string): WhyView | undefined;

@@ -84,6 +84,11 @@ export class Reporter implements AsyncDisposable {
         this.#tell(false, reply.refusal);
         return;
       }
+      // Of a leader that was deposed and does not know it yet: its word is worth nothing.
+      if (reply.leaderEpoch !== 0 && reply.leaderEpoch < node.leaderEpoch) {
+        this.#tell(false, `the answer is of epoch ${reply.leaderEpoch}; epoch ${node.leaderEpoch} has begun`);
+        return;
+      }
       this.#tell(true, "");
       if (reply.desired !== undefined) await node.follow(reply.desired);
     } catch (error) {

@@ -29,3 +29,7 @@ export const migrationCreditSubject = (migration: string): string => `godwit.mig
 export const heldPagesStream = (migration: string): string => `${migration}-held`;
 /** To all agents: a container is gone for good, and with it what hosts hold of its memory. */
 export const CONTAINER_GONE_SUBJECT = "godwit.migration.held.gone";
+/** Schedulers tell each other that they live. */
+export const SCHEDULER_BEAT_SUBJECT = "godwit.scheduler.beat";
+/** Requests that only the leader answers. */
+export const SCHEDULER_LEADER_SUBJECT = "godwit.scheduler.leader";

@@ -328,6 +328,7 @@ test("watchers see changes and events as they happen", async () => {
   stop.abort();
   await Promise.all([following, watching]);
   const again = await cluster.scheduler("s2");
+  await again.lead();
   await again.setSchedulable("n1", false);
   const all: string[] = [];
   await eventually("the newest event", async () => {

@@ -18,6 +18,8 @@ export interface LeaderOptions {
   readonly machine: Machine;
   readonly committer: Committer;
   readonly leaseMs: number;
+  /** Of this leader: for so long after it was last certain that it leads, it acts. */
+  readonly leaderLeaseMs: number;
   readonly logger: Logger;
   /** After reports and after each round. */
   readonly onChange: () => void;
@@ -37,13 +39,16 @@ export class Leader implements AsyncDisposable {
   /** Something happened while a round was under way. */
   #again = false;
   #stopped = false;
+  #confirming = false;
 
   constructor(options: LeaderOptions) {
-    const { committer, leaseMs, link, logger, machine } = options;
+    const { committer, leaderLeaseMs, leaseMs, link, logger, machine } = options;
     const nowMs = (): number => machine.nowMs();
     this.#options = options;
     this.#lastTickMs = nowMs();
     this.reports = new Reports(leaseMs, this.#lastTickMs);
+    // A leader before us may have renewed leases for so long after our election, of which it had not heard.
+    this.reports.grace(this.#lastTickMs + leaderLeaseMs);
     this.#sender = new DesiredSender(link, this.#cluster.state.epoch);
     this.#service = new ReportService({
       link,
@@ -51,7 +56,7 @@ export class Leader implements AsyncDisposable {
       reports: this.reports,
       sender: this.#sender,
       propose: (command) => committer.propose(command),
-      leading: () => committer.leading && !this.#stopped,
+      leading: () => this.#acts,
       leaseMs,
       nowMs,
       logger,
@@ -60,7 +65,7 @@ export class Leader implements AsyncDisposable {
         this.wake();
       },
     });
-    this.#tickMs = Math.max(20, Math.min(500, Math.floor(leaseMs / 5)));
+    this.#tickMs = Math.max(20, Math.min(500, Math.floor(leaseMs / 5), Math.floor(leaderLeaseMs / 6)));
     this.#ticker = machine.every(this.#tickMs, () => this.#tick());
     this.#onReconnect = link.onReconnect(() => {
       this.reports.grace(nowMs());
@@ -71,6 +76,12 @@ export class Leader implements AsyncDisposable {
 
   get #cluster(): Cluster {
     return this.#options.committer.replica.cluster;
+  }
+
+  /** Orders and leases that leave this process must not come from one that was deposed. */
+  get #acts(): boolean {
+    const { committer, leaderLeaseMs } = this.#options;
+    return !this.#stopped && committer.confirmedWithin(leaderLeaseMs);
   }
 
   /** Looks at everything at the end of this turn of the event loop. */
@@ -101,12 +112,32 @@ export class Leader implements AsyncDisposable {
     // The process itself stood still (suspended, or starved): reports may lie in its buffers, unread.
     if (now - this.#lastTickMs > this.#tickMs + this.#options.leaseMs / 3) this.reports.grace(now);
     this.#lastTickMs = now;
+    this.#confirm();
     this.wake();
   }
 
+  /** In time before it is in doubt again who leads; at once where it is. */
+  #confirm(): void {
+    const { committer, leaderLeaseMs, link, logger } = this.#options;
+    if (this.#confirming || !link.connected || committer.confirmedWithin(leaderLeaseMs / 4)) return;
+    const doubted = !this.#acts;
+    this.#confirming = true;
+    void committer
+      .confirm()
+      .then(
+        () => {
+          if (doubted) this.wake();
+        },
+        (error: unknown) => logger.debug({ err: error }, "it could not be made sure who leads"),
+      )
+      .finally(() => {
+        this.#confirming = false;
+      });
+  }
+
   #look(): void {
-    const { committer, link } = this.#options;
-    if (this.#stopped || !committer.leading || !link.connected) return;
+    const { link } = this.#options;
+    if (!this.#acts || !link.connected) return;
     this.reports.forget(this.#cluster);
     this.#sendDesired();
     if (this.#round !== undefined) {
@@ -120,12 +151,12 @@ export class Leader implements AsyncDisposable {
     });
   }
 
-  /** Nodes whose Desired is larger than NATS takes in one message, with its size. */
   /** Of nodes that show another key than the one that they joined with. */
   get refusedKeys(): Iterable<string> {
     return this.#service.refusedKeys.values();
   }
 
+  /** Nodes whose Desired is larger than NATS takes in one message, with its size. */
   get oversized(): ReadonlyMap<string, number> {
     return this.#sender.oversized;
   }

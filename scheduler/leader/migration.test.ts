@@ -242,6 +242,7 @@ test.each(["COPYING", "RESTORED", "RUNNING"] as const)(
       await eventually("the switch", () => all.s.state().migrations[id]?.state === MigrationState.SWITCHED);
     else await phase(all.s, id, "target", MigrationPhase.RECEIVING);
     const next = await all.cluster.scheduler("s2");
+    await next.lead();
     await eventually("the old leader to step down", () => !all.s.status().leading);
     await expect(all.s.setSchedulable("n1", false)).rejects.toMatchObject({ code: "unavailable" });
     all.n1.script = {};

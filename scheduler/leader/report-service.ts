@@ -84,6 +84,7 @@ export class ReportService implements Disposable {
     this.#reply(message, {
       accepted: true,
       leaseMs,
+      leaderEpoch: cluster.state.epoch,
       ...(desired === undefined || desired.revision === report.desiredRevision ? {} : { desired }),
     });
     onReport();

@@ -16,11 +16,13 @@ import type {
   DeepReadonlyState,
   DrainOptions,
   DrainProgress,
+  LogServer,
   MovePlan,
   MoveRequest,
   NodeRemoval,
   Runtime,
   Scheduler,
+  SchedulerMember,
   SchedulerStatus,
 } from "../public.ts";
 import type { Cluster } from "../state/cluster.ts";
@@ -28,6 +30,7 @@ import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { Changes } from "./changes.ts";
 import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
 import { Leader } from "./leader.ts";
+import { Membership } from "./membership.ts";
 import { Operations } from "./operations.ts";
 import { runtimeOf } from "./runtime.ts";
 
@@ -40,6 +43,10 @@ export interface RunningSchedulerOptions {
   readonly id: string;
   readonly logger: Logger;
   readonly leaseMs: number;
+  readonly leaderLeaseMs: number;
+  readonly addresses: readonly string[];
+  /** How a leader makes sure that it leads; see the committer. */
+  readonly confirmBy: "read" | "append";
   readonly snapshotEvery: number;
   readonly opened: OpenedLog;
 }
@@ -50,15 +57,18 @@ export class RunningScheduler implements Scheduler {
   readonly #committer: Committer;
   readonly #snapshotter: Snapshotter;
   readonly #operations: Operations;
+  readonly #membership: Membership;
   readonly #changes = new Changes();
   readonly #cleanup = new DisposableStack();
   /** Of the entry that is being applied, by command. */
   #happenings: Happening[][] = [];
+  /** What is applied from here on is new, and not of a leader who may be long gone. */
+  #hasReplayed = false;
   #leader: Leader | undefined;
   #disposed: Promise<void> | undefined;
 
   constructor(options: RunningSchedulerOptions) {
-    const { id, link, logger, machine, opened, snapshotEvery } = options;
+    const { confirmBy, id, link, logger, machine, opened, snapshotEvery } = options;
     const { log, replica, snapshots } = opened;
     this.id = id;
     this.#options = options;
@@ -70,8 +80,15 @@ export class RunningScheduler implements Scheduler {
       link,
       machine,
       logger,
+      confirmBy,
+      reload: opened.reload,
       onCommand: (command) => this.#happenings.push(happeningsOf(replica.cluster, command)),
       onApplied: (applied) => this.#onApplied(applied),
+    });
+    this.#membership = new Membership({
+      ...options,
+      committer: this.#committer,
+      onElected: () => this.#beginToLead(),
     });
     this.#operations = new Operations(
       replica.cluster,
@@ -84,17 +101,29 @@ export class RunningScheduler implements Scheduler {
     this.#cleanup.use(link.onReconnect(() => this.#committer.catchUp()));
   }
 
-  /** Replays the log and takes leadership. */
+  /** Replays the log; resolves once this scheduler leads or knows of one that does. */
   async begin(): Promise<void> {
-    const { leaseMs, link, logger, machine, opened } = this.#options;
     await this.#committer.synchronize();
+    this.#hasReplayed = true;
+    await this.#membership.begin();
+  }
+
+  async lead(): Promise<void> {
+    if (this.#leader !== undefined && this.#committer.leading) return;
     await this.#committer.lead();
+    this.#beginToLead();
+  }
+
+  #beginToLead(): void {
+    const { leaderLeaseMs, leaseMs, link, logger, machine, opened } = this.#options;
+    if (this.#leader !== undefined || this.#disposed !== undefined) return;
     opened.events.start();
     this.#leader = new Leader({
       link,
       machine,
       committer: this.#committer,
       leaseMs,
+      leaderLeaseMs,
       logger,
       onChange: () => this.#changes.notify(),
     });
@@ -102,6 +131,7 @@ export class RunningScheduler implements Scheduler {
       { epoch: this.#cluster.state.epoch, sequence: this.#committer.replica.sequence },
       `${this.id} leads`,
     );
+    this.#changes.notify();
     this.#stepDownIfOvertaken();
   }
 
@@ -119,6 +149,7 @@ export class RunningScheduler implements Scheduler {
     this.#options.opened.events.add(happened.map((one) => ({ atMs: entry.atMs, sequence, ...one })));
     this.#stepDownIfOvertaken();
     if (this.#committer.leading) this.#snapshotter.consider();
+    else if (this.#hasReplayed) this.#membership.signOfLife();
     this.#leader?.wake();
     this.#changes.notify();
   }
@@ -137,9 +168,13 @@ export class RunningScheduler implements Scheduler {
   async #dispose(): Promise<void> {
     this.#cleanup.dispose();
     const leaderDone = this.#leader?.[Symbol.asyncDispose]();
-    // Ends the proposals that a round of the leader may wait for.
+    const led = this.#committer.leading;
+    const membershipDone = this.#membership[Symbol.asyncDispose]();
+    // Ends the proposals that a round of the leader, or an election, may wait for.
     await this.#committer[Symbol.asyncDispose]();
     await leaderDone;
+    await membershipDone;
+    if (led) await this.#membership.leave();
     await this.#snapshotter.settle();
     await this.#options.opened.events[Symbol.asyncDispose]();
     this.#changes.notify();
@@ -183,6 +218,15 @@ export class RunningScheduler implements Scheduler {
     return warnings;
   }
 
+  schedulers(): readonly SchedulerMember[] {
+    return this.#membership.schedulers();
+  }
+  servers(): Promise<readonly LogServer[]> {
+    return this.#options.opened.log.servers();
+  }
+  confirm(): Promise<void> {
+    return this.#committer.confirm();
+  }
   state(): DeepReadonlyState {
     return this.#cluster.state;
   }

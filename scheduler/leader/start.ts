@@ -7,9 +7,11 @@ import { openLog } from "../log/open.ts";
 import { RunningScheduler } from "./scheduler.ts";
 
 const LEASE_MS = 15_000;
+/** Shorter than a node's, which must not run out while the leader changes. */
+const LEADER_LEASE_MS = 3_000;
 const SNAPSHOT_EVERY = 1_000;
 
-/** Resolves when this scheduler has replayed the log and leads; a scheduler that led before steps down by itself. */
+/** Resolves when this scheduler has replayed the log, and leads or stands by while another one does. */
 export const startScheduler = async (options: SchedulerOptions): Promise<Scheduler> => {
   const {
     connection,
@@ -17,6 +19,8 @@ export const startScheduler = async (options: SchedulerOptions): Promise<Schedul
     logger,
     replicas = 1,
     leaseMs = LEASE_MS,
+    leaderLeaseMs = Math.min(LEADER_LEASE_MS, leaseMs),
+    addresses = [],
     snapshotEvery = SNAPSHOT_EVERY,
   } = options;
   if (!isName(id))
@@ -26,13 +30,24 @@ export const startScheduler = async (options: SchedulerOptions): Promise<Schedul
     );
   if (![1, 3, 5].includes(replicas))
     throw new GodwitError("invalid", `${replicas} copies of the log: use 1, 3 or 5`);
-  if (leaseMs < 100 || snapshotEvery < 1)
+  if (leaseMs < 100 || leaderLeaseMs < 100 || snapshotEvery < 1)
     throw new GodwitError("invalid", "a lease takes at least 100 ms and a snapshot at least one entry");
   const machine = thisMachine(options.nowMs);
   const link = new NatsLink(connection, () => machine.nowMs(), logger);
   const writer = `${id}.${machine.randomHex(8)}`;
   const opened = await openLog(connection, { replicas, writer, logger });
-  const scheduler = new RunningScheduler({ link, machine, id, logger, leaseMs, snapshotEvery, opened });
+  const scheduler = new RunningScheduler({
+    link,
+    machine,
+    id,
+    logger,
+    leaseMs,
+    leaderLeaseMs,
+    addresses,
+    confirmBy: replicas === 1 ? "read" : "append",
+    snapshotEvery,
+    opened,
+  });
   try {
     await scheduler.begin();
     return scheduler;

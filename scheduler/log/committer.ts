@@ -11,14 +11,17 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { LogEntry, type Command } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "../plan/command.ts";
 import { reject, type Outcome } from "../state/rejection.ts";
+import { Appender, backOff, type Fate } from "./appender.ts";
+import { Confirmation } from "./confirmation.ts";
 import type { LogStore } from "./jetstream-log.ts";
 import type { LinkState } from "./link.ts";
-import { pauseOn, type Machine } from "./machine.ts";
+import type { Machine } from "./machine.ts";
 import { Proposal, ProposalQueue } from "./proposals.ts";
-import type { Applied, Replica } from "./replica.ts";
+import type { Applied, Replica, ReplicaStart } from "./replica.ts";
 
 const PROPOSAL_DEADLINE_MS = 15_000;
-const RETRY_MS = [20, 50, 100, 250, 500] as const;
+/** A server that was cut off from the others may show an old end of the log until it notices. */
+const SHORT_LOG_MS = 30_000;
 
 export interface CommitterOptions {
   readonly schedulerId: string;
@@ -28,12 +31,22 @@ export interface CommitterOptions {
   readonly machine: Machine;
   readonly logger: Logger;
   readonly deadlineMs?: number;
+  /**
+   * How a leader makes sure that it still leads: "read" where one server has the log, whose word is the last one;
+   * "append" where several have it, since one that was cut off from the others would still show what it knows.
+   */
+  readonly confirmBy?: "read" | "append";
+  /** The newest snapshot, for a replica that the log was trimmed beyond. */
+  readonly reload?: () => Promise<ReplicaStart | undefined>;
   /** Told each command before it is applied. */
   readonly onCommand?: (command: Command) => void;
   readonly onApplied?: (applied: Applied) => void;
 }
 
-type Fate = "stored" | "conflict" | "dropped";
+const NOT_KNOWN = new GodwitError(
+  "unavailable",
+  "the log was trimmed beyond the change; whether it was made is not known: look before you repeat it",
+);
 
 const newEntryId = (atMs: number, machine: Machine): string =>
   `${atMs.toString(16).padStart(12, "0")}${machine.randomHex(8)}`;
@@ -44,6 +57,11 @@ export class Committer implements AsyncDisposable {
   readonly #stop = new AbortController();
   #behind = false;
   #awaitingLog: PromiseWithResolvers<void>[] = [];
+  /** Of `confirm`: the next append answers them. */
+  #awaitingAppend: PromiseWithResolvers<void>[] = [];
+  readonly #confirmation: Confirmation;
+  readonly #appender: Appender;
+  #shortSinceMs: number | undefined;
   #wake = Promise.withResolvers<void>();
   #epoch: number | undefined;
   #failure: GodwitError | undefined;
@@ -51,6 +69,8 @@ export class Committer implements AsyncDisposable {
 
   constructor(options: CommitterOptions) {
     this.#options = options;
+    this.#confirmation = new Confirmation(options.machine);
+    this.#appender = new Appender(options, this.#stop.signal);
     this.#loop = this.#run();
   }
 
@@ -69,18 +89,41 @@ export class Committer implements AsyncDisposable {
     );
   }
 
-  /** Takes leadership: resolves once an entry with a new epoch is in the log and applied. */
+  /** Whether it was certain within the last `ms` that this scheduler leads. */
+  confirmedWithin(ms: number): boolean {
+    return this.leading && this.#confirmation.within(ms);
+  }
+
+  /** Takes leadership, whoever has it: resolves once an entry with a new epoch is in the log and applied. */
   async lead(signal?: AbortSignal): Promise<void> {
     for (;;) {
       signal?.throwIfAborted();
-      const epoch = this.replica.cluster.state.epoch + 1;
-      const outcome = await this.#enqueue(
-        command("leaderElected", { schedulerId: this.#options.schedulerId, epoch }),
-      );
-      // Somebody else was faster; the state is ahead of what this epoch was taken from.
-      if (outcome !== undefined) continue;
-      return;
+      // If somebody else was faster, the state is ahead of what this epoch was taken from.
+      if ((await this.#elect()) === undefined) return;
     }
+  }
+
+  /** Takes leadership unless an entry gets into the log first, by which somebody shows that he leads. */
+  async stand(): Promise<boolean> {
+    return (await this.#elect(this.replica.sequence)) === undefined;
+  }
+
+  #elect(after?: number): Promise<Outcome> {
+    const epoch = this.replica.cluster.state.epoch + 1;
+    const { schedulerId } = this.#options;
+    return this.#enqueue(command("leaderElected", { schedulerId, epoch }), after);
+  }
+
+  /** Resolves when it was certain, at a moment since the call, that this scheduler leads; rejects with `unavailable`. */
+  async confirm(): Promise<void> {
+    if (!this.leading) throw this.#notLeading();
+    if (this.#options.confirmBy === "append") {
+      const waiter = Promise.withResolvers<void>();
+      this.#awaitingAppend.push(waiter);
+      this.#wake.resolve();
+      await waiter.promise;
+    } else await this.synchronize();
+    if (!this.leading) throw this.#notLeading();
   }
 
   /** Resolves with the outcome once the command is in the log and applied; rejects with `unavailable`. */
@@ -110,11 +153,12 @@ export class Committer implements AsyncDisposable {
     await this.#loop;
   }
 
-  async #enqueue(proposed: Command): Promise<Outcome> {
+  async #enqueue(proposed: Command, after?: number): Promise<Outcome> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#stop.signal.aborted) throw new GodwitError("unavailable", "the scheduler is shutting down");
     const { deadlineMs = PROPOSAL_DEADLINE_MS, machine } = this.#options;
     const proposal = new Proposal(proposed, deadlineMs, machine, () => this.#wake.resolve());
+    if (after !== undefined) proposal.onlyAfter = after;
     this.#queue.push(proposal);
     this.#wake.resolve();
     return proposal.outcome;
@@ -133,7 +177,7 @@ export class Committer implements AsyncDisposable {
     const { signal } = this.#stop;
     let failures = 0;
     while (!signal.aborted) {
-      if (!this.#behind && this.#queue.size === 0) {
+      if (!this.#behind && this.#queue.size === 0 && this.#awaitingAppend.length === 0) {
         await this.#wake.promise;
         this.#wake = Promise.withResolvers<void>();
         continue;
@@ -147,7 +191,7 @@ export class Committer implements AsyncDisposable {
           for (const waiter of waiters) waiter.resolve();
         }
         const batch = this.#dropUnlessLeading(this.#queue.takeBatch());
-        if (batch.length > 0) await this.#commit(batch);
+        if (batch.length > 0 || this.#awaitingAppend.length > 0) await this.#commit(batch);
         failures = 0;
       } catch (error) {
         const failure = GodwitError.from(error, "unavailable");
@@ -157,7 +201,7 @@ export class Committer implements AsyncDisposable {
         }
         this.#behind = true;
         if (failures === 0) this.#options.logger.warn({ err: error }, "the log cannot be read; trying again");
-        await this.#backOff(failures);
+        await backOff(this.#options.machine, failures, signal);
         failures += 1;
       }
     }
@@ -166,7 +210,8 @@ export class Committer implements AsyncDisposable {
 
   #rejectAll(error: GodwitError): void {
     this.#queue.rejectAll(error);
-    for (const waiter of this.#awaitingLog.splice(0)) waiter.reject(error);
+    for (const waiter of [...this.#awaitingLog.splice(0), ...this.#awaitingAppend.splice(0)])
+      waiter.reject(error);
   }
 
   #fail(failure: GodwitError): void {
@@ -178,8 +223,13 @@ export class Committer implements AsyncDisposable {
   /** An election may be proposed by anybody, everything else by the leader. */
   #dropUnlessLeading(batch: Proposal[]): Proposal[] {
     if (this.leading) return batch;
+    for (const waiter of this.#awaitingAppend.splice(0)) waiter.reject(this.#notLeading());
     return batch.filter((proposal) => {
       const { command: one } = proposal.command;
+      if (proposal.onlyAfter !== undefined && proposal.onlyAfter !== this.replica.sequence) {
+        proposal.resolve(reject("refused", "somebody else leads: an entry got into the log meanwhile"));
+        return false;
+      }
       if (one?.$case === "leaderElected") {
         if (one.value.epoch > this.replica.cluster.state.epoch) return true;
         proposal.resolve(reject("refused", "another scheduler was elected meanwhile"));
@@ -191,20 +241,42 @@ export class Committer implements AsyncDisposable {
   }
 
   async #readNew(): Promise<void> {
-    const { log, replica } = this.#options;
+    const { confirmBy, log, replica } = this.#options;
+    const moment = this.#confirmation.moment();
     const { first, last } = await log.bounds();
-    if (last < replica.sequence)
-      throw new GodwitError(
-        "corrupt",
-        `the log ends with entry ${last}, but entry ${replica.sequence} was applied: it lost entries or was replaced by an older copy`,
-      );
-    if (first > replica.sequence + 1 && last > replica.sequence)
-      throw new GodwitError(
-        "corrupt",
-        `the log was trimmed beyond entry ${replica.sequence}: start this scheduler again to load the snapshot`,
-      );
+    if (last < replica.sequence) throw this.#shortLog(last, moment.monotonicMs);
+    this.#shortSinceMs = undefined;
+    if (first > replica.sequence + 1 && last > replica.sequence) await this.#reload();
     for await (const stored of log.read(replica.sequence + 1, last))
       this.#apply(stored.sequence, stored.bytes);
+    if (confirmBy !== "append" && this.leading) this.#confirmation.note(moment);
+  }
+
+  #shortLog(last: number, monotonicMs: number): GodwitError {
+    const { confirmBy, replica } = this.#options;
+    this.#shortSinceMs ??= monotonicMs;
+    const mayPass = confirmBy === "append" && monotonicMs - this.#shortSinceMs < SHORT_LOG_MS;
+    return new GodwitError(
+      mayPass ? "unavailable" : "corrupt",
+      `the log ends with entry ${last}, but entry ${replica.sequence} was applied: it lost entries or was replaced by an older copy`,
+    );
+  }
+
+  /** What was trimmed away is in a snapshot. */
+  async #reload(): Promise<void> {
+    const { logger, reload, replica } = this.#options;
+    const before = replica.sequence;
+    const start = await reload?.();
+    if (start === undefined || start.sequence <= before)
+      throw new GodwitError(
+        "corrupt",
+        `the log was trimmed beyond entry ${before}, and there is no snapshot that is newer`,
+      );
+    replica.restart(start);
+    logger.warn(
+      { before, sequence: start.sequence },
+      "the log was trimmed meanwhile; the snapshot was loaded",
+    );
   }
 
   #apply(sequence: number, bytes: Uint8Array): Applied {
@@ -244,15 +316,20 @@ export class Committer implements AsyncDisposable {
     const bytes = LogEntry.encode(entry).finish();
     const sequence = replica.sequence + 1;
     for (const proposal of members) proposal.inFlight = true;
+    const waiters = this.#awaitingAppend.splice(0);
+    const moment = this.#confirmation.moment();
     let fate: Fate;
     try {
-      fate = await this.#append(entry.id, bytes, sequence, members);
+      fate = await this.#appender.append(entry.id, bytes, sequence, members);
     } catch (error) {
-      for (const proposal of members)
-        if (!proposal.settled) proposal.reject(GodwitError.from(error, "unavailable"));
+      const failure = GodwitError.from(error, "unavailable");
+      for (const waiter of waiters) waiter.reject(failure);
+      for (const proposal of members) if (!proposal.settled) proposal.reject(failure);
       throw error;
     }
     if (fate !== "stored") {
+      this.#awaitingAppend.unshift(...waiters);
+      if (fate === "unknown") for (const proposal of members) proposal.reject(NOT_KNOWN);
       this.#queue.putBack(members);
       this.#behind = true;
       return;
@@ -261,72 +338,8 @@ export class Committer implements AsyncDisposable {
     if (elected !== undefined) this.#epoch = elected;
     const { outcomes } = this.#apply(sequence, bytes);
     if (elected !== undefined && outcomes[0] !== undefined) this.#epoch = epochBefore;
+    if (this.leading) this.#confirmation.note(moment);
+    for (const waiter of waiters) waiter.resolve();
     for (const [at, proposal] of members.entries()) if (!proposal.settled) proposal.resolve(outcomes[at]);
-  }
-
-  /**
-   * Appends until it is known what became of the entry. Once nobody waits for it any more it is only looked for; should
-   * it get in later all the same, it is found like an entry of anybody else.
-   */
-  async #append(
-    id: string,
-    bytes: Uint8Array,
-    sequence: number,
-    members: readonly Proposal[],
-  ): Promise<Fate> {
-    const { link, log, logger } = this.#options;
-    for (let attempt = 0; ; attempt += 1) {
-      if (this.#stop.signal.aborted)
-        throw new GodwitError(
-          "unavailable",
-          "the scheduler is shutting down; whether the change was made is not known",
-        );
-      if (link.closed) throw new GodwitError("unavailable", "the connection to NATS was closed");
-      try {
-        if (members.every((proposal) => proposal.settled)) {
-          if (!link.connected) await this.#untilReconnected();
-          const found = await this.#idAt(sequence);
-          return found === undefined ? "dropped" : found === id ? "stored" : "conflict";
-        }
-        const result = await this.#untilBroken(log.append(bytes, sequence - 1));
-        if (result.kind === "stored") return "stored";
-        return (await this.#idAt(sequence)) === id ? "stored" : "conflict";
-      } catch (error) {
-        const failure = GodwitError.from(error, "unavailable");
-        if (failure.code === "corrupt") throw failure;
-        if (attempt === 0) logger.warn({ err: error, sequence }, "an append was not answered; trying again");
-        await this.#backOff(attempt);
-      }
-    }
-  }
-
-  async #idAt(sequence: number): Promise<string | undefined> {
-    const stored = await this.#options.log.readOne(sequence);
-    return stored === undefined ? undefined : LogEntry.decode(stored.bytes).id;
-  }
-
-  /** Does not wait for the answer to a request that went down with its connection. */
-  async #untilBroken<T>(request: Promise<T>): Promise<T> {
-    const broken = Promise.withResolvers<never>();
-    const giveUp = (): void => broken.reject(new GodwitError("unavailable", "the connection to NATS broke"));
-    using _ = this.#options.link.onReconnect(giveUp);
-    this.#stop.signal.addEventListener("abort", giveUp, { once: true });
-    try {
-      return await Promise.race([request, broken.promise]);
-    } finally {
-      this.#stop.signal.removeEventListener("abort", giveUp);
-    }
-  }
-
-  async #untilReconnected(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    using _ = this.#options.link.onReconnect(resolve);
-    this.#stop.signal.addEventListener("abort", () => resolve(), { once: true });
-    await promise;
-  }
-
-  async #backOff(attempt: number): Promise<void> {
-    const ms = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)] ?? 500;
-    await pauseOn(this.#options.machine, ms, this.#stop.signal);
   }
 }

@@ -41,13 +41,26 @@ export interface EventStore extends AsyncDisposable {
   events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event>;
 }
 
+/** Log sequence of the newest event in the stream; 0: there is none. */
+const newestSequence = async (manager: JetStreamManager): Promise<number> => {
+  try {
+    const last = await manager.streams.getMessage(EVENT_STREAM, { last_by_subj: EVENT_SUBJECT });
+    return last === null ? 0 : Event.decode(last.data).sequence;
+  } catch (error) {
+    if (error instanceof JetStreamApiError && error.code === JetStreamApiCodes.NoMessageFound) return 0;
+    throw error;
+  }
+};
+
 export class EventLog implements EventStore {
   readonly #client: JetStreamClient;
   readonly #manager: JetStreamManager;
   readonly #logger: Logger;
   readonly #stop = new AbortController();
   /** Log sequence of the newest event in the stream when it was opened. */
-  readonly #knownUpTo: number;
+  #knownUpTo: number;
+  /** Somebody else may have published meanwhile. */
+  #isKnown = true;
   #pending: Pending[] = [];
   #publishing = false;
   #wake = Promise.withResolvers<void>();
@@ -80,14 +93,7 @@ export class EventLog implements EventStore {
         duplicate_window: nanos(REPEAT_WINDOW_MS),
       });
     }
-    const last = await manager.streams
-      .getMessage(EVENT_STREAM, { last_by_subj: EVENT_SUBJECT })
-      .catch((error: unknown) => {
-        if (error instanceof JetStreamApiError && error.code === JetStreamApiCodes.NoMessageFound)
-          return null;
-        throw error;
-      });
-    const knownUpTo = last === null ? 0 : Event.decode(last.data).sequence;
+    const knownUpTo = await newestSequence(manager);
     return new EventLog(jetstream(connection, { timeout: ATTEMPT_MS }), manager, knownUpTo, logger);
   }
 
@@ -105,6 +111,7 @@ export class EventLog implements EventStore {
   /** Publishes from here on: for leaders only. */
   start(): void {
     this.#publishing = true;
+    this.#isKnown = false;
     this.#wake.resolve();
   }
   stop(): void {
@@ -130,6 +137,12 @@ export class EventLog implements EventStore {
         continue;
       }
       try {
+        if (!this.#isKnown) {
+          this.#knownUpTo = Math.max(this.#knownUpTo, await newestSequence(this.#manager));
+          this.#pending = this.#pending.filter(({ event }) => event.sequence >= this.#knownUpTo);
+          this.#isKnown = true;
+          continue;
+        }
         await this.#client.publish(EVENT_SUBJECT, Event.encode(next.event).finish(), {
           msgID: next.id,
           timeout: ATTEMPT_MS,

@@ -13,6 +13,7 @@ import {
 } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { GodwitError } from "../../proto/contract/error.ts";
+import type { LogServer } from "../public.ts";
 import { LOG_STREAM, LOG_SUBJECT } from "../../proto/contract/subjects.ts";
 
 export interface StoredEntry {
@@ -116,6 +117,23 @@ export class JetStreamLog implements LogStore {
     return new JetStreamLog(connection, manager, options.writer);
   }
 
+  /** The servers that keep a copy. */
+  async servers(): Promise<LogServer[]> {
+    const { cluster } = await this.#manager.streams.info(LOG_STREAM);
+    const name = this.#connection.info?.server_name ?? "";
+    // A server that stands alone does not speak of a cluster.
+    if (cluster?.leader === undefined) return [{ name, leads: true, current: true, lag: 0 }];
+    return [
+      { name: cluster.leader, leads: true, current: true, lag: 0 },
+      ...(cluster.replicas ?? []).map(({ name, current, offline, lag }) => ({
+        name,
+        leads: false,
+        current: current && offline !== true,
+        lag: lag ?? 0,
+      })),
+    ].toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
   async bounds(): Promise<Bounds> {
     const { state } = await this.#manager.streams.info(LOG_STREAM);
     return { first: state.first_seq, last: state.last_seq };
@@ -139,11 +157,18 @@ export class JetStreamLog implements LogStore {
         Array.from({ length: count }, (_, offset) => this.readOne(at + offset)),
       );
       for (const [offset, entry] of entries.entries()) {
-        if (entry === undefined)
-          throw new GodwitError("corrupt", `entry ${at + offset} of the log is missing`);
+        if (entry === undefined) throw await this.#missing(at + offset);
         yield entry;
       }
     }
+  }
+
+  /** Somebody else may have trimmed the log in the middle of a read; another look then shows it. */
+  async #missing(sequence: number): Promise<GodwitError> {
+    const { first } = await this.bounds();
+    return first > sequence
+      ? new GodwitError("unavailable", `entry ${sequence} of the log was trimmed away while it was read`)
+      : new GodwitError("corrupt", `entry ${sequence} of the log is missing`);
   }
 
   async append(bytes: Uint8Array, expectedLast: number): Promise<AppendResult> {

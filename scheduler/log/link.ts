@@ -26,6 +26,8 @@ export interface LinkState {
 }
 
 export interface Link extends LinkState {
+  /** Of the nats-server at the other end; empty while there is none. */
+  readonly serverName: string;
   /** What NATS takes in one message. */
   readonly maxPayloadBytes: number;
   publish(subject: string, bytes: Uint8Array): void;
@@ -58,6 +60,9 @@ export class NatsLink implements Link {
   }
   onReconnect(listener: () => void): Disposable {
     return this.#watch.onReconnect(listener);
+  }
+  get serverName(): string {
+    return this.connected ? (this.#connection.info?.server_name ?? "") : "";
   }
   get maxPayloadBytes(): number {
     return this.#connection.info?.max_payload ?? Infinity;

@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { EventLog, type EventStore } from "./event-log.ts";
 import { JetStreamLog, type LogStore } from "./jetstream-log.ts";
-import { Replica, sha256 } from "./replica.ts";
+import { Replica, sha256, type ReplicaStart } from "./replica.ts";
 import { SnapshotStore } from "./snapshots.ts";
 import { pause } from "./wait.ts";
 
@@ -12,11 +12,13 @@ const OPEN_DEADLINE_MS = 20_000;
 const RETRY_MS = 200;
 
 export interface OpenedLog {
-  readonly log: LogStore & Pick<JetStreamLog, "onForeignAppend">;
+  readonly log: LogStore & Pick<JetStreamLog, "onForeignAppend" | "servers">;
   readonly snapshots: Pick<SnapshotStore, "newest" | "save">;
   readonly events: EventStore;
   /** As of the newest snapshot; the log's later entries are still to be applied. */
   readonly replica: Replica;
+  /** The newest whole snapshot, checked against the log. */
+  readonly reload: () => Promise<ReplicaStart | undefined>;
 }
 
 /** nats-server answers to connections before JetStream has recovered its streams. */
@@ -39,11 +41,11 @@ const whenReady = async <T>(open: () => Promise<T>, logger: Logger): Promise<T> 
   }
 };
 
-/** The replica as of the newest whole snapshot, once it is clear that the log goes on from there. */
-export const restoreReplica = async (
+/** The newest whole snapshot, once it is clear that the log goes on from there. */
+export const newestStart = async (
   log: LogStore,
   snapshots: Pick<SnapshotStore, "newest">,
-): Promise<Replica> => {
+): Promise<ReplicaStart | undefined> => {
   const start = await snapshots.newest();
   const { first, last } = await log.bounds();
   const sequence = start?.sequence ?? 0;
@@ -62,8 +64,14 @@ export const restoreReplica = async (
     if (covered === undefined || !sha256(covered.bytes).equals(start.chainHash))
       throw new GodwitError("corrupt", `the snapshot of entry ${sequence} was not made from this log`);
   }
-  return new Replica(start);
+  return start;
 };
+
+/** The replica as of the newest whole snapshot; the log's later entries are still to be applied. */
+export const restoreReplica = async (
+  log: LogStore,
+  snapshots: Pick<SnapshotStore, "newest">,
+): Promise<Replica> => new Replica(await newestStart(log, snapshots));
 
 export const openLog = async (
   connection: NatsConnection,
@@ -73,8 +81,9 @@ export const openLog = async (
   return whenReady(async () => {
     const log = await JetStreamLog.open(connection, { replicas, writer });
     const snapshots = await SnapshotStore.open(connection, replicas, logger);
+    const reload = (): Promise<ReplicaStart | undefined> => newestStart(log, snapshots);
     const replica = await restoreReplica(log, snapshots);
     const events = await EventLog.open(connection, replicas, logger);
-    return { log, snapshots, events, replica };
+    return { log, snapshots, events, replica, reload };
   }, logger);
 };

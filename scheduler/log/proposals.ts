@@ -15,6 +15,8 @@ export class Proposal {
   readonly bytes: number;
   /** A part of an entry that may be in the log or not. */
   inFlight = false;
+  /** It is meant for this end of the log and for no later one. */
+  onlyAfter: number | undefined;
   #settled = false;
   readonly #settle: PromiseWithResolvers<Outcome> = Promise.withResolvers<Outcome>();
   readonly #timer: Disposable;

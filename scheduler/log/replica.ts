@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { LogEntry, type Command } from "../../proto/gen/godwit/v1/log.ts";
 import { applyEntry } from "../state/apply.ts";
-import { emptyCluster, type Cluster } from "../state/cluster.ts";
+import { emptyCluster, replaceCluster, type Cluster } from "../state/cluster.ts";
 import { canonicalPieces } from "../state/hash.ts";
 import type { Outcome } from "../state/rejection.ts";
 import type { StoredEntry } from "./jetstream-log.ts";
@@ -40,6 +40,14 @@ export class Replica {
     this.cluster = start.cluster;
     this.#sequence = start.sequence;
     this.#chainHash = start.chainHash;
+  }
+
+  /** Goes on from a snapshot. Whoever holds the cluster sees the new state in it. */
+  restart(start: ReplicaStart): void {
+    replaceCluster(this.cluster, start.cluster);
+    this.#sequence = start.sequence;
+    this.#chainHash = start.chainHash;
+    this.#hash = undefined;
   }
 
   get sequence(): number {

@@ -210,4 +210,9 @@ export const clusterOf = (given: State): Cluster => {
   return cluster;
 };
 
+/** Puts another state in the place of a cluster's own. */
+export const replaceCluster = (cluster: Cluster, by: Cluster): void => {
+  Object.assign(cluster as { -readonly [K in keyof Cluster]: Cluster[K] }, by);
+};
+
 export const emptyCluster = (): Cluster => clusterOf(StateMessage.fromPartial({}));

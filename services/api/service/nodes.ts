@@ -15,7 +15,7 @@ import type {
 } from "../../../proto/gen/godwit/v1/api.ts";
 import { NodeState } from "../../../proto/gen/godwit/v1/log.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
-import type { DrainProgress, Scheduler } from "../../../scheduler/mod.ts";
+import type { DrainProgress, LogServer, Scheduler } from "../../../scheduler/mod.ts";
 import { findNode } from "../find.ts";
 import { follow } from "../follow.ts";
 import { containerState } from "../view/container.ts";
@@ -28,6 +28,8 @@ export interface Versions {
   readonly nats: () => string;
 }
 
+const SERVERS_MS = 1_000;
+
 export class NodeService {
   readonly #scheduler: Scheduler;
   readonly #versions: Versions;
@@ -38,6 +40,7 @@ export class NodeService {
   }
 
   async status(): Promise<ClusterStatus> {
+    const servers = await this.#servers();
     const status = this.#scheduler.status();
     const state = this.#scheduler.state();
     const nodes = Object.entries(state.nodes);
@@ -72,7 +75,32 @@ export class NodeService {
       migrationsRunning: Object.values(state.migrations).filter((migration) => !migrationEnded(migration))
         .length,
       warnings: [...new Set(warnings)],
+      schedulers: this.#scheduler
+        .schedulers()
+        .map(({ id, role, logSequence, addresses, server, silentMs }) => ({
+          id,
+          role,
+          logSequence,
+          addresses: [...addresses],
+          server,
+          silentMs: Math.round(silentMs),
+        })),
+      servers: servers.map((server) => ({ ...server })),
+      answeredBy: this.#scheduler.id,
     };
+  }
+
+  /** The status is told also while the log does not answer. */
+  async #servers(): Promise<readonly LogServer[]> {
+    const { promise: tired, resolve } = Promise.withResolvers<readonly LogServer[]>();
+    const timer = setTimeout(() => resolve([]), SERVERS_MS);
+    try {
+      return await Promise.race([this.#scheduler.servers(), tired]);
+    } catch {
+      return []; // that it cannot be asked is among the warnings
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async list(): Promise<ListNodesResponse> {

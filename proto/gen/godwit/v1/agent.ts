@@ -323,7 +323,11 @@ export interface ReportReply {
   refusal: string;
   leaseMs: number;
   /** only when the agent's revision differs */
-  desired: Desired | undefined;
+  desired:
+    | Desired
+    | undefined;
+  /** Of the leader that answers: one that was deposed renews no lease. */
+  leaderEpoch: number;
 }
 
 /** Everything that one node has to do, in full. What is not named here is to be removed from the host. */
@@ -1131,7 +1135,7 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
 };
 
 function createBaseReportReply(): ReportReply {
-  return { accepted: false, refusal: "", leaseMs: 0, desired: undefined };
+  return { accepted: false, refusal: "", leaseMs: 0, desired: undefined, leaderEpoch: 0 };
 }
 
 export const ReportReply: MessageFns<ReportReply> = {
@@ -1147,6 +1151,9 @@ export const ReportReply: MessageFns<ReportReply> = {
     }
     if (message.desired !== undefined) {
       Desired.encode(message.desired, writer.uint32(34).fork()).join();
+    }
+    if (message.leaderEpoch !== 0) {
+      writer.uint32(800).uint64(message.leaderEpoch);
     }
     return writer;
   },
@@ -1196,6 +1203,14 @@ export const ReportReply: MessageFns<ReportReply> = {
             message.desired = Desired.decode(reader, reader.uint32());
             continue;
           }
+          case 100: {
+            if (tag !== 800) {
+              break;
+            }
+
+            message.leaderEpoch = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1218,6 +1233,11 @@ export const ReportReply: MessageFns<ReportReply> = {
         ? globalThis.Number(object.lease_ms)
         : 0,
       desired: isSet(object.desired) ? Desired.fromJSON(object.desired) : undefined,
+      leaderEpoch: isSet(object.leaderEpoch)
+        ? globalThis.Number(object.leaderEpoch)
+        : isSet(object.leader_epoch)
+        ? globalThis.Number(object.leader_epoch)
+        : 0,
     };
   },
 
@@ -1235,6 +1255,9 @@ export const ReportReply: MessageFns<ReportReply> = {
     if (message.desired !== undefined) {
       obj.desired = Desired.toJSON(message.desired);
     }
+    if (message.leaderEpoch !== 0) {
+      obj.leaderEpoch = Math.round(message.leaderEpoch);
+    }
     return obj;
   },
 
@@ -1249,6 +1272,7 @@ export const ReportReply: MessageFns<ReportReply> = {
     message.desired = (object.desired !== undefined && object.desired !== null)
       ? Desired.fromPartial(object.desired)
       : undefined;
+    message.leaderEpoch = object.leaderEpoch ?? 0;
     return message;
   },
 };

@@ -42,7 +42,9 @@ export const protobufPackage = "godwit.v1";
 
 export const protobufFileName = "godwit/v1/api.proto";
 
+/** local: what the scheduler that is asked knows, whether it leads or not. */
 export interface StatusRequest {
+  local?: boolean | undefined;
 }
 
 export interface ClusterStatus {
@@ -59,6 +61,35 @@ export interface ClusterStatus {
   containersTotal: number;
   migrationsRunning: number;
   warnings: string[];
+  schedulers: SchedulerInfo[];
+  servers: LogServerInfo[];
+  /** The scheduler that says so. */
+  answeredBy?: string | undefined;
+}
+
+export interface SchedulerInfo {
+  id: string;
+  /** leader|standby|silent */
+  role: string;
+  /** how far it has read */
+  logSequence: number;
+  /** of its API */
+  addresses: string[];
+  /** the nats-server that it is connected to */
+  server: string;
+  /** since it was last heard */
+  silentMs: number;
+}
+
+/** A nats-server that keeps the log. */
+export interface LogServerInfo {
+  name: string;
+  /** appends go through it */
+  leads: boolean;
+  /** has all of the log */
+  current: boolean;
+  /** entries that it lacks */
+  lag: number;
 }
 
 export interface ImportImageRequest {
@@ -474,11 +505,14 @@ export interface ServiceRevisionInfo {
 }
 
 function createBaseStatusRequest(): StatusRequest {
-  return {};
+  return { local: undefined };
 }
 
 export const StatusRequest: MessageFns<StatusRequest> = {
-  encode(_: StatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: StatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.local !== undefined) {
+      writer.uint32(800).bool(message.local);
+    }
     return writer;
   },
 
@@ -495,6 +529,14 @@ export const StatusRequest: MessageFns<StatusRequest> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 100: {
+            if (tag !== 800) {
+              break;
+            }
+
+            message.local = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -507,20 +549,24 @@ export const StatusRequest: MessageFns<StatusRequest> = {
     }
   },
 
-  fromJSON(_: any): StatusRequest {
-    return {};
+  fromJSON(object: any): StatusRequest {
+    return { local: isSet(object.local) ? globalThis.Boolean(object.local) : undefined };
   },
 
-  toJSON(_: StatusRequest): unknown {
+  toJSON(message: StatusRequest): unknown {
     const obj: any = {};
+    if (message.local !== undefined) {
+      obj.local = message.local;
+    }
     return obj;
   },
 
   create(base?: DeepPartial<StatusRequest>): StatusRequest {
     return StatusRequest.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<StatusRequest>): StatusRequest {
+  fromPartial(object: DeepPartial<StatusRequest>): StatusRequest {
     const message = createBaseStatusRequest();
+    message.local = object.local ?? undefined;
     return message;
   },
 };
@@ -540,6 +586,9 @@ function createBaseClusterStatus(): ClusterStatus {
     containersTotal: 0,
     migrationsRunning: 0,
     warnings: [],
+    schedulers: [],
+    servers: [],
+    answeredBy: undefined,
   };
 }
 
@@ -583,6 +632,15 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     }
     for (const v of message.warnings) {
       writer.uint32(106).string(v!);
+    }
+    for (const v of message.schedulers) {
+      SchedulerInfo.encode(v!, writer.uint32(802).fork()).join();
+    }
+    for (const v of message.servers) {
+      LogServerInfo.encode(v!, writer.uint32(810).fork()).join();
+    }
+    if (message.answeredBy !== undefined) {
+      writer.uint32(818).string(message.answeredBy);
     }
     return writer;
   },
@@ -704,6 +762,30 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
             message.warnings.push(reader.string());
             continue;
           }
+          case 100: {
+            if (tag !== 802) {
+              break;
+            }
+
+            message.schedulers.push(SchedulerInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 101: {
+            if (tag !== 810) {
+              break;
+            }
+
+            message.servers.push(LogServerInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 102: {
+            if (tag !== 818) {
+              break;
+            }
+
+            message.answeredBy = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -769,6 +851,17 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
       warnings: globalThis.Array.isArray(object?.warnings)
         ? object.warnings.map((e: any) => globalThis.String(e))
         : [],
+      schedulers: globalThis.Array.isArray(object?.schedulers)
+        ? object.schedulers.map((e: any) => SchedulerInfo.fromJSON(e))
+        : [],
+      servers: globalThis.Array.isArray(object?.servers)
+        ? object.servers.map((e: any) => LogServerInfo.fromJSON(e))
+        : [],
+      answeredBy: isSet(object.answeredBy)
+        ? globalThis.String(object.answeredBy)
+        : isSet(object.answered_by)
+        ? globalThis.String(object.answered_by)
+        : undefined,
     };
   },
 
@@ -813,6 +906,15 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     if (message.warnings?.length) {
       obj.warnings = message.warnings;
     }
+    if (message.schedulers?.length) {
+      obj.schedulers = message.schedulers.map((e) => SchedulerInfo.toJSON(e));
+    }
+    if (message.servers?.length) {
+      obj.servers = message.servers.map((e) => LogServerInfo.toJSON(e));
+    }
+    if (message.answeredBy !== undefined) {
+      obj.answeredBy = message.answeredBy;
+    }
     return obj;
   },
 
@@ -834,6 +936,285 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     message.containersTotal = object.containersTotal ?? 0;
     message.migrationsRunning = object.migrationsRunning ?? 0;
     message.warnings = object.warnings?.map((e) => e) || [];
+    message.schedulers = object.schedulers?.map((e) => SchedulerInfo.fromPartial(e)) || [];
+    message.servers = object.servers?.map((e) => LogServerInfo.fromPartial(e)) || [];
+    message.answeredBy = object.answeredBy ?? undefined;
+    return message;
+  },
+};
+
+function createBaseSchedulerInfo(): SchedulerInfo {
+  return { id: "", role: "", logSequence: 0, addresses: [], server: "", silentMs: 0 };
+}
+
+export const SchedulerInfo: MessageFns<SchedulerInfo> = {
+  encode(message: SchedulerInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.role !== "") {
+      writer.uint32(18).string(message.role);
+    }
+    if (message.logSequence !== 0) {
+      writer.uint32(24).uint64(message.logSequence);
+    }
+    for (const v of message.addresses) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.server !== "") {
+      writer.uint32(42).string(message.server);
+    }
+    if (message.silentMs !== 0) {
+      writer.uint32(48).uint32(message.silentMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SchedulerInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSchedulerInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.role = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.logSequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.server = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.silentMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SchedulerInfo {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      role: isSet(object.role) ? globalThis.String(object.role) : "",
+      logSequence: isSet(object.logSequence)
+        ? globalThis.Number(object.logSequence)
+        : isSet(object.log_sequence)
+        ? globalThis.Number(object.log_sequence)
+        : 0,
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => globalThis.String(e))
+        : [],
+      server: isSet(object.server) ? globalThis.String(object.server) : "",
+      silentMs: isSet(object.silentMs)
+        ? globalThis.Number(object.silentMs)
+        : isSet(object.silent_ms)
+        ? globalThis.Number(object.silent_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: SchedulerInfo): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.role !== "") {
+      obj.role = message.role;
+    }
+    if (message.logSequence !== 0) {
+      obj.logSequence = Math.round(message.logSequence);
+    }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses;
+    }
+    if (message.server !== "") {
+      obj.server = message.server;
+    }
+    if (message.silentMs !== 0) {
+      obj.silentMs = Math.round(message.silentMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SchedulerInfo>): SchedulerInfo {
+    return SchedulerInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SchedulerInfo>): SchedulerInfo {
+    const message = createBaseSchedulerInfo();
+    message.id = object.id ?? "";
+    message.role = object.role ?? "";
+    message.logSequence = object.logSequence ?? 0;
+    message.addresses = object.addresses?.map((e) => e) || [];
+    message.server = object.server ?? "";
+    message.silentMs = object.silentMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseLogServerInfo(): LogServerInfo {
+  return { name: "", leads: false, current: false, lag: 0 };
+}
+
+export const LogServerInfo: MessageFns<LogServerInfo> = {
+  encode(message: LogServerInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.leads !== false) {
+      writer.uint32(16).bool(message.leads);
+    }
+    if (message.current !== false) {
+      writer.uint32(24).bool(message.current);
+    }
+    if (message.lag !== 0) {
+      writer.uint32(32).uint64(message.lag);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LogServerInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLogServerInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.leads = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.current = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.lag = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LogServerInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      leads: isSet(object.leads) ? globalThis.Boolean(object.leads) : false,
+      current: isSet(object.current) ? globalThis.Boolean(object.current) : false,
+      lag: isSet(object.lag) ? globalThis.Number(object.lag) : 0,
+    };
+  },
+
+  toJSON(message: LogServerInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.leads !== false) {
+      obj.leads = message.leads;
+    }
+    if (message.current !== false) {
+      obj.current = message.current;
+    }
+    if (message.lag !== 0) {
+      obj.lag = Math.round(message.lag);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<LogServerInfo>): LogServerInfo {
+    return LogServerInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LogServerInfo>): LogServerInfo {
+    const message = createBaseLogServerInfo();
+    message.name = object.name ?? "";
+    message.leads = object.leads ?? false;
+    message.current = object.current ?? false;
+    message.lag = object.lag ?? 0;
     return message;
   },
 };

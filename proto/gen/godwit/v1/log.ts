@@ -435,6 +435,8 @@ export interface Command {
     | { $case: "serviceContainerRetired"; value: ServiceContainerRetired }
     | { $case: "serviceContainerAmended"; value: ServiceContainerAmended }
     | undefined;
+  /** Of the client's call that this is a part of: a second command of the same request changes nothing. Empty: none. */
+  requestId?: string | undefined;
 }
 
 export interface LeaderElected {
@@ -674,6 +676,8 @@ export interface State {
   nextNodeIndex: number;
   /** by name */
   services: { [key: string]: Service };
+  /** Requests that have taken effect and containers that were removed, oldest first: a bounded number of the newest. */
+  recentRequests: string[];
 }
 
 export interface State_NodesEntry {
@@ -961,7 +965,7 @@ export const LogEntry: MessageFns<LogEntry> = {
 };
 
 function createBaseCommand(): Command {
-  return { command: undefined };
+  return { command: undefined, requestId: undefined };
 }
 
 export const Command: MessageFns<Command> = {
@@ -1060,6 +1064,9 @@ export const Command: MessageFns<Command> = {
       case "serviceContainerAmended":
         ServiceContainerAmended.encode(message.command.value, writer.uint32(1026).fork()).join();
         break;
+    }
+    if (message.requestId !== undefined) {
+      writer.uint32(802).string(message.requestId);
     }
     return writer;
   },
@@ -1355,6 +1362,14 @@ export const Command: MessageFns<Command> = {
             };
             continue;
           }
+          case 100: {
+            if (tag !== 802) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1515,6 +1530,11 @@ export const Command: MessageFns<Command> = {
           value: ServiceContainerAmended.fromJSON(object.service_container_amended),
         }
         : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : undefined,
     };
   },
 
@@ -1582,6 +1602,9 @@ export const Command: MessageFns<Command> = {
       obj.serviceContainerRetired = ServiceContainerRetired.toJSON(message.command.value);
     } else if (message.command?.$case === "serviceContainerAmended") {
       obj.serviceContainerAmended = ServiceContainerAmended.toJSON(message.command.value);
+    }
+    if (message.requestId !== undefined) {
+      obj.requestId = message.requestId;
     }
     return obj;
   },
@@ -1809,6 +1832,7 @@ export const Command: MessageFns<Command> = {
         break;
       }
     }
+    message.requestId = object.requestId ?? undefined;
     return message;
   },
 };
@@ -5241,6 +5265,7 @@ function createBaseState(): State {
     freeAddresses: [],
     nextNodeIndex: 0,
     services: {},
+    recentRequests: [],
   };
 }
 
@@ -5283,6 +5308,9 @@ export const State: MessageFns<State> = {
     globalThis.Object.entries(message.services).forEach(([key, value]: [string, Service]) => {
       State_ServicesEntry.encode({ key: key as any, value }, writer.uint32(962).fork()).join();
     });
+    for (const v of message.recentRequests) {
+      writer.uint32(802).string(v!);
+    }
     return writer;
   },
 
@@ -5412,6 +5440,14 @@ export const State: MessageFns<State> = {
             }
             continue;
           }
+          case 100: {
+            if (tag !== 802) {
+              break;
+            }
+
+            message.recentRequests.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5522,6 +5558,11 @@ export const State: MessageFns<State> = {
           {},
         )
         : {},
+      recentRequests: globalThis.Array.isArray(object?.recentRequests)
+        ? object.recentRequests.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.recent_requests)
+        ? object.recent_requests.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -5590,6 +5631,9 @@ export const State: MessageFns<State> = {
         });
       }
     }
+    if (message.recentRequests?.length) {
+      obj.recentRequests = message.recentRequests;
+    }
     return obj;
   },
 
@@ -5649,6 +5693,7 @@ export const State: MessageFns<State> = {
       },
       {},
     );
+    message.recentRequests = object.recentRequests?.map((e) => e) || [];
     return message;
   },
 };
