@@ -22,6 +22,7 @@ import { nameOf, type Cluster } from "../state/cluster.ts";
 import { resolveMode } from "../state/move-check.ts";
 import type { Outcome } from "../state/rejection.ts";
 import { idFrom, type Machine } from "../log/machine.ts";
+import { requestId, takeRequestId } from "./request.ts";
 
 const MAX_PARALLEL = 64;
 
@@ -48,8 +49,12 @@ export class Operations {
     this.#machine = machine;
   }
 
-  async #propose(proposed: Command): Promise<void> {
-    allow(await this.#proposeCommand(proposed));
+  async #propose(proposed: Command, requestId = takeRequestId()): Promise<void> {
+    allow(await this.#proposeCommand(requestId === undefined ? proposed : { ...proposed, requestId }));
+  }
+  /** The request was made before, and only its answer was lost. */
+  get #isDone(): boolean {
+    return this.#cluster.index.requests.has(requestId() ?? "");
   }
   #container(id: string): Container {
     const container = this.#cluster.state.containers[id];
@@ -68,6 +73,12 @@ export class Operations {
   async createContainer(given: ContainerSpec): Promise<Container> {
     checkSpec(given);
     const { state, index } = this.#cluster;
+    const request = takeRequestId();
+    const id = request ?? idFrom(this.#machine);
+    const known = state.containers[id];
+    if (known !== undefined && known.spec?.name === given.name) return Container.fromPartial(known);
+    if (index.requests.has(id))
+      throw new GodwitError("not-found", `${given.name} was created by this request and is removed again`);
     const image = state.images[given.image];
     if (image === undefined)
       throw new GodwitError(
@@ -81,8 +92,7 @@ export class Operations {
       );
     this.#checkEverFits(given);
     const spec = ContainerSpec.fromPartial({ ...given, imageDigest: image.digest });
-    const id = idFrom(this.#machine);
-    await this.#propose(command("containerCreated", { id, spec }));
+    await this.#propose(command("containerCreated", { id, spec }), request);
     return Container.fromPartial(this.#container(id));
   }
 
@@ -163,24 +173,28 @@ export class Operations {
     return { from, to: placement.node, mode, ...terms };
   }
 
-  async startMigration(request: MoveRequest): Promise<Migration> {
-    const { from, to, mode, blackoutBudgetMs, bandwidthBytesPerSecond } = this.planMove(request);
-    const container = this.#container(request.containerId);
-    const id = idFrom(this.#machine);
+  async startMigration(order: MoveRequest): Promise<Migration> {
+    const request = takeRequestId();
+    const id = request ?? idFrom(this.#machine);
+    const known = this.#cluster.state.migrations[id];
+    if (known !== undefined) return Migration.fromPartial(known);
+    const { from, to, mode, blackoutBudgetMs, bandwidthBytesPerSecond } = this.planMove(order);
+    const container = this.#container(order.containerId);
     await this.#propose(
       command("migrationStarted", {
         id,
-        containerId: request.containerId,
+        containerId: order.containerId,
         from,
         to,
         epoch: (container.allocation?.epoch ?? 0) + 1,
         mode,
         blackoutBudgetMs,
         drainId: "",
-        reason: request.reason,
+        reason: order.reason,
         bandwidthBytesPerSecond,
-        ...(request.predicted === undefined ? {} : { predicted: checkedForecast(request.predicted) }),
+        ...(order.predicted === undefined ? {} : { predicted: checkedForecast(order.predicted) }),
       }),
+      request,
     );
     const migration = this.#cluster.state.migrations[id];
     if (migration === undefined)
@@ -255,6 +269,7 @@ export class Operations {
 
   async cancelDrain(node: string): Promise<void> {
     this.#checkNode(node);
+    if (this.#isDone) return;
     const drain = this.#cluster.state.nodes[node]?.drain;
     if (drain?.outcome !== "") throw new GodwitError("refused", `node ${node} is not being drained`);
     await this.#propose(command("drainEnded", { node, drainId: drain.id, outcome: "cancelled" }));

@@ -26,6 +26,7 @@ import type {
   SchedulerStatus,
 } from "../public.ts";
 import type { Cluster } from "../state/cluster.ts";
+import { isRepeated } from "../state/requests.ts";
 import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { Changes } from "./changes.ts";
 import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
@@ -82,7 +83,10 @@ export class RunningScheduler implements Scheduler {
       logger,
       confirmBy,
       reload: opened.reload,
-      onCommand: (command) => this.#happenings.push(happeningsOf(replica.cluster, command)),
+      onCommand: (command) =>
+        this.#happenings.push(
+          isRepeated(replica.cluster, command) ? [] : happeningsOf(replica.cluster, command),
+        ),
       onApplied: (applied) => this.#onApplied(applied),
     });
     this.#membership = new Membership({

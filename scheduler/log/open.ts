@@ -41,7 +41,10 @@ const whenReady = async <T>(open: () => Promise<T>, logger: Logger): Promise<T> 
   }
 };
 
-/** The newest whole snapshot, once it is clear that the log goes on from there. */
+/**
+ * The newest whole snapshot, once it is clear that the log goes on from there.
+ * @public for the simulation, which opens logs of its own
+ */
 export const newestStart = async (
   log: LogStore,
   snapshots: Pick<SnapshotStore, "newest">,

@@ -41,6 +41,7 @@ import {
   serviceScaled,
 } from "./apply-service.ts";
 import type { Cluster } from "./cluster.ts";
+import { isRepeated, noteRequest } from "./requests.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
 const leaderElected = (
@@ -56,7 +57,8 @@ const leaderElected = (
 };
 
 /** Throws `corrupt` on a command that this version does not know: skipping it would let replicas differ. */
-export const apply = (cluster: Cluster, { command }: Command, context: ApplyContext): Outcome => {
+export const apply = (cluster: Cluster, given: Command, context: ApplyContext): Outcome => {
+  const { command } = given;
   if (command === undefined)
     throw new GodwitError(
       "corrupt",
@@ -68,6 +70,17 @@ export const apply = (cluster: Cluster, { command }: Command, context: ApplyCont
       "refused",
       `this comes from a leader of epoch ${context.epoch}; epoch ${cluster.state.epoch} has begun`,
     );
+  if (isRepeated(cluster, given)) return undefined;
+  const outcome = applyOne(cluster, command, context);
+  if (outcome === undefined) noteRequest(cluster, given);
+  return outcome;
+};
+
+const applyOne = (
+  cluster: Cluster,
+  command: Exclude<Command["command"], { $case: "leaderElected" } | undefined>,
+  context: ApplyContext,
+): Outcome => {
   switch (command.$case) {
     case "nodeJoined":
       return nodeJoined(cluster, command.value);

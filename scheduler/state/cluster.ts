@@ -38,6 +38,8 @@ interface ClusterIndex {
   readonly imageUsers: Map<string, Set<string>>;
   /** Ids of the containers of a service, those that are being removed included. */
   readonly ofService: Map<string, Set<string>>;
+  /** `state.recentRequests`. */
+  readonly requests: Set<string>;
 }
 
 export interface Cluster {
@@ -176,6 +178,7 @@ export const clusterOf = (given: State): Cluster => {
     containers: bare(given.containers),
     migrations: bare(given.migrations),
     services: bare(given.services),
+    recentRequests: [...given.recentRequests],
   };
   const cluster: Cluster = {
     state,
@@ -192,6 +195,7 @@ export const clusterOf = (given: State): Cluster => {
       draining: new Set(),
       imageUsers: new Map(),
       ofService: new Map(),
+      requests: new Set(given.recentRequests),
     },
     touched: new Set(),
     unsettled: new Set(),

@@ -28,6 +28,7 @@ const indexAsText = ({ index }: Cluster): string => {
     moving: [...index.moving].toSorted(),
     draining: [...index.draining].toSorted(),
     ended: index.ended,
+    requests: [...index.requests],
   });
 };
 const encoded = (cluster: Cluster): Buffer => Buffer.concat([...canonicalPieces(cluster)]);

@@ -61,7 +61,7 @@ const serviceCommands = [
   fc.record({ id, revision }).map(make("serviceContainerAmended")),
 ];
 
-export const anyCommand = fc.oneof(
+const plainCommand = fc.oneof(
   {
     weight: 2,
     arbitrary: fc
@@ -161,8 +161,16 @@ export const anyCommand = fc.oneof(
   ...serviceCommands,
 );
 
+/** Some belong to one of a few requests. */
+export const anyCommand = fc
+  .tuple(fc.constantFrom(undefined, undefined, undefined, idOf(1), idOf(901), idOf(902)), plainCommand)
+  .map(([requestId, one]): Command => (requestId === undefined ? one : { ...one, requestId }));
+
 /** With what only a well informed sender knows put right, or hardly any command would apply. */
-export const fitting = (drive: Drive, { command: raw }: Command): Command => {
+export const fitting = (drive: Drive, given: Command): Command =>
+  given.requestId === undefined ? fit(drive, given) : { ...fit(drive, given), requestId: given.requestId };
+
+const fit = (drive: Drive, { command: raw }: Command): Command => {
   if (raw === undefined) return { command: raw };
   const [moving] = drive.cluster.index.moving;
   if (/^migration(?!Started)/.test(raw.$case) && moving !== undefined)
