@@ -1,6 +1,5 @@
 /** The scheduler's public face; nothing else of this folder is imported from outside. */
 export { connectionOptions } from "./log/connection.ts";
-export { requestId, withRequest } from "./leader/request.ts";
 export { startScheduler } from "./leader/start.ts";
 export type {
   ContainerRuntime,
@@ -11,6 +10,5 @@ export type {
   MovePlan,
   NodeRuntime,
   Scheduler,
-  SchedulerMember,
   SchedulerOptions,
 } from "./public.ts";
