@@ -1,5 +1,6 @@
 /** The scheduler's public face; nothing else of this folder is imported from outside. */
 export { connectionOptions } from "./log/connection.ts";
+export { requestId, withRequest } from "./leader/request.ts";
 export { startScheduler } from "./leader/start.ts";
 export type {
   ContainerRuntime,

@@ -164,6 +164,8 @@ export interface DrainOptions {
  */
 export interface Scheduler extends AsyncDisposable {
   readonly id: string;
+  /** As far as it knows: see `confirm`. */
+  readonly leads: boolean;
   status(): SchedulerStatus;
   state(): DeepReadonlyState;
   /** By id. */

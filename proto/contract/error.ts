@@ -23,10 +23,17 @@ export class GodwitError extends Error {
   override readonly name = "GodwitError";
   readonly code: ErrorCode;
   readonly retryable: boolean;
+  /** Where the same call may succeed: addresses of the API of the scheduler that leads. */
+  readonly elsewhere: readonly string[] | undefined;
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; retryable?: boolean } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; retryable?: boolean; elsewhere?: readonly string[] } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
+    this.elsewhere = options.elsewhere;
     this.retryable = options.retryable ?? code === "unavailable";
   }
 

@@ -184,6 +184,9 @@ export class RunningScheduler implements Scheduler {
     this.#changes.notify();
   }
 
+  get leads(): boolean {
+    return this.#leader !== undefined && this.#committer.leading;
+  }
   status(): SchedulerStatus {
     const { replica } = this.#options.opened;
     const { state } = replica.cluster;

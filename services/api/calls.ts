@@ -7,12 +7,15 @@ import type {
   handleClientStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
+  Metadata,
   ServerDuplexStream,
   ServerReadableStream,
   ServerWritableStream,
 } from "@grpc/grpc-js";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
+import { withRequest } from "../../scheduler/mod.ts";
+import type { LeaderGate } from "./leader-gate.ts";
 import { statusOf } from "./status.ts";
 
 export type Unary<Q, R> = (request: Q, signal: AbortSignal) => Promise<R>;
@@ -23,17 +26,41 @@ export type Duplex<Q, R> = (requests: AsyncIterable<Q>, signal: AbortSignal) => 
 export class Calls {
   readonly #logger: Logger;
   readonly #stopping: AbortSignal;
+  readonly #gate: LeaderGate;
 
   /** `stopping` ends every call that is still open. */
-  constructor(logger: Logger, stopping: AbortSignal) {
+  constructor(logger: Logger, stopping: AbortSignal, gate: LeaderGate) {
+    this.#gate = gate;
     this.#logger = logger;
     this.#stopping = stopping;
   }
 
+  /** A question: answered from what is certainly not out of date. */
   unary<Q, R>(handler: Unary<Q, R>): handleUnaryCall<Q, R> {
+    return this.anywhere(async (request, signal) => {
+      await this.#gate.enter(signal);
+      return handler(request, signal);
+    });
+  }
+
+  /** A change: its place in the log shows that it was not made on old knowledge; a refusal has to make sure of that. */
+  change<Q, R>(handler: Unary<Q, R>): handleUnaryCall<Q, R> {
+    return this.anywhere(async (request, signal) => {
+      this.#gate.look();
+      try {
+        return await handler(request, signal);
+      } catch (error) {
+        if (GodwitError.from(error).code !== "unavailable") await this.#gate.enter(signal);
+        throw error;
+      }
+    });
+  }
+
+  /** A call that every scheduler answers. */
+  anywhere<Q, R>(handler: Unary<Q, R>): handleUnaryCall<Q, R> {
     return (call, callback) => {
       const signal = this.#signalOf(call);
-      handler(call.request, signal).then(
+      inRequest(call, () => handler(call.request, signal)).then(
         (response) => callback(null, response),
         (error: unknown) => callback(statusOf(this.#seen(error, call.getPath()))),
       );
@@ -43,17 +70,31 @@ export class Calls {
   clientStream<Q, R>(handler: ClientStream<Q, R>): handleClientStreamingCall<Q, R> {
     return (call, callback) => {
       const signal = this.#signalOf(call);
-      handler(requestsOf<Q>(call, signal), signal).then(
+      const work = async (): Promise<R> => {
+        await this.#gate.enter(signal);
+        return handler(requestsOf<Q>(call, signal), signal);
+      };
+      inRequest(call, work).then(
         (response) => callback(null, response),
         (error: unknown) => callback(statusOf(this.#seen(error, call.getPath()))),
       );
     };
   }
 
+  /** Goes on where this scheduler leads no more: what it tells, it knows all the same. */
   serverStream<Q, R>(handler: ServerStream<Q, R>): handleServerStreamingCall<Q, R> {
     return (call) => {
       const signal = this.#signalOf(call);
       void this.#send(call, () => handler(call.request, signal), signal);
+    };
+  }
+
+  /** Ends, and says where to go on, where this scheduler leads no more. */
+  leaderStream<Q, R>(handler: ServerStream<Q, R>): handleServerStreamingCall<Q, R> {
+    return (call) => {
+      const { term } = this.#gate;
+      const signal = AbortSignal.any([this.#signalOf(call), term]);
+      void this.#send(call, () => handler(call.request, signal), signal, term);
     };
   }
 
@@ -68,16 +109,21 @@ export class Calls {
     call: ServerWritableStream<Q, R> | ServerDuplexStream<Q, R>,
     responses: () => AsyncIterable<R>,
     signal: AbortSignal,
+    term?: AbortSignal,
   ): Promise<void> {
     try {
-      for await (const response of responses()) {
-        if (signal.aborted) break;
-        if (!call.write(response)) await drained(call, signal);
-      }
+      await inRequest(call, async () => {
+        await this.#gate.enter(signal);
+        for await (const response of responses()) {
+          if (signal.aborted) break;
+          if (!call.write(response)) await drained(call, signal);
+        }
+      });
       if (this.#stopping.aborted) throw stopped();
+      term?.throwIfAborted();
       call.end();
     } catch (error) {
-      const failure = statusOf(this.#seen(error, call.getPath()));
+      const failure = statusOf(this.#seen(term?.aborted === true ? term.reason : error, call.getPath()));
       if (call.cancelled) return;
       // "error" is how grpc-js wants a streaming call to fail with a status.
       call.emit("error", failure);
@@ -101,6 +147,17 @@ export class Calls {
     else
       this.#logger.debug({ path, code: error.code, reason: error.message }, "a call was refused or failed");
     return error;
+  }
+}
+
+/** With the id that the client has given its request. */
+function inRequest<T>(call: { readonly metadata: Metadata }, work: () => Promise<T>): Promise<T> {
+  const [id] = call.metadata.get("godwit-request");
+  if (id === undefined) return work();
+  try {
+    return withRequest(String(id), work);
+  } catch (error) {
+    return Promise.reject(GodwitError.from(error));
   }
 }
 

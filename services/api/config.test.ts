@@ -15,6 +15,7 @@ test("defaults", () => {
     schedulerId: "s1",
     natsUrl: "nats://127.0.0.1:4222",
     listen: [{ kind: "unix", path: "/run/godwit/api.sock" }],
+    advertise: ["unix:/run/godwit/api.sock"],
     dataDir: "/var/lib/godwit",
     leaseMs: 15_000,
     replicas: 1,
@@ -31,6 +32,11 @@ test("all of it", () => {
     listen: ["127.0.0.1:7400", "[::1]:1"],
     replicas: 3,
     logLevel: "debug",
+  });
+  expect(config.advertise).toEqual(["127.0.0.1:7400", "[::1]:1"]);
+  expect(parse({ advertise: ["api-1.example:7443"], leaderLeaseMs: 2_000 })).toMatchObject({
+    advertise: ["api-1.example:7443"],
+    leaderLeaseMs: 2_000,
   });
   expect(config.nats).toEqual({ user: "u", passwordFile: "/p" });
   expect(parse({ natsTls: TLS }).natsTls).toEqual(TLS);
@@ -58,6 +64,8 @@ describe("each mistake is named", () => {
     [{ dataDir: "data" }, "absolute"],
     [{ leaseMs: 1.5 }, "leaseMs must be a whole number"],
     [{ replicas: 2 }, "1, 3 or 5"],
+    [{ leaderLeaseMs: 20_000 }, "from 500 to 15000"],
+    [{ advertise: ["10.0.0.1"] }, "neither unix:/PATH nor HOST:PORT"],
     [{ logLevel: "loud" }, "logLevel"],
     [{ leeseMs: 5 }, '"leeseMs" is not a setting'],
   ])("%j", (changes, message) => {

@@ -21,10 +21,14 @@ export interface ApiConfig {
   /** For a NATS that wants a certificate of its clients, and speaks TLS from the first byte. */
   readonly natsTls?: TlsFiles;
   readonly listen: readonly ListenAddress[];
+  /** Where clients reach this API, as they write it; told by the schedulers that stand by while this one leads. */
+  readonly advertise: readonly string[];
   readonly tls?: TlsFiles;
   /** For what an import needs while it runs. */
   readonly dataDir: string;
   readonly leaseMs: number;
+  /** A leader that is silent for longer is replaced; absent: the scheduler's own default. */
+  readonly leaderLeaseMs?: number;
   readonly replicas: number;
   readonly snapshotEvery: number;
   /** Of one image, uncompressed; also of one archive as it is sent. */
@@ -39,9 +43,11 @@ const KNOWN = [
   "natsPasswordFile",
   "natsTls",
   "listen",
+  "advertise",
   "tls",
   "dataDir",
   "leaseMs",
+  "leaderLeaseMs",
   "replicas",
   "snapshotEvery",
   "maxImageBytes",
@@ -80,6 +86,8 @@ export function parseConfig(text: string): ApiConfig {
   const logLevel = LOG_LEVELS.find((known) => known === level);
   if (logLevel === undefined)
     throw wrong(`logLevel must be one of ${LOG_LEVELS.join(", ")}, not ${JSON.stringify(level)}`);
+  const listen = parseListen(fields.get("listen"), tls !== undefined);
+  const leaseMs = read.integer("leaseMs", 15_000, 1_000, 3_600_000);
   return {
     schedulerId: read.text("schedulerId"),
     natsUrl: checkUrl(read.text("natsUrl")),
@@ -87,10 +95,14 @@ export function parseConfig(text: string): ApiConfig {
       ? {}
       : { nats: { user: natsUser, passwordFile } }),
     ...(natsTls === undefined ? {} : { natsTls }),
-    listen: parseListen(fields.get("listen"), tls !== undefined),
+    listen,
+    advertise: parseAdvertised(fields.get("advertise")) ?? reachable(listen),
     ...(tls === undefined ? {} : { tls }),
     dataDir: checkAbsolute("dataDir", read.text("dataDir")),
-    leaseMs: read.integer("leaseMs", 15_000, 1_000, 3_600_000),
+    leaseMs,
+    ...(fields.has("leaderLeaseMs")
+      ? { leaderLeaseMs: read.integer("leaderLeaseMs", 3_000, 500, leaseMs) }
+      : {}),
     replicas,
     snapshotEvery: read.integer("snapshotEvery", 1_000, 1, 1_000_000),
     maxImageBytes: read.integer("maxImageBytes", 32 * 2 ** 30, 2 ** 20, 2 ** 50),
@@ -151,6 +163,30 @@ function parseTls(setting: string, value: unknown): TlsFiles | undefined {
     return checkAbsolute(`${setting}.${name}`, text);
   };
   return { certFile: path("certFile"), keyFile: path("keyFile"), caFile: path("caFile") };
+}
+
+/** Addresses as the CLI takes them. */
+function parseAdvertised(value: unknown): string[] | undefined {
+  if (value === undefined) return undefined;
+  if (!Array.isArray(value))
+    throw wrong('advertise must be a list of addresses such as ["api-1.example:7443"]');
+  return value.map((entry: unknown) => {
+    if (
+      typeof entry !== "string" ||
+      !/^(unix:\/[^,]+|(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})$/.test(entry)
+    )
+      throw wrong(`advertise: ${JSON.stringify(entry)} is neither unix:/PATH nor HOST:PORT`);
+    return entry;
+  });
+}
+
+/** What stands for every address of this machine says nothing to others. */
+function reachable(listen: readonly ListenAddress[]): string[] {
+  return listen.flatMap((address) => {
+    if (address.kind === "unix") return `unix:${address.path}`;
+    if (["0.0.0.0", "::"].includes(address.host)) return [];
+    return `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
+  });
 }
 
 function parseListen(value: unknown, tls: boolean): ListenAddress[] {

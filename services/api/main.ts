@@ -53,13 +53,15 @@ function startingScheduler(
   connection: NatsConnection,
   logger: Logger,
 ): Promise<Scheduler> {
-  const { schedulerId: id, replicas, leaseMs, snapshotEvery } = config;
+  const { advertise, leaderLeaseMs, schedulerId: id, replicas, leaseMs, snapshotEvery } = config;
   return startScheduler({
     connection,
     id,
     logger,
     replicas,
     leaseMs,
+    ...(leaderLeaseMs === undefined ? {} : { leaderLeaseMs }),
+    addresses: advertise,
     snapshotEvery,
   });
 }

@@ -10,6 +10,7 @@ import { Calls } from "./calls.ts";
 import type { ListenAddress, TlsFiles } from "./config.ts";
 import { LayerLedger, type LayerObjects } from "./image/layer-ledger.ts";
 import { SpoolFolder } from "./image/spool.ts";
+import { LeaderGate } from "./leader-gate.ts";
 import { bind } from "./listen.ts";
 import { addReflection } from "./reflection.ts";
 import { ContainerService } from "./service/containers.ts";
@@ -58,7 +59,8 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     maxImageBytes: options.maxImageBytes,
     nowMs,
   });
-  const nodes = new NodeService(scheduler, {
+  const gate = new LeaderGate(scheduler, stopping.signal);
+  const nodes = new NodeService(scheduler, gate, {
     godwit: options.version,
     nats: () => connection.info?.version ?? "",
   });
@@ -70,7 +72,13 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
   });
-  const implementation = handlers(new Calls(logger, stopping.signal), scheduler, connection, images, nodes);
+  const implementation = handlers(
+    new Calls(logger, stopping.signal, gate),
+    scheduler,
+    connection,
+    images,
+    nodes,
+  );
   server.addService(GodwitService, implementation as GodwitServer & UntypedServiceImplementation);
   const health = new HealthImplementation({ "": "SERVING", [SERVICE]: "SERVING" });
   health.addToServer(server);
@@ -104,6 +112,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       clearTimeout(timer);
       server.forceShutdown();
       await collecting;
+      await gate.watching;
     },
   };
 }
@@ -118,29 +127,30 @@ function handlers(
   const containers = new ContainerService(scheduler);
   const migrations = new MigrationService(scheduler, connection);
   return {
-    status: calls.unary(() => nodes.status()),
+    status: calls.anywhere((request, signal) => nodes.status(request, signal)),
+    leader: calls.unary(() => Promise.resolve({ id: scheduler.id })),
     importImage: calls.clientStream((requests, signal) => images.import(requests, signal)),
     listImages: calls.unary(() => images.list()),
-    removeImage: calls.unary((request) => images.remove(request)),
-    run: calls.unary((request) => containers.run(request)),
+    removeImage: calls.change((request) => images.remove(request)),
+    run: calls.change((request) => containers.run(request)),
     listContainers: calls.unary((request) => containers.list(request)),
     why: calls.unary((request) => containers.why(request)),
     inspectContainer: calls.unary((request) => containers.inspect(request)),
-    watchContainer: calls.serverStream((request, signal) => containers.watch(request, signal)),
-    setDesired: calls.unary((request) => containers.setDesired(request)),
-    removeContainer: calls.unary((request) => containers.remove(request)),
+    watchContainer: calls.leaderStream((request, signal) => containers.watch(request, signal)),
+    setDesired: calls.change((request) => containers.setDesired(request)),
+    removeContainer: calls.change((request) => containers.remove(request)),
     exec: calls.duplex((requests, signal) => runExec(scheduler, connection, requests, signal)),
     logs: calls.serverStream((request, signal) => readLogs(scheduler, connection, request, signal)),
-    move: calls.unary((request) => migrations.move(request)),
-    watchMigration: calls.serverStream((request, signal) => migrations.watch(request, signal)),
+    move: calls.change((request) => migrations.move(request)),
+    watchMigration: calls.leaderStream((request, signal) => migrations.watch(request, signal)),
     listMigrations: calls.unary((request) => migrations.list(request)),
-    cancelMigration: calls.unary((request) => migrations.cancel(request)),
+    cancelMigration: calls.change((request) => migrations.cancel(request)),
     listNodes: calls.unary(() => nodes.list()),
-    trustNodeKey: calls.unary((request) => nodes.trustKey(request)),
-    setSchedulable: calls.unary((request) => nodes.setSchedulable(request)),
-    removeNode: calls.unary((request) => nodes.remove(request)),
-    drain: calls.serverStream((request, signal) => nodes.drain(request, signal)),
-    cancelDrain: calls.unary((request) => nodes.cancelDrain(request)),
+    trustNodeKey: calls.change((request) => nodes.trustKey(request)),
+    setSchedulable: calls.change((request) => nodes.setSchedulable(request)),
+    removeNode: calls.change((request) => nodes.remove(request)),
+    drain: calls.leaderStream((request, signal) => nodes.drain(request, signal)),
+    cancelDrain: calls.change((request) => nodes.cancelDrain(request)),
     events: calls.serverStream((request, signal) => nodes.events(request, signal)),
   };
 }

@@ -28,6 +28,10 @@ export function statusOf(error: GodwitError): StatusError {
   const metadata = new Metadata();
   metadata.set("godwit-code", error.code);
   if (error.retryable) metadata.set("godwit-retryable", "true");
+  if (error.elsewhere !== undefined) {
+    metadata.set("godwit-standby", "true");
+    if (error.elsewhere.length > 0) metadata.set("godwit-leader", error.elsewhere.join(","));
+  }
   return { code: STATUS_OF[error.code], details: oneLine(error.message), metadata };
 }
 

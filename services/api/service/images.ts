@@ -76,16 +76,25 @@ export class ImageService {
     const referenced = (): Set<string> => referencedLayers(this.#scheduler.state());
     const changes = this.#scheduler.changes(signal);
     let before = referenced();
-    try {
-      await this.#settings.ledger.sweep(referenced, this.#settings.nowMs());
-    } catch (error) {
-      this.#logger.warn({ err: error }, "the image store could not be swept; the next start does it");
-    }
+    let swept = false;
+    const sweep = async (): Promise<void> => {
+      // Where another scheduler leads, it sweeps: this one may not know yet what was just imported there.
+      if (swept || !this.#scheduler.leads) return;
+      swept = true;
+      try {
+        await this.#scheduler.confirm();
+        await this.#settings.ledger.sweep(referenced, this.#settings.nowMs());
+      } catch (error) {
+        this.#logger.warn({ err: error }, "the image store could not be swept; the next start does it");
+      }
+    };
+    await sweep();
     for await (const _ of changes) {
+      await sweep();
       const now = referenced();
       const released = [...before].filter((object) => !now.has(object));
       before = now;
-      if (released.length > 0) await this.#collect(released);
+      if (released.length > 0 && this.#scheduler.leads) await this.#collect(released);
     }
   }
 
@@ -97,6 +106,7 @@ export class ImageService {
 
   async #collect(candidates: readonly string[]): Promise<void> {
     try {
+      await this.#scheduler.confirm();
       await this.#settings.ledger.collect(candidates, () => referencedLayers(this.#scheduler.state()));
     } catch (error) {
       // What was asked for is done and recorded; the space comes back with the next sweep.

@@ -9,7 +9,7 @@ import type {
 import { MigrationFigures, MigrationMode } from "../../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
 import type { NatsConnection } from "@nats-io/transport-node";
-import type { Scheduler } from "../../../scheduler/mod.ts";
+import { requestId, type Scheduler } from "../../../scheduler/mod.ts";
 import { askForecast, NO_FORECAST } from "../session/forecast.ts";
 import { findContainer, findMigration, findNode } from "../find.ts";
 import { follow } from "../follow.ts";
@@ -28,6 +28,8 @@ export class MigrationService {
 
   async move(request: MoveRequest): Promise<MigrationInfo> {
     const state = this.#scheduler.state();
+    const known = this.#view(requestId() ?? "");
+    if (known !== undefined) return known; // the answer to this request was lost
     const container = findContainer(state, request.nameOrId);
     const name = container.spec?.name ?? container.id;
     const containerId = container.id;

@@ -11,6 +11,7 @@ import type {
   RemoveNodeRequest,
   RemoveNodeResponse,
   SetSchedulableRequest,
+  StatusRequest,
   TrustNodeKeyRequest,
 } from "../../../proto/gen/godwit/v1/api.ts";
 import { NodeState } from "../../../proto/gen/godwit/v1/log.ts";
@@ -18,6 +19,7 @@ import { GodwitError } from "../../../proto/contract/error.ts";
 import type { DrainProgress, LogServer, Scheduler } from "../../../scheduler/mod.ts";
 import { findNode } from "../find.ts";
 import { follow } from "../follow.ts";
+import type { LeaderGate } from "../leader-gate.ts";
 import { containerState } from "../view/container.ts";
 import { migrationEnded } from "../view/migration.ts";
 import { nodeSummary } from "../view/node.ts";
@@ -29,17 +31,31 @@ export interface Versions {
 }
 
 const SERVERS_MS = 1_000;
+const CONFIRM_MS = 1_000;
 
 export class NodeService {
   readonly #scheduler: Scheduler;
+  readonly #gate: LeaderGate;
   readonly #versions: Versions;
 
-  constructor(scheduler: Scheduler, versions: Versions) {
+  constructor(scheduler: Scheduler, gate: LeaderGate, versions: Versions) {
+    this.#gate = gate;
     this.#scheduler = scheduler;
     this.#versions = versions;
   }
 
-  async status(): Promise<ClusterStatus> {
+  /** What the leader knows, also while the log does not answer; with `local`, what this scheduler knows. */
+  async status(request: StatusRequest, signal: AbortSignal): Promise<ClusterStatus> {
+    const doubts: string[] = [];
+    if (request.local !== true) {
+      this.#gate.look();
+      try {
+        await this.#gate.enter(AbortSignal.any([signal, AbortSignal.timeout(CONFIRM_MS)]));
+      } catch {
+        this.#gate.look();
+        doubts.push("this may be out of date: the log does not say who leads");
+      }
+    }
     const servers = await this.#servers();
     const status = this.#scheduler.status();
     const state = this.#scheduler.state();
@@ -50,7 +66,7 @@ export class NodeService {
       const name = containerState(container, lost.includes(container.allocation?.node ?? ""));
       return name === "running" || name === "migrating";
     });
-    const warnings = [...status.warnings];
+    const warnings = [...doubts, ...status.warnings];
     if (nodes.length === 0) warnings.push("no node has joined yet");
     for (const name of lost.sort())
       warnings.push(`node ${name} is lost: ${state.nodes[name]?.stateReason || "its agent does not report"}`);

@@ -67,6 +67,13 @@ export interface ClusterStatus {
   answeredBy?: string | undefined;
 }
 
+export interface LeaderRequest {
+}
+
+export interface LeaderInfo {
+  id: string;
+}
+
 export interface SchedulerInfo {
   id: string;
   /** leader|standby|silent */
@@ -939,6 +946,125 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     message.schedulers = object.schedulers?.map((e) => SchedulerInfo.fromPartial(e)) || [];
     message.servers = object.servers?.map((e) => LogServerInfo.fromPartial(e)) || [];
     message.answeredBy = object.answeredBy ?? undefined;
+    return message;
+  },
+};
+
+function createBaseLeaderRequest(): LeaderRequest {
+  return {};
+}
+
+export const LeaderRequest: MessageFns<LeaderRequest> = {
+  encode(_: LeaderRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeaderRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeaderRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): LeaderRequest {
+    return {};
+  },
+
+  toJSON(_: LeaderRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<LeaderRequest>): LeaderRequest {
+    return LeaderRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<LeaderRequest>): LeaderRequest {
+    const message = createBaseLeaderRequest();
+    return message;
+  },
+};
+
+function createBaseLeaderInfo(): LeaderInfo {
+  return { id: "" };
+}
+
+export const LeaderInfo: MessageFns<LeaderInfo> = {
+  encode(message: LeaderInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeaderInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeaderInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LeaderInfo {
+    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
+  },
+
+  toJSON(message: LeaderInfo): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<LeaderInfo>): LeaderInfo {
+    return LeaderInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LeaderInfo>): LeaderInfo {
+    const message = createBaseLeaderInfo();
+    message.id = object.id ?? "";
     return message;
   },
 };
@@ -7559,6 +7685,20 @@ export const GodwitService = {
     responseSerialize: (value: ClusterStatus): Buffer => Buffer.from(ClusterStatus.encode(value).finish()),
     responseDeserialize: (value: Buffer): ClusterStatus => ClusterStatus.decode(value),
   },
+  /**
+   * Answered, as every other call, by the scheduler that leads. One that stands by ends a call at once as UNAVAILABLE,
+   * with "godwit-standby" in the trailer and in "godwit-leader" where the leader's API is. A client may send its own id
+   * of a request (16 hexadecimal digits) as "godwit-request", and may then repeat it: it is done once.
+   */
+  leader: {
+    path: "/godwit.v1.Godwit/Leader" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: LeaderRequest): Buffer => Buffer.from(LeaderRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): LeaderRequest => LeaderRequest.decode(value),
+    responseSerialize: (value: LeaderInfo): Buffer => Buffer.from(LeaderInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): LeaderInfo => LeaderInfo.decode(value),
+  },
   /** First message: header; then data. */
   importImage: {
     path: "/godwit.v1.Godwit/ImportImage" as const,
@@ -7854,6 +7994,12 @@ export const GodwitService = {
 
 export interface GodwitServer extends UntypedServiceImplementation {
   status: handleUnaryCall<StatusRequest, ClusterStatus>;
+  /**
+   * Answered, as every other call, by the scheduler that leads. One that stands by ends a call at once as UNAVAILABLE,
+   * with "godwit-standby" in the trailer and in "godwit-leader" where the leader's API is. A client may send its own id
+   * of a request (16 hexadecimal digits) as "godwit-request", and may then repeat it: it is done once.
+   */
+  leader: handleUnaryCall<LeaderRequest, LeaderInfo>;
   /** First message: header; then data. */
   importImage: handleClientStreamingCall<ImportImageRequest, ImageInfo>;
   listImages: handleUnaryCall<ListImagesRequest, ListImagesResponse>;
@@ -7912,6 +8058,23 @@ export interface GodwitClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ClusterStatus) => void,
+  ): ClientUnaryCall;
+  /**
+   * Answered, as every other call, by the scheduler that leads. One that stands by ends a call at once as UNAVAILABLE,
+   * with "godwit-standby" in the trailer and in "godwit-leader" where the leader's API is. A client may send its own id
+   * of a request (16 hexadecimal digits) as "godwit-request", and may then repeat it: it is done once.
+   */
+  leader(request: LeaderRequest, callback: (error: ServiceError | null, response: LeaderInfo) => void): ClientUnaryCall;
+  leader(
+    request: LeaderRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: LeaderInfo) => void,
+  ): ClientUnaryCall;
+  leader(
+    request: LeaderRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: LeaderInfo) => void,
   ): ClientUnaryCall;
   /** First message: header; then data. */
   importImage(
