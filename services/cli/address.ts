@@ -19,9 +19,20 @@ interface Environment {
   readonly [name: string]: string | undefined;
 }
 
-/** Throws `invalid` with what to do when nothing names an API. */
-export function apiAddress(flag: string | undefined, env: Environment, file = ADDRESS_FILE): ApiAddress {
-  const target = checkTarget(flag ?? nonEmpty(env["GODWIT_API"]) ?? fromFile(file) ?? noAddress(file));
+/** One for each scheduler, with commas between them. Throws `invalid` with what to do when nothing names an API. */
+export function apiAddresses(
+  flag: string | undefined,
+  env: Environment,
+  file = ADDRESS_FILE,
+): readonly [ApiAddress, ...ApiAddress[]] {
+  const text = flag ?? nonEmpty(env["GODWIT_API"]) ?? fromFile(file) ?? noAddress(file);
+  const [first = "", ...rest] = text.split(",").map((one) => one.trim());
+  return [apiAddress(first, env), ...rest.map((one) => apiAddress(one, env))];
+}
+
+/** Of one scheduler. */
+export function apiAddress(text: string, env: Environment): ApiAddress {
+  const target = checkTarget(text);
   const [ca, cert, key] = ["GODWIT_TLS_CA", "GODWIT_TLS_CERT", "GODWIT_TLS_KEY"].map((name) =>
     nonEmpty(env[name]),
   );
@@ -60,10 +71,10 @@ function noAddress(file: string): never {
 function checkTarget(text: string): string {
   // A bare path is what people type for a socket.
   const target = text.startsWith("/") ? `unix:${text}` : text;
-  if (/^unix:\/.+$/.test(target) || /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$/.test(target))
+  if (/^unix:\/[^,]+$/.test(target) || /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$/.test(target))
     return target;
   throw new GodwitError(
     "invalid",
-    `${JSON.stringify(text)} is no address of an API; write unix:/PATH or HOST:PORT`,
+    `${JSON.stringify(text)} is no address of an API; write unix:/PATH or HOST:PORT, and commas between several`,
   );
 }

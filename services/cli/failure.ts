@@ -43,7 +43,15 @@ export function isCallFailure(value: unknown): value is CallFailure {
 }
 
 /** True when the API itself said so, false when the call did not get that far. */
-const fromApi = (failure: CallFailure): boolean => (failure.metadata?.get("godwit-code").length ?? 0) > 0;
+export const fromApi = (failure: CallFailure): boolean =>
+  (failure.metadata?.get("godwit-code").length ?? 0) > 0;
+
+/** The scheduler stands by while another one leads: the call was not begun. Where the leader is, as far as it said. */
+export function leaderElsewhere(value: unknown): readonly string[] | undefined {
+  if (!isCallFailure(value) || (value.metadata?.get("godwit-standby").length ?? 0) === 0) return undefined;
+  const [where] = value.metadata?.get("godwit-leader") ?? [];
+  return typeof where === "string" ? where.split(",") : [];
+}
 
 /** The API could not be reached, or went away: the same call may succeed in a moment. */
 export const isUnreachable = (value: unknown): boolean =>
@@ -63,7 +71,7 @@ function callEnding(failure: CallFailure, address: string | undefined): { exitCo
   if (code === GRPC.failedPrecondition || code === GRPC.resourceExhausted)
     return { exitCode: EXIT.refused, line: details };
   if (code === GRPC.unavailable && !fromApi(failure)) {
-    const line = `the API at ${address ?? "its address"} cannot be reached; is the cluster up? 'godwit dev up' starts one on this machine, 'godwit dev start' what has died of it, --api names another (${details.replace(/\s*Resolution note:\s*$/, "")})`;
+    const line = `the API at ${address?.replaceAll(",", " or ") ?? "its address"} cannot be reached; is the cluster up? 'godwit dev up' starts one on this machine, 'godwit dev start' what has died of it, --api names another (${details.replace(/\s*Resolution note:\s*$/, "")})`;
     return { exitCode: EXIT.failed, line };
   }
   if (code === GRPC.unimplemented && !fromApi(failure)) {

@@ -1,16 +1,16 @@
 /** What every verb gets: the API, standard streams, and what Ctrl-C means. */
 import type { ApiClient } from "./api-client.ts";
-import { apiAddress } from "./address.ts";
+import { apiAddresses } from "./address.ts";
 import { EXIT, ExitWith } from "./failure.ts";
 
 /** Where the API was looked for, for the error that says it is not there. */
 export const lastAddress: { value: string | undefined } = { value: undefined };
 
 export async function connectApi(flag: string | undefined): Promise<ApiClient> {
-  const address = apiAddress(flag, process.env);
-  lastAddress.value = address.target;
+  const addresses = apiAddresses(flag, process.env);
+  lastAddress.value = addresses.map(({ target }) => target).join();
   const { ApiClient } = await import("./api-client.ts");
-  return new ApiClient(address);
+  return new ApiClient(addresses);
 }
 
 /**

@@ -5,7 +5,7 @@ import { FORMATS, parseFormat } from "./output.ts";
 export const apiOption = (): Option =>
   new Option(
     "--api <address>",
-    "unix:/PATH or HOST:PORT of the API (else $GODWIT_API, else the cluster of 'dev up')",
+    "unix:/PATH or HOST:PORT of the API, with commas between several (else $GODWIT_API, else the cluster of 'dev up')",
   );
 export const outputOption = (): Option =>
   new Option("-o, --output <format>", FORMATS.join(", ")).default("table" as const).argParser(parseFormat);

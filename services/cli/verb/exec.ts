@@ -32,6 +32,7 @@ export async function exec(
       "-t needs a terminal on standard input; leave it out when input comes from a pipe",
     );
   using api = await connectApi(options.api);
+  await api.findLeader();
   const call = api.stub.exec();
   const interrupted = new AbortController();
   const onSignal = (): void => interrupted.abort();

@@ -32,6 +32,7 @@ export interface ImportOptions {
 export async function importImage(name: string, path: string, options: ImportOptions): Promise<void> {
   const source = await openSource(path);
   using api = await connectApi(options.api);
+  await api.findLeader();
   const { promise: answered, resolve, reject } = Promise.withResolvers<ImageInfo>();
   const answer: { done: boolean } = { done: false };
   const call = api.stub.importImage((error, image) => {

@@ -1,4 +1,7 @@
 /** `ps`, `inspect`, `status`, `node ls`, `image ls`, `migrations`: what is there. */
+import type { ClusterStatus } from "../../../proto/gen/godwit/v1/api.ts";
+import type { ApiClient } from "../api-client.ts";
+import { isUnreachable } from "../failure.ts";
 import { connectApi } from "../session.ts";
 import { printFields, printJson, printList, type OutputFormat } from "../output.ts";
 import { statusDocument, statusFields } from "../shape/cluster.ts";
@@ -27,9 +30,25 @@ export async function inspect(nameOrId: string, options: ListOptions): Promise<v
 
 export async function status(options: ListOptions): Promise<void> {
   using api = await connectApi(options.api);
-  const answer = await api.call("status", {});
+  const answer = await clusterStatus(api);
   if (options.output === "json") printJson(statusDocument(answer));
   else await printFields(statusFields(answer));
+}
+
+/** How long the leader is looked for before others are asked for what they know. */
+const LEADER_MS = 6_000;
+
+async function clusterStatus(api: ApiClient): Promise<ClusterStatus> {
+  try {
+    return await api.call("status", {}, LEADER_MS);
+  } catch (error) {
+    if (!isUnreachable(error)) throw error;
+    const answers = await api.callEach("status", { local: true });
+    const [best] = answers.toSorted((a, b) => b.logSequence - a.logSequence);
+    if (best === undefined) throw error;
+    const doubt = `no leader answers; this is what the scheduler ${best.answeredBy ?? "that was asked"} knows`;
+    return { ...best, warnings: [doubt, ...best.warnings] };
+  }
 }
 
 export async function nodes(options: ListOptions): Promise<void> {

@@ -1,7 +1,8 @@
 /** `node cordon`, `node uncordon`, `node trust`, `node rm` and `node drain`. */
 import type { DrainStatus } from "../../../proto/gen/godwit/v1/api.ts";
-import { messagesOf, type ApiClient } from "../api-client.ts";
+import { requestMetadata, type ApiClient } from "../api-client.ts";
 import { EXIT, ExitWith, isUnreachable } from "../failure.ts";
+import { followStream } from "../follow.ts";
 import { printJson, table, type OutputFormat } from "../output.ts";
 import { formatDuration } from "../quantity.ts";
 import { connectApi, isWatched, say, waitInterruptibly } from "../session.ts";
@@ -35,7 +36,7 @@ export async function removeNode(
 ): Promise<void> {
   using api = await connectApi(options.api);
   const { node, placedAnew, returned } = await api.call("removeNode", { node: name, isOff: options.isOff });
-  say(`${node} is no node of the cluster any more`);
+  say(`${node || name} is no node of the cluster any more`);
   for (const container of returned) say(`${container} goes on at the host that has it frozen`);
   for (const container of placedAnew) say(`${container} is started anew`);
 }
@@ -90,8 +91,10 @@ async function follow(
   const request = { node, deadlineSeconds: Math.ceil(options.deadlineMs / 1000), parallel, dryRun, force };
   let last: DrainStatus | undefined;
   let said = 0;
+  // The same request each time: it begins one drain, and goes on with it after that.
+  const metadata = requestMetadata();
   try {
-    for await (const status of messagesOf(api.stub.drain(request), signal)) {
+    for await (const status of followStream(() => api.stub.drain(request, metadata), signal)) {
       last = status;
       if (options.detach) return status;
       for (const item of status.moved.slice(said)) {

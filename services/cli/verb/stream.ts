@@ -1,6 +1,9 @@
 /** `logs` and `events`: lines until there are no more. */
 import type { Writable } from "node:stream";
+import type { ClientReadableStream } from "@grpc/grpc-js";
+import type { Event } from "../../../proto/gen/godwit/v1/api.ts";
 import { messagesOf } from "../api-client.ts";
+import { followStream } from "../follow.ts";
 import { printJson, type OutputFormat } from "../output.ts";
 import { connectApi, waitInterruptibly } from "../session.ts";
 import { eventLine, eventRow } from "../shape/cluster.ts";
@@ -15,6 +18,7 @@ export interface LogsOptions {
 
 export async function logs(nameOrId: string, options: LogsOptions): Promise<void> {
   using api = await connectApi(options.api);
+  await api.findLeader();
   const { follow, tail, timestamps } = options;
   await waitInterruptibly(
     () => "",
@@ -40,12 +44,28 @@ export interface EventsOptions {
 /** As JSON one array, or with --follow one document a line. */
 export async function events(options: EventsOptions): Promise<void> {
   using api = await connectApi(options.api);
+  await api.findLeader();
   const { follow, sinceMs } = options;
   const all: unknown[] = [];
+  // Of the last one that was shown, from which another scheduler goes on.
+  let last = { atMs: sinceMs, sequence: 0, shown: 0 };
   await waitInterruptibly(
     () => "",
     async (signal) => {
-      for await (const event of messagesOf(api.stub.events({ follow, sinceMs }), signal)) {
+      /** How many of the last one's entry are still to come again after a new beginning. */
+      let again = 0;
+      const open = (): ClientReadableStream<Event> => {
+        again = last.shown;
+        return api.stub.events({ follow, sinceMs: last.atMs });
+      };
+      for await (const event of followStream(open, signal)) {
+        const { atMs, sequence } = event;
+        if (sequence < last.sequence) continue;
+        if (sequence === last.sequence && again > 0) {
+          again -= 1;
+          continue;
+        }
+        last = { atMs, sequence, shown: sequence === last.sequence ? last.shown + 1 : 1 };
         if (options.output !== "json") await write(process.stdout, `${printable(eventLine(event))}\n`);
         else if (follow) await write(process.stdout, `${JSON.stringify(eventRow(event))}\n`);
         else all.push(eventRow(event));
