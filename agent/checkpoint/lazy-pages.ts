@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { REHEARSE } from "../filler/page-index.ts";
 import { isAlive, processStat, signalExactly } from "../native/process.ts";
 import { openPacketPair, receivePacket, sendPacket, shutdownSocket } from "../native/sockets.ts";
 
@@ -20,6 +21,8 @@ export class LazyPages implements Disposable {
   readonly #imagesDir: string;
   #filler: Filler | undefined;
   #started = false;
+  #closed = false;
+  #isRehearsalDue = false;
 
   constructor(imagesDir: string) {
     this.#imagesDir = imagesDir;
@@ -29,6 +32,18 @@ export class LazyPages implements Disposable {
   begin(): Filler {
     this.#filler ??= spawnFiller(this.#imagesDir);
     return this.#filler;
+  }
+
+  /** What has come so far is in REHEARSAL_FILE: starts the filler, and lets it do with that what it will have to do later. */
+  rehearse(): void {
+    const { ready, socket } = this.begin();
+    if (this.#isRehearsalDue) return;
+    this.#isRehearsalDue = true;
+    const send = (): void => {
+      this.#isRehearsalDue = false;
+      if (!this.#started && !this.#closed) sendPacket(socket, Uint8Array.of(REHEARSE));
+    };
+    ready.then(send).catch(() => undefined); // start tells of a filler that is not there
   }
 
   /**
@@ -56,6 +71,7 @@ export class LazyPages implements Disposable {
   [Symbol.dispose](): void {
     if (this.#filler === undefined) return;
     const { socket, ready } = this.#filler;
+    this.#closed = true;
     // It ends by itself when nobody is at the other end any more.
     if (!this.#started) shutdownSocket(socket);
     void ready.finally(() => closeSync(socket)).catch(() => undefined);

@@ -8,6 +8,7 @@ export class ImageFiles implements Disposable {
   readonly #files = new Map<string, number>();
   #givesBack = false;
   #keptBytes = 0;
+  #kept: FileRange[] = [];
 
   /** All at once: the folder may be taken away while its files are still needed. */
   constructor(folder: string, names: Iterable<string>) {
@@ -28,7 +29,10 @@ export class ImageFiles implements Disposable {
   giveBack(ranges: Iterable<FileRange>): void {
     for (const { file, offset, bytes } of ranges) {
       if (this.#givesBack) punchHole(this.#descriptor(file), offset, bytes);
-      else this.#keptBytes += bytes;
+      else {
+        this.#keptBytes += bytes;
+        this.#kept.push({ file, offset, bytes });
+      }
     }
   }
 
@@ -41,11 +45,19 @@ export class ImageFiles implements Disposable {
     return this.#givesBack;
   }
 
-  /** The container runs: of all files, only these ranges are needed from now on. */
-  beginGivingBack(wanted: Iterable<FileRange>): void {
+  /**
+   * The container runs: what is settled goes back from now on, and with each step a piece of what was kept, and then of
+   * what nobody ever wanted. All in one step would keep the container's first questions waiting.
+   * @param wanted all that is still needed, when it is asked for
+   */
+  *giveBackAllBut(wanted: () => Iterable<FileRange>): Generator<void, void, undefined> {
     this.#givesBack = true;
+    for (const { file, offset, bytes } of this.#kept.splice(0)) {
+      punchHole(this.#descriptor(file), offset, bytes);
+      yield;
+    }
     const byFile = new Map<string, FileRange[]>();
-    for (const range of wanted) {
+    for (const range of wanted()) {
       const ranges = byFile.get(range.file);
       if (ranges === undefined) byFile.set(range.file, [range]);
       else ranges.push(range);
@@ -53,10 +65,14 @@ export class ImageFiles implements Disposable {
     for (const [file, descriptor] of this.#files) {
       let at = 0;
       for (const { offset, bytes } of (byFile.get(file) ?? []).sort((a, b) => a.offset - b.offset)) {
-        punchHole(descriptor, at, offset - at);
+        if (offset > at) {
+          punchHole(descriptor, at, offset - at);
+          yield;
+        }
         at = offset + bytes;
       }
       punchHole(descriptor, at, fstatSync(descriptor).size - at);
+      yield;
     }
   }
 

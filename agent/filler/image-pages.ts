@@ -47,8 +47,7 @@ export class ImagePages {
         done += place.pages;
       }
     }
-    this.#lacking = new Uint32Array(count);
-    this.need(this.missing);
+    this.#lacking = new Uint32Array(count).fill(1);
   }
 
   get pages(): number {

@@ -4,8 +4,8 @@
  * counterpart at the socket LAZY_SOCKET in that folder, where CRIU's tasks hand over the descriptors of their missing
  * memory, and ends when everything is in place.
  *
- * Descriptor 3 leads to the agent: "ready" goes out when CRIU may come, as the four bytes of the holder's pid; one byte
- * comes when the image is whole. An agent that is gone before that needs nothing any more.
+ * Descriptor 3 leads to the agent: "ready" goes out when CRIU may come, as the four bytes of the holder's pid; a
+ * byte comes when there is something to rehearse with (REHEARSE), and one when the image is whole. An agent that is gone before that needs nothing any more.
  */
 import { readFileSync, readSync, rmSync, statSync, writeSync } from "node:fs";
 
@@ -14,11 +14,19 @@ import { RESUMED_FILE } from "../checkpoint/resumption.ts";
 import { splitByRanges } from "../checkpoint/split-ranges.ts";
 import { holdDescriptors } from "../native/descriptor-holder.ts";
 import type { Placing } from "../native/fault-descriptor.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
 import { acceptFrom, listenAt, receiveWithDescriptor, waitForAny } from "../native/unix-listener.ts";
 import { AddressSpace } from "./address-space.ts";
 import { ImageFiles } from "./image-files.ts";
 import { ImagePages } from "./image-pages.ts";
-import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "./page-index.ts";
+import {
+  INDEX_FILE,
+  PAGE_BYTES,
+  PageIndex,
+  REHEARSAL_FILE,
+  REHEARSE,
+  type RoundIndex,
+} from "./page-index.ts";
 
 /** CRIU's name (criu/uffd.c). */
 const LAZY_SOCKET = "lazy-pages.socket";
@@ -32,6 +40,8 @@ const RESTORE_FINISHED = 0x5253_5446;
 const PAUSE_MS = 1;
 /** So much of an image may be in place twice before CRIU has let go of the container: only faults are answered then. */
 const HOARD_SHARE = 0.05;
+/** So long after an answer the next question is waited for: a container that begins to run asks for one page after another. */
+const QUIET_MS = 1;
 /** Without memory to put a page into: the host, or the container's own limit, has none to give. */
 const FULL_PATIENCE_MS = 60_000;
 
@@ -48,6 +58,9 @@ class Filler {
   /** Whose turn it is comes first. */
   #spaces: AddressSpace[] = [];
   #fullSinceMs: number | undefined;
+  #answeredAtMs = 0;
+  /** What goes back to the host, piece by piece: somebody may ask in between. */
+  #givingBack: Iterator<void> | undefined;
 
   constructor(folder: string, listener: number) {
     this.#folder = folder;
@@ -56,10 +69,7 @@ class Filler {
 
   /** The image is whole. */
   open(): void {
-    const parsed = JSON.parse(readFileSync(`${this.#folder}/${INDEX_FILE}`, "utf8")) as Record<
-      string,
-      RoundIndex[]
-    >;
+    const parsed = readIndex(`${this.#folder}/${INDEX_FILE}`);
     this.#files = new ImageFiles(
       this.#folder,
       Object.values(parsed).flatMap((rounds) => rounds.map(({ file }) => file)),
@@ -80,8 +90,8 @@ class Filler {
       else if (this.#criu !== undefined && ready.has(this.#criu)) this.#hear(this.#criu);
       for (const space of [...this.#spaces])
         if (ready.has(space.descriptor.number)) this.#spaces.push(...space.look());
-      for (const space of this.#spaces) if (space.isAwaited) this.#note(space, space.answer());
-      timeoutMs = this.#isRestored ? this.#fillOne() : this.#isAnyAwaited() ? PAUSE_MS : -1;
+      for (const space of this.#spaces) if (space.isAwaited) this.#answer(space);
+      timeoutMs = this.#isRestored ? this.#goOn() : this.#isAnyAwaited() ? PAUSE_MS : -1;
     }
   }
 
@@ -110,13 +120,26 @@ class Filler {
     return new ImagePages(index, lazyPages(index, lazyRanges(readFileSync(`${this.#folder}/mm-${pid}.img`))));
   }
 
+  #answer(space: AddressSpace): void {
+    this.#note(space, space.answer());
+    this.#answeredAtMs = performance.now();
+  }
+
+  /** What is done while nobody waits. Answers how long there is nothing to be done. */
+  #goOn(): number {
+    if (performance.now() - this.#answeredAtMs < QUIET_MS) return QUIET_MS;
+    this.#giveBackIfRunning();
+    const isOver = this.#givingBack?.next().done;
+    if (isOver === true) this.#givingBack = undefined;
+    return this.#fillOne();
+  }
+
   #isAnyAwaited(): boolean {
     return this.#spaces.some(({ isAwaited }) => isAwaited);
   }
 
   /** One block for one process, so that no thread waits long. Answers how long there is nothing to be done. */
   #fillOne(): number {
-    this.#giveBackIfRunning();
     if (this.#files?.isHoardingAbove(this.#imagePages * PAGE_BYTES * HOARD_SHARE) === true) return PAUSE_MS;
     const nowMs = performance.now();
     const at = this.#spaces.findIndex((space) => space.isDone || space.restsUntilMs <= nowMs);
@@ -143,26 +166,47 @@ class Filler {
   #giveBackIfRunning(): void {
     if (this.#files === undefined || this.#files.givesBack) return;
     if (statSync(`${this.#folder}/${RESUMED_FILE}`, { throwIfNoEntry: false }) === undefined) return;
-    this.#files.beginGivingBack(this.#images.flatMap((image) => [...image.wanted()]));
+    this.#givingBack = this.#files.giveBackAllBut(() => this.#images.flatMap((image) => [...image.wanted()]));
+  }
+}
+
+const readIndex = (path: string): Record<string, RoundIndex[]> =>
+  JSON.parse(readFileSync(path, "utf8")) as Record<string, RoundIndex[]>;
+
+const EVERYWHERE = [{ start: 0, end: Number.MAX_SAFE_INTEGER }];
+
+/**
+ * Does once for nothing, with what has come so far, what will have to be done while a container stands still: code that
+ * runs for the first time takes several times as long.
+ */
+function rehearse(path: string): void {
+  for (const rounds of Object.values(readIndex(path))) {
+    const index = new PageIndex(rounds);
+    const pages = new ImagePages(index, lazyPages(index, EVERYWHERE));
+    for (const _ of pages.settle(pages.missing));
   }
 }
 
 /** Runs of pages that the image has and that lie in mappings which are filled later. */
 function* lazyPages(
   index: PageIndex,
-  ranges: ReturnType<typeof lazyRanges>,
+  ranges: readonly AddressRange[],
 ): Generator<{ address: number; pages: number }> {
   for (const run of index.runs)
     for (const { address, pages, inside } of splitByRanges(run, ranges)) if (inside) yield { address, pages };
 }
 
-/** Answers whether there is an image to fill from; the agent may give the move up before. */
-function isWanted(holder: number): boolean {
+/** Answers, once there is one, whether there is an image to fill from; the agent may give the move up before. */
+function isWanted(holder: number, folder: string): boolean {
   const word = Buffer.alloc(4);
   word.writeInt32LE(holder);
   try {
     writeSync(AGENT, word);
-    return readSync(AGENT, word, 0, 1, null) === 1;
+    for (;;) {
+      if (readSync(AGENT, word, 0, 1, null) === 0) return false;
+      if (word[0] !== REHEARSE) return true;
+      rehearse(`${folder}/${REHEARSAL_FILE}`);
+    }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "EPIPE" || code === "ECONNRESET") return false;
@@ -178,7 +222,7 @@ try {
   process.chdir(folder);
   const listener = listenAt(LAZY_SOCKET);
   process.chdir("/");
-  isNeeded = isWanted(holder);
+  isNeeded = isWanted(holder, folder);
   if (isNeeded) {
     const filler = new Filler(folder, listener);
     filler.open();

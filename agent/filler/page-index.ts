@@ -24,6 +24,9 @@ export interface PageLocation {
 export const PAGE_BYTES = 4096;
 /** JSON, beside the image: for each address space its rounds, the last first; files relative to the image's folder. */
 export const INDEX_FILE = "page-index.json";
+/** The same of what has come so far, before the image is whole; and what the agent then says to the filler. */
+export const REHEARSAL_FILE = "page-index-so-far.json";
+export const REHEARSE = 2;
 
 class SearchableRound {
   readonly file: string;

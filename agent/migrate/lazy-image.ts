@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -17,9 +18,15 @@ import { encodePagemap, PageFlag, type PagemapRun } from "../checkpoint/pagemap-
 import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
 import { pagemapFileOf } from "./page-run.ts";
 
-/** Written last: an image that has it is filled later. */
-export function writeIndex(folder: string, indexes: ReadonlyMap<string, readonly RoundIndex[]>): void {
-  writeFileSync(`${folder}/${INDEX_FILE}`, JSON.stringify(Object.fromEntries(indexes)), { mode: 0o600 });
+/** @param name INDEX_FILE is written last: an image that has it is filled later */
+export function writeIndex(
+  folder: string,
+  indexes: ReadonlyMap<string, readonly RoundIndex[]>,
+  name = INDEX_FILE,
+): void {
+  const draft = `${folder}/${name}.draft`;
+  writeFileSync(draft, JSON.stringify(Object.fromEntries(indexes)), { mode: 0o600 });
+  renameSync(draft, `${folder}/${name}`);
 }
 
 /**

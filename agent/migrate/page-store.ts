@@ -10,7 +10,7 @@ import {
   type PagemapRun,
 } from "../checkpoint/pagemap-image.ts";
 import type { HeldMemory } from "../keep/held-memory.ts";
-import type { RoundIndex } from "../filler/page-index.ts";
+import { REHEARSAL_FILE, type RoundIndex } from "../filler/page-index.ts";
 import { splitLazy } from "../checkpoint/lazy-list.ts";
 import { joined, type Pages, rises, union, without } from "../checkpoint/page-runs.ts";
 import type { AddressRange } from "../native/pagemap-scan.ts";
@@ -36,6 +36,9 @@ const SUPERSEDED_SHARE = 0.1;
 const MAX_COPIED_PAGES = 2048;
 /** A round that brings a smaller share of a process's memory anew is not looked at. */
 const WORTH_NOTING = 0.03;
+
+/** So many runs of a process teach the filler what all of them would. */
+const REHEARSED_RUNS = 4096;
 
 const pagesOf = (runs: readonly Pages[]): number => runs.reduce((sum, { pages }) => sum + pages, 0);
 
@@ -170,6 +173,16 @@ export class PageStore implements AsyncDisposable {
     }
   }
 
+  /** For the filler, of the round that is coming. */
+  writeRehearsal(): void {
+    const folder = `round-${this.#round}`;
+    const indexes = [...this.#spaces].map(([space, { pagesId, runs }]): [string, RoundIndex[]] => [
+      space,
+      [indexOf(pagesId, runs.slice(0, REHEARSED_RUNS), folder)],
+    ]);
+    writeIndex(this.#folder, new Map(indexes), REHEARSAL_FILE);
+  }
+
   /**
    * Makes the last round the image's own memory and answers how many pages that is. `lazy`: those that can be are left
    * to the filler. Needs the image's other files.
@@ -217,14 +230,7 @@ export class PageStore implements AsyncDisposable {
   }
 
   #index(space: string, pagesId: number, runs: readonly PagemapRun[], folder: string): void {
-    const index: RoundIndex = {
-      file: `${folder}/pages-${pagesId}.img`,
-      runs: runs.map(({ address, pages, flags }) => ({
-        address,
-        pages,
-        hasContent: (flags & PageFlag.present) !== 0,
-      })),
-    };
+    const index = indexOf(pagesId, runs, folder);
     this.#indexes.set(space, [index, ...(this.#indexes.get(space) ?? [])]);
   }
 
@@ -239,3 +245,12 @@ export class PageStore implements AsyncDisposable {
     this.#spaces.clear();
   }
 }
+
+const indexOf = (pagesId: number, runs: readonly PagemapRun[], folder: string): RoundIndex => ({
+  file: `${folder}/pages-${pagesId}.img`,
+  runs: runs.map(({ address, pages, flags }) => ({
+    address,
+    pages,
+    hasContent: (flags & PageFlag.present) !== 0,
+  })),
+});

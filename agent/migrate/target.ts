@@ -258,6 +258,7 @@ async function takeIn(
   let description: CheckpointDescription | undefined;
   let open: { name: string; descriptor: number } | undefined;
   let files = 0;
+  let rehearsalAtBytes = FILLER_FROM_BYTES;
   using log = new LogImport(runtime.paths.log);
   await using pages = new PageStore(runtime.paths.images, held);
   const folders = new Map(treesOf(runtime.paths).map(({ name, folder }) => [name, folder]));
@@ -306,7 +307,12 @@ async function takeIn(
         }
         case RecordKind.PAGES:
           await pages.add(header.name, body, header.length);
-          if (pages.contentBytes >= FILLER_FROM_BYTES) lazyPages.begin();
+          if (pages.contentBytes >= rehearsalAtBytes) {
+            // Twice as much of it is worth another one; when the last comes, none may be under way.
+            rehearsalAtBytes *= 2;
+            pages.writeRehearsal();
+            lazyPages.rehearse();
+          }
           break;
         case RecordKind.ROUND_END:
           await pages.endRound(header.name === LAST_ROUND);

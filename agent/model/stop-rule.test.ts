@@ -26,8 +26,13 @@ test.each([
   ["then a little", [round(100_000), round(300)], "freeze"],
   ["then still much", [round(100_000), round(20_000)], "copy"],
   ["it shrinks", [round(100_000), round(20_000), round(9_000)], "copy"],
-  ["it shrinks no more", [round(100_000), round(20_000), round(19_000)], "freeze"],
-  ["it grows", [round(100_000), round(20_000), round(40_000)], "freeze"],
+  ["it shrinks no more", [round(100_000), round(8_000), round(7_900)], "freeze"],
+  ["it grows", [round(100_000), round(4_000), round(6_000)], "freeze"],
+  [
+    "it shrinks no more, with more than clients should wait for",
+    [round(100_000), round(20_000), round(19_000)],
+    "throttle",
+  ],
   ["for ever", Array.from({ length: MAX_ROUNDS }, (_, index) => round(100_000 >> index)), "freeze"],
   ["faster than the link", [round(100_000), round(90_000), round(90_000)], "throttle"],
 ])("without a budget: %s", (_, rounds, expected) => {

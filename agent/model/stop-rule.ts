@@ -43,7 +43,7 @@ const WORTHWHILE = 0.7;
 /** At one pace of the container. */
 export const MAX_ROUNDS = 5;
 /** Without a budget, a container is slowed down only to save its clients more than this. */
-const UNBUDGETED_GOAL_MS = 1_000;
+const UNBUDGETED_GOAL_MS = 300;
 /** What is left is an estimate: a budget is kept with some room. */
 const CAUTION = 0.85;
 /** Slower than this, a container is not running in its clients' eyes either. */
