@@ -110,6 +110,12 @@ const TOOLS = `${process.env["GODWIT_PREFIX"] ?? "/opt/godwit"}/tools`;
 const PRIVATE_TOOLS = `${TOOLS}/bin`;
 export const CRIU_TRACKING_LIBRARY = `${TOOLS}/lib/libgodwit-tracking.so`;
 
+/** deploy/fence/fence.c as setup.sh has built it, where it has. */
+export function findFence(): string | undefined {
+  const path = `${PRIVATE_TOOLS}/godwit-fence`;
+  return (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false) ? path : undefined;
+}
+
 /** A program of this host: the private one first, since it is there only when the host's is not good enough. */
 export function findProgram(name: string): string {
   for (const folder of [PRIVATE_TOOLS, ...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/sbin"]) {

@@ -6,6 +6,7 @@ import type { CgroupTree } from "./container/cgroup.ts";
 import type { Runc } from "./container/runc.ts";
 import type { ExecService } from "./exec/exec-service.ts";
 import type { CostBook } from "./forecast/cost-book.ts";
+import type { HostFence } from "./fence/host-fence.ts";
 import type { HeldStore } from "./keep/held-store.ts";
 import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
@@ -24,6 +25,8 @@ export interface Host {
   /** How the memory that a container writes while it is copied is found. */
   readonly writeTracking: WriteTracking;
   readonly cgroups: CgroupTree;
+  /** Stops every container of this host when its lease ends. */
+  readonly fence: HostFence;
   readonly images: ImageStore;
   /** What is held of the memory of containers that have left. */
   readonly held: HeldStore;

@@ -13,10 +13,12 @@ import { criuVersion } from "./checkpoint/criu.ts";
 import {
   CRIU_TRACKING_LIBRARY,
   type AgentConfig,
+  findFence,
   findProgram,
   readAgentConfig,
   readSecret,
 } from "./config.ts";
+import { CONTAINERS_CGROUP } from "./container/paths.ts";
 import { environmentOf } from "./container/bundle.ts";
 import { CgroupTree } from "./container/cgroup.ts";
 import { Runc } from "./container/runc.ts";
@@ -24,14 +26,15 @@ import { type ExecService, serveExec } from "./exec/exec-service.ts";
 import { CostBook } from "./forecast/cost-book.ts";
 import { serveForecasts } from "./forecast/forecast-service.ts";
 import type { Host } from "./host.ts";
+import { HostFence } from "./fence/host-fence.ts";
 import { HeldStore } from "./keep/held-store.ts";
 import { openImageStore } from "./image/mod.ts";
 import { serveLogs } from "./logs/logs-service.ts";
 import { describeNode } from "./node/host-info.ts";
-import { readIncarnation } from "./node/incarnation.ts";
+import { incarnationOf } from "./node/incarnation.ts";
 import { Node } from "./node/node.ts";
 import { Reporter } from "./node/reporter.ts";
-import { OverlayNetwork } from "./network/overlay.ts";
+import { OverlayNetwork, TUNNEL } from "./network/overlay.ts";
 import { ShimClient } from "./shim/client.ts";
 import { loadIdentity } from "./stream/identity.ts";
 import { detectWriteTracking } from "./tracking/support.ts";
@@ -85,6 +88,21 @@ async function main(): Promise<void> {
   const criuPath = config.criuPath ?? findProgram("criu");
   const runc = new Runc(config.runcPath ?? findProgram("runc"), `${config.stateDir}/runc`);
   let exec: ExecService | undefined;
+  const cgroups = CgroupTree.detect();
+  const containers = cgroups.container(CONTAINERS_CGROUP);
+  containers.createFreezer();
+  let wakeReporter = (): void => undefined;
+  const fence = stack.use(
+    await HostFence.open({
+      program: findFence(),
+      socketPath: `${config.stateDir}/fence.sock`,
+      freezer: containers.freezer,
+      link: TUNNEL,
+      hasContainers: () => containers.isPopulated,
+      logger,
+      changed: () => wakeReporter(),
+    }),
+  );
   const host: Host = {
     config,
     connection,
@@ -93,7 +111,8 @@ async function main(): Promise<void> {
     criuPath,
     criuVersion: await criuVersion(criuPath),
     writeTracking: detectWriteTracking(config.criuTrackingLibrary ?? CRIU_TRACKING_LIBRARY),
-    cgroups: CgroupTree.detect(),
+    cgroups,
+    fence,
     images: await openImageStore({ dir: `${config.dataDir}/images`, connection, logger }),
     held: stack.use(await HeldStore.open({ folder: `${config.dataDir}/held-memory`, logger })),
     shim,
@@ -105,7 +124,8 @@ async function main(): Promise<void> {
       return exec;
     },
   };
-  const reporter = new Reporter(host, await describeNode(host), readIncarnation(config.stateDir));
+  const reporter = new Reporter(host, await describeNode(host), incarnationOf(config.stateDir));
+  wakeReporter = reporter.wake;
   const node = new Node(host, reporter.wake);
   exec = stack.use(
     await serveExec({
@@ -120,6 +140,7 @@ async function main(): Promise<void> {
         lookup: (id) => {
           const status = node.container(id)?.record?.status;
           if (status === undefined) return undefined;
+          if (fence.isClosed) return { state: "frozen", detail: "frozen: its host has lost the scheduler" };
           if (status.kind === "running") return { state: "running", detail: "running" };
           return { state: status.kind === "frozen" ? "frozen" : "other", detail: status.kind };
         },

@@ -184,6 +184,18 @@ if [ "$(cat "$tools/lib/tracking.recipe" 2>/dev/null)" != "$tracking" ] &&
   mv "$scratch/libgodwit-tracking.so" "$tools/lib/"
   printf '%s' "$tracking" >"$tools/lib/tracking.recipe"
 fi
+# deploy/fence/fence.c says what it is for: without it a lost host's containers are not started elsewhere by themselves.
+fence=$(sha256sum "$repo/deploy/fence/fence.c" | cut -d' ' -f1)
+if [ "$(cat "$tools/lib/fence.recipe" 2>/dev/null)" != "$fence" ] || [ ! -x "$tools/bin/godwit-fence" ]; then
+  need gcc g++ "a small program that stops a host's containers when the host has lost the cluster"
+  say "building the fence of this host"
+  gcc -O2 -o "$scratch/godwit-fence" "$repo/deploy/fence/fence.c" >"$scratch/gcc.log" 2>&1 ||
+    die "deploy/fence/fence.c does not compile: $(grep -m1 error "$scratch/gcc.log" || tail -n 1 "$scratch/gcc.log")"
+  mkdir -p "$tools/bin" "$tools/lib"
+  # In place of the former one: a fence that runs keeps its own.
+  mv "$scratch/godwit-fence" "$tools/bin/"
+  printf '%s' "$fence" >"$tools/lib/fence.recipe"
+fi
 nats_good() { command -v "$1" >/dev/null && at_least "$("$1" --version 2>/dev/null | sed 's/.*v//')" "$min_nats"; }
 if ! nats_good nats-server && ! nats_good "$tools/bin/nats-server"; then
   need patchelf patchelf "tells a static program from a dynamic one"

@@ -1,6 +1,7 @@
 /** The scheduler's public face; nothing else of this folder is imported from outside. */
 export { connectionOptions } from "./log/connection.ts";
 export { requestId, withRequest } from "./leader/request.ts";
+export { whyItWaits } from "./state/failover.ts";
 export { startScheduler } from "./leader/start.ts";
 export type {
   ContainerRuntime,

@@ -12,6 +12,7 @@ import type {
   MigrationMode,
 } from "../proto/gen/godwit/v1/spec.ts";
 import type { WhyView } from "./plan/movable.ts";
+import type { FailoverOperations } from "./public-failover.ts";
 
 type DeepReadonly<T> = T extends (infer U)[]
   ? readonly DeepReadonly<U>[]
@@ -81,6 +82,8 @@ export interface LogServer {
 export interface NodeRuntime {
   /** What is left of the lease; negative: it ran out that long ago. */
   readonly leaseMs: number;
+  /** Its containers stand still, because its lease had ended. */
+  readonly fenceClosed: boolean;
   readonly load: Load;
   /** Digests of the images that are unpacked there. */
   readonly images: readonly string[];
@@ -162,7 +165,7 @@ export interface DrainOptions {
  * Every method that changes something resolves once the change is in the log, and rejects with a GodwitError; with
  * `unavailable` where another scheduler leads.
  */
-export interface Scheduler extends AsyncDisposable {
+export interface Scheduler extends AsyncDisposable, FailoverOperations {
   readonly id: string;
   /** As far as it knows: see `confirm`. */
   readonly leads: boolean;

@@ -13,7 +13,7 @@ import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
 import { thaw } from "../migrate/source.ts";
-import { interruption, nextStep, type Step } from "../model/next-step.ts";
+import { belongsHere, interruption, nextStep, type Step } from "../model/next-step.ts";
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
@@ -206,6 +206,7 @@ export class Allocation {
       this.#wake = Promise.withResolvers();
       try {
         await this.#life.noticeExit();
+        this.#thawIfHeld();
         const step = this.#nextStep();
         if (step.kind === "none") {
           await this.#wake.promise;
@@ -235,7 +236,40 @@ export class Allocation {
     }
   }
 
+  get #isOurs(): boolean {
+    return belongsHere(this.#desired, this.#container.record);
+  }
+
+  /** The host's fence is about to be lifted: what is somebody else's by now is not to answer to anybody. */
+  async unplugUnlessOurs(): Promise<void> {
+    const { record } = this.#container;
+    if (this.#isOurs || record === undefined || record.status.kind === "stopped") return;
+    try {
+      (await this.runtime.plug(record)).unplug();
+    } catch (error) {
+      this.#container.logger.info({ err: error }, "the container had no link to take away");
+    }
+  }
+
+  /** The host's fence has been lifted. */
+  goOn(): void {
+    const isCopied = this.#step.kind === "copy";
+    if (isCopied && this.#container.status?.kind === "running")
+      this.#stepAbort.abort(new GodwitError("unavailable", "the host's lease ended during the move"));
+    // What is frozen for a move is thawed by its step or by nobody.
+    else if (this.#isOurs && !isCopied && this.#container.status?.kind !== "frozen")
+      this.runtime.cgroup.thaw();
+    this.#wakeUp();
+  }
+
+  /** Of a fence that was lifted, or of a thaw, by an agent that died over it. */
+  #thawIfHeld(): void {
+    if (this.#container.host.fence.isClosed || this.#container.status?.kind !== "running") return;
+    if (this.#isOurs && this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();
+  }
+
   #nextStep(): Step {
+    if (this.#container.host.fence.isClosed) return { kind: "none" };
     if (!this.#ordered) {
       const status = this.#container.record?.status;
       return status?.kind === "frozen" && status.sent === "no" ? { kind: "thaw" } : { kind: "none" };
@@ -291,9 +325,7 @@ export class Allocation {
     try {
       if (status?.kind === "running" && this.runtime.isRunning(status.init)) {
         await this.runtime.reattachOutput(status.init);
-        // A thaw that was cut off between its steps: nothing that is said to run may stand frozen.
-        if (this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();
-        // Nor slowed down for a move that ended with the agent.
+        // Whether it may run if it stands frozen, the leader's first word tells. It is not to be slowed down for a move that ended with the agent.
         this.runtime.cgroup.limitCpu(this.#container.record?.spec.limits?.cpuMillis ?? 0);
         this.#arrival.dropImage();
       } else await this.#arrival.adopt();

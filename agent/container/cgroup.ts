@@ -73,6 +73,15 @@ function delegateControllers(group: string): void {
   }
 }
 
+export interface FreezerFiles {
+  readonly control: string;
+  readonly frozen: string;
+  readonly thawed: string;
+  readonly confirm: string;
+  /** What `confirm` says when everything stands still. */
+  readonly confirmed: string;
+}
+
 const FREEZE_DEADLINE_MS = 10_000;
 const CPU_PERIOD_USEC = 100_000;
 
@@ -114,6 +123,49 @@ export class ContainerCgroup {
 
   exists(): boolean {
     return exists(this.freezerPath);
+  }
+
+  /** What freezes and thaws everything at and below this cgroup, for a process that knows nothing of cgroups. */
+  get freezer(): FreezerFiles {
+    const folder = this.freezerPath;
+    return this.#v2
+      ? {
+          control: `${folder}/cgroup.freeze`,
+          frozen: "1",
+          thawed: "0",
+          confirm: `${folder}/cgroup.events`,
+          confirmed: "frozen 1",
+        }
+      : {
+          control: `${folder}/freezer.state`,
+          frozen: "FROZEN",
+          thawed: "THAWED",
+          confirm: `${folder}/freezer.state`,
+          confirmed: "FROZEN",
+        };
+  }
+
+  /** Freezes each cgroup below by itself, so that none goes on when this one is thawed. */
+  holdEach(): void {
+    for (const entry of list(this.freezerPath)) {
+      const folder = `${this.freezerPath}/${entry}`;
+      const { control, frozen } = this.freezer;
+      try {
+        writeFileSync(`${folder}${control.slice(this.freezerPath.length)}`, frozen);
+      } catch (error) {
+        if (exists(folder)) throw error;
+      }
+    }
+  }
+
+  /** Whether a process is at or below it. */
+  get isPopulated(): boolean {
+    return this.processes().length > 0;
+  }
+
+  /** In the hierarchy that freezes alone. */
+  createFreezer(): void {
+    mkdirSync(this.freezerPath, { recursive: true });
   }
 
   /** Pids of all processes inside, as the agent's pid namespace numbers them. */

@@ -26,6 +26,9 @@ export interface ContainerPaths {
   readonly cgroup: string;
 }
 
+/** All containers' cgroups are below it; relative to where CgroupTree puts containers. */
+export const CONTAINERS_CGROUP = "godwit";
+
 export function containerPaths(config: AgentConfig, containerId: string): ContainerPaths {
   const dir = `${config.stateDir}/containers/${containerId}`;
   const data = `${config.dataDir}/containers/${containerId}`;
@@ -45,6 +48,6 @@ export function containerPaths(config: AgentConfig, containerId: string): Contai
     placeholderWork: `${data}/placeholder-work`,
     images: `${dir}/images`,
     lazyPages: `${dir}/lazy-pages.json`,
-    cgroup: `godwit/${containerId}`,
+    cgroup: `${CONTAINERS_CGROUP}/${containerId}`,
   };
 }

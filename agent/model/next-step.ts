@@ -126,6 +126,16 @@ const startOrStop = (desired: DesiredAllocation): Step => ({
   kind: desired.desired === DesiredState.RUNNING ? "start" : "stop",
 });
 
+/** Whether what the host has of the container is what the cluster means by these orders, and may run. */
+export function belongsHere(
+  desired: DesiredAllocation | undefined,
+  record: ContainerRecord | undefined,
+): boolean {
+  if (desired === undefined || record === undefined || record.epoch !== desired.epoch) return false;
+  if (desired.role === Role.SOURCE) return desired.migration?.switched !== true;
+  return desired.role === Role.OWNER || desired.role === Role.TARGET;
+}
+
 /** What a change of the desired state means for a step that is under way. */
 export type Interruption = "none" | "abort" | "commit";
 

@@ -6,7 +6,7 @@ import type { NetworkSettings, Peer } from "../../proto/gen/godwit/v1/agent.ts";
 import { mustRun, runCommand } from "../native/command.ts";
 
 export const BRIDGE = "gwbr0";
-const TUNNEL = "gwvx0";
+export const TUNNEL = "gwvx0";
 /** IANA's VXLAN port. */
 const VXLAN_PORT = 4789;
 /** Outer Ethernet, IPv4, UDP and VXLAN headers. */

@@ -9,6 +9,7 @@ import {
   type ObservedAllocation,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { Allocation } from "../allocation/allocation.ts";
+import { CONTAINERS_CGROUP } from "../container/paths.ts";
 import { listContainers } from "../container/record-store.ts";
 import type { Host } from "../host.ts";
 import { Inspector } from "../obstacles/inspector.ts";
@@ -26,6 +27,8 @@ export class Node implements AsyncDisposable {
   onLeave: (containerId: string, reason: "moved" | "removed") => Promise<void> = () => Promise.resolve();
   #leaderEpoch = 0;
   #revision = 0;
+  /** Until a leader has answered this agent, an order that comes by itself may be one of long ago. */
+  #isIntroduced = false;
   readonly #abort = new AbortController();
   readonly #tasks: Promise<void>[] = [];
   readonly #inspector: Inspector;
@@ -58,7 +61,7 @@ export class Node implements AsyncDisposable {
       (async () => {
         for await (const message of subscription) {
           try {
-            await this.follow(Desired.decode(message.data));
+            if (this.#isIntroduced) await this.#follow(Desired.decode(message.data));
           } catch (error) {
             this.#logger.error({ err: error }, "an order could not be read");
           }
@@ -121,12 +124,25 @@ export class Node implements AsyncDisposable {
     return this.#leaderEpoch;
   }
 
+  /** Takes in what a leader has answered. */
+  async followAnswer(desired: Desired): Promise<void> {
+    this.#isIntroduced = true;
+    await this.#follow(desired);
+  }
+
   /** Takes orders in, unless newer ones have been. */
-  async follow(desired: Desired): Promise<void> {
+  async #follow(desired: Desired): Promise<void> {
+    const { leaderEpoch, revision } = desired;
     const newer =
-      desired.leaderEpoch > this.#leaderEpoch ||
-      (desired.leaderEpoch === this.#leaderEpoch && desired.revision > this.#revision);
-    if (!newer) return;
+      leaderEpoch > this.#leaderEpoch || (leaderEpoch === this.#leaderEpoch && revision > this.#revision);
+    if (!newer) {
+      if (leaderEpoch !== this.#leaderEpoch || revision !== this.#revision)
+        this.#logger.warn(
+          { leaderEpoch, revision },
+          "an order that is older than the present one is refused",
+        );
+      return;
+    }
     this.#leaderEpoch = desired.leaderEpoch;
     this.#revision = desired.revision;
     const wanted = new Map<string, DesiredAllocation>();
@@ -149,6 +165,18 @@ export class Node implements AsyncDisposable {
       }
     }
     this.#changed();
+  }
+
+  /**
+   * The lease is renewed after its end. What still belongs to this host goes on; everything else, such as what has been
+   * started elsewhere meanwhile, keeps standing still, off the network, until it is removed.
+   */
+  async reopen(): Promise<void> {
+    this.#host.cgroups.container(CONTAINERS_CGROUP).holdEach();
+    for (const allocation of this.#allocations.values()) await allocation.unplugUnlessOurs();
+    if (!(await this.#host.fence.lift())) return;
+    for (const allocation of this.#allocations.values()) allocation.goOn();
+    this.#logger.info("the lease is renewed: what belongs to this host goes on");
   }
 
   container(id: string): Allocation | undefined {

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 
 import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
+import { bootTimeNs } from "../native/boot-clock.ts";
 import type { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
 import type { Host } from "../host.ts";
 import { measureLoad } from "./host-info.ts";
@@ -66,6 +67,7 @@ export class Reporter implements AsyncDisposable {
   }
 
   async #report(node: Node): Promise<void> {
+    const fenceMs = this.#host.fence.armedMs;
     const report = Report.fromPartial({
       info: this.#info,
       incarnation: this.#incarnation,
@@ -74,7 +76,12 @@ export class Reporter implements AsyncDisposable {
       desiredRevision: node.revision,
       load: measureLoad(this.#cpuMillisUsed(node)),
       images: this.#images,
+      ...(fenceMs === undefined ? {} : { fenceMs }),
+      fenceFault: this.#host.fence.fault,
+      fenceClosed: this.#host.fence.isClosed,
     });
+    // The lease begins with the question: when its answer comes, the scheduler has counted from earlier on than this host.
+    const sentAtNs = bootTimeNs();
     try {
       const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
         timeout: ANSWER_WITHIN_MS,
@@ -90,7 +97,10 @@ export class Reporter implements AsyncDisposable {
         return;
       }
       this.#tell(true, "");
-      if (reply.desired !== undefined) await node.follow(reply.desired);
+      await this.#host.fence.extend(sentAtNs, reply.fencing ? reply.leaseMs : 0);
+      if (reply.desired !== undefined) await node.followAnswer(reply.desired);
+      // Only by orders that are as new as the lease is it known what may still run here.
+      if (this.#host.fence.isClosed && node.revision === reply.desiredRevision) await node.reopen();
     } catch (error) {
       this.#tell(false, error instanceof Error ? error.message : String(error));
     }
@@ -101,7 +111,7 @@ export class Reporter implements AsyncDisposable {
     if (answered === this.#answered) return;
     this.#answered = answered;
     if (answered) this.#logger.info("the scheduler answers");
-    else this.#logger.warn({ why }, "the scheduler does not answer or refuses; containers go on as they are");
+    else this.#logger.warn({ why }, "the scheduler does not answer or refuses");
   }
 
   #cpuMillisUsed(node: Node): number {

@@ -27,6 +27,8 @@ export interface LeaderOptions {
 
 export class Leader implements AsyncDisposable {
   readonly reports: Reports;
+  /** The clock of leases and limits. */
+  readonly nowMs: () => number;
   readonly #options: LeaderOptions;
   readonly #sender: DesiredSender;
   readonly #service: ReportService;
@@ -43,7 +45,10 @@ export class Leader implements AsyncDisposable {
 
   constructor(options: LeaderOptions) {
     const { committer, leaderLeaseMs, leaseMs, link, logger, machine } = options;
-    const nowMs = (): number => machine.nowMs();
+    // The time of day at the beginning, and from then on a clock that nobody can set; not behind what is in the log.
+    const originMs = Math.max(machine.nowMs(), committer.replica.lastAtMs) - machine.monotonicMs();
+    const nowMs = (): number => Math.floor(originMs + machine.monotonicMs());
+    this.nowMs = nowMs;
     this.#options = options;
     this.#lastTickMs = nowMs();
     this.reports = new Reports(leaseMs, this.#lastTickMs);
@@ -108,7 +113,7 @@ export class Leader implements AsyncDisposable {
   }
 
   #tick(): void {
-    const now = this.#options.machine.nowMs();
+    const now = this.nowMs();
     // The process itself stood still (suspended, or starved): reports may lie in its buffers, unread.
     if (now - this.#lastTickMs > this.#tickMs + this.#options.leaseMs / 3) this.reports.grace(now);
     this.#lastTickMs = now;
@@ -176,7 +181,7 @@ export class Leader implements AsyncDisposable {
     try {
       const commands = reconcile(this.#cluster, this.reports, {
         leaseMs,
-        nowMs: machine.nowMs(),
+        nowMs: this.nowMs(),
         newId: () => idFrom(machine),
       });
       this.reports.fresh.clear();

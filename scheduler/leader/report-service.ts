@@ -42,6 +42,10 @@ export class ReportService implements Disposable {
   readonly #joining = new Map<string, Promise<Verdict>>();
   /** By node, what is the matter with an agent that claims to be it with another key; for operators to see. */
   readonly refusedKeys = new Map<string, string>();
+  /** Names that a second machine claims. */
+  readonly #refusedNames = new Set<string>();
+  /** Copies of an old epoch that have been told of. */
+  readonly #strangers = new Set<string>();
   readonly #subscription: Disposable;
 
   constructor(options: ReportServiceOptions) {
@@ -75,6 +79,7 @@ export class ReportService implements Disposable {
       return;
     }
     const { name } = info;
+    this.#tellStrangers(name, report);
     // While a Desired may be about to change, the report is not one of a node that knows it.
     const settled = !cluster.touched.has(name) && sender.revisionOf(name) === report.desiredRevision;
     reports.accept(cluster, name, report, settled, nowMs());
@@ -85,6 +90,8 @@ export class ReportService implements Disposable {
       accepted: true,
       leaseMs,
       leaderEpoch: cluster.state.epoch,
+      fencing: !cluster.state.failoverOff,
+      desiredRevision: sender.revisionOf(name) ?? 0,
       ...(desired === undefined || desired.revision === report.desiredRevision ? {} : { desired }),
     });
     onReport();
@@ -105,7 +112,7 @@ export class ReportService implements Disposable {
   }
 
   async #admit(info: NodeInfo, incarnation: string): Promise<Verdict> {
-    const { cluster, logger, nowMs, reports } = this.#options;
+    const { cluster, logger } = this.#options;
     const node = cluster.state.nodes[info.name];
     const refused = node === undefined ? undefined : keyCheck(node, info);
     if (refused !== undefined) {
@@ -117,26 +124,74 @@ export class ReportService implements Disposable {
     this.refusedKeys.delete(info.name);
     if (node?.incarnation === incarnation) {
       // The node is known and only its description changed: that can follow when the log has time for it.
+      this.#refusedNames.delete(info.name);
+      // A lease is not granted before the log says that nothing of the node is started elsewhere any more.
+      if (node.state === NodeState.LOST) return this.#welcome(info.name);
       if (!sameInfo(node.info, info))
         void this.#join(info, incarnation).then((verdict) => {
           if (verdict.kind === "refused") logger.warn({ node: info.name }, verdict.why);
         });
       return { kind: "accepted" };
     }
-    const nowIs = nowMs();
-    if (node !== undefined && node.state === NodeState.READY && reports.leaseUntilMs(info.name) > nowIs)
-      return { kind: "refused", why: this.#nameTaken(info.name, node, nowIs) };
-    return this.#join(info, incarnation);
+    const why = node === undefined ? undefined : this.#nameTaken(info.name, node);
+    if (why === undefined) return this.#join(info, incarnation);
+    if (!this.#refusedNames.has(info.name)) logger.warn({ node: info.name, incarnation }, why);
+    this.#refusedNames.add(info.name);
+    return { kind: "refused", why };
   }
 
-  #nameTaken(name: string, node: Node, nowMs: number): string {
-    const { reports } = this.#options;
+  /** Why another machine may not take the node's name yet. */
+  #nameTaken(name: string, node: Node): string | undefined {
+    const { nowMs, reports } = this.#options;
+    const nowIs = nowMs();
+    // What runs on the one that had the name before has to stand still, if it ever does.
+    const freeFromMs =
+      node.fenceMs > 0 ? reports.fencedFromMs(name, node.fenceMs) : reports.leaseUntilMs(name);
+    if (nowIs >= freeFromMs) return undefined;
     const lastMs = reports.lastReportMs(name);
-    const when = lastMs === undefined ? "before this leader began" : `${formatSeconds(nowMs - lastMs)} ago`;
+    const when = lastMs === undefined ? "before this leader began" : `${formatSeconds(nowIs - lastMs)} ago`;
     return (
       `another agent is node ${name} already (incarnation ${node.incarnation}, it reported ${when}): give this one another name, ` +
-      `or stop the other one and wait ${formatSeconds(Math.max(0, reports.leaseUntilMs(name) - nowMs))} for its lease to end`
+      `or stop the other one and wait ${formatSeconds(freeFromMs - nowIs)} for its lease to end`
     );
+  }
+
+  /** The log is told first; until then the agent gets no answer. */
+  async #welcome(name: string): Promise<Verdict> {
+    const { cluster, propose } = this.#options;
+    try {
+      await propose(command("nodeStateChanged", { node: name, state: NodeState.READY, reason: "" }));
+    } catch (error) {
+      this.#options.logger.warn({ node: name, err: GodwitError.from(error) }, "a lost node is back");
+      return { kind: "silent" };
+    }
+    return cluster.state.nodes[name]?.state === NodeState.READY ? { kind: "accepted" } : { kind: "silent" };
+  }
+
+  /** Copies that are somebody else's by now are removed by the agent as soon as it reads its orders. */
+  #tellStrangers(name: string, report: Report): void {
+    const { cluster, logger } = this.#options;
+    for (const { containerId, epoch, state } of report.allocations) {
+      const key = `${name} ${containerId} ${epoch}`;
+      const allocation = cluster.state.containers[containerId]?.allocation;
+      const isOld = allocation !== undefined && allocation.node !== name && epoch < allocation.epoch;
+      const isLeaving = cluster.index.leaving.get(name)?.has(containerId) === true;
+      if (!isOld || isLeaving) this.#strangers.delete(key);
+      else if (!this.#strangers.has(key)) {
+        this.#strangers.add(key);
+        logger.warn(
+          {
+            node: name,
+            container: containerId,
+            epoch,
+            state,
+            owner: allocation.node,
+            present: allocation.epoch,
+          },
+          "a report of an old epoch is refused: the copy is to be removed",
+        );
+      }
+    }
   }
 
   #join(info: NodeInfo, incarnation: string): Promise<Verdict> {

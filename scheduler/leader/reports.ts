@@ -1,5 +1,6 @@
 import type { Load, MigrationReport, Report } from "../../proto/gen/godwit/v1/agent.ts";
 import { Load as LoadMessage } from "../../proto/gen/godwit/v1/agent.ts";
+import { fenceMarginMs } from "../model/lease.ts";
 import {
   migrationSeen,
   observedOn,
@@ -28,6 +29,10 @@ export class Reports implements Volatile {
 
   leaseUntilMs(node: string): number {
     return Math.max(this.#graceUntilMs, (this.#lastReportMs.get(node) ?? -Infinity) + this.#leaseMs);
+  }
+  fencedFromMs(node: string, fenceMs: number): number {
+    const longerMs = Math.max(0, fenceMs - this.#leaseMs);
+    return this.leaseUntilMs(node) + longerMs + fenceMarginMs(this.#leaseMs);
   }
   lastReportMs(node: string): number | undefined {
     return this.#lastReportMs.get(node);

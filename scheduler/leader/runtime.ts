@@ -15,6 +15,7 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
       const seen = reports.nodes.get(name);
       return {
         leaseMs: reports.leaseUntilMs(name) - nowMs,
+        fenceClosed: seen?.report.fenceClosed === true,
         load: loadOf(seen),
         images: seen?.report.images ?? [],
       };

@@ -11,6 +11,7 @@ import type { OpenedLog } from "../log/open.ts";
 import type { Applied } from "../log/replica.ts";
 import { Snapshotter } from "../log/snapshotter.ts";
 import { formatBytes, formatSeconds } from "../model/quantity.ts";
+import { lostWords } from "../plan/failover.ts";
 import { happeningsOf, type Happening } from "../plan/events.ts";
 import type {
   DeepReadonlyState,
@@ -30,6 +31,7 @@ import { isRepeated } from "../state/requests.ts";
 import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { Changes } from "./changes.ts";
 import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
+import { setFailover } from "./failover-operations.ts";
 import { Leader } from "./leader.ts";
 import { Membership } from "./membership.ts";
 import { Operations } from "./operations.ts";
@@ -219,9 +221,16 @@ export class RunningScheduler implements Scheduler {
         `node ${name} gets no new orders: they take ${formatBytes(bytes)}, more than NATS takes in one message; raise max_payload of nats-server or move containers away`,
       );
     warnings.push(...(this.#leader?.refusedKeys ?? []));
-    for (const [name, node] of Object.entries(state.nodes))
-      if (node.state === NodeState.LOST)
-        warnings.push(`node ${name} is lost: ${node.stateReason || "it does not report"}`);
+    const leader = this.#leader;
+    for (const [name, node] of Object.entries(state.nodes)) {
+      const leftMs =
+        leader === undefined ? undefined : leader.reports.fencedFromMs(name, node.fenceMs) - leader.nowMs();
+      if (node.state === NodeState.LOST) warnings.push(lostWords(name, node, leftMs, state.failoverOff));
+      else if (node.fenceFault !== "")
+        warnings.push(
+          `node ${name} has no fence: ${node.fenceFault}; should it be lost, its containers are not started elsewhere by themselves`,
+        );
+    }
     return warnings;
   }
 
@@ -242,7 +251,11 @@ export class RunningScheduler implements Scheduler {
     return container === undefined ? undefined : whyOf(this.#cluster, this.#seen, container);
   }
   runtime(): Runtime {
-    return runtimeOf(this.#cluster, this.#leader?.reports, this.#options.machine.nowMs());
+    return runtimeOf(
+      this.#cluster,
+      this.#leader?.reports,
+      this.#leader?.nowMs() ?? this.#options.machine.nowMs(),
+    );
   }
   changes(signal: AbortSignal): AsyncIterable<void> {
     return this.#changes.watch(signal);
@@ -286,6 +299,9 @@ export class RunningScheduler implements Scheduler {
   }
   cancelDrain(node: string): Promise<void> {
     return this.#operations.cancelDrain(node);
+  }
+  setFailover(enabled: boolean): Promise<void> {
+    return setFailover((command) => this.#committer.propose(command), enabled);
   }
 
   planDrain(node: string): DrainProgress {

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 
 export interface Machine {
-  /** The time of day, in whole milliseconds; may jump. */
+  /** The time of day, in whole milliseconds; may jump. What counts how long something took asks monotonicMs. */
   nowMs(): number;
   /** Milliseconds since some moment; never goes back, but may stand still while the machine sleeps. */
   monotonicMs(): number;
@@ -16,8 +16,11 @@ export interface Machine {
   randomFraction(): number;
 }
 
+/** The time of day when this process began, and from then on a clock that nobody can set. */
+const steadyClock = (): number => performance.timeOrigin + performance.now();
+
 /** The machine that this process runs on. */
-export const thisMachine = (clock: () => number = Date.now): Machine => ({
+export const thisMachine = (clock: () => number = steadyClock): Machine => ({
   nowMs: () => Math.floor(clock()),
   monotonicMs: () => performance.now(),
   after: (ms, run) => {

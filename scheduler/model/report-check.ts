@@ -1,6 +1,7 @@
 import { isName } from "../../proto/contract/ids.ts";
 import type { Report } from "../../proto/gen/godwit/v1/agent.ts";
 import type { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import { LONGEST_FENCE_MS } from "./lease.ts";
 import { isIpv4 } from "./network.ts";
 
 const MAX_TEXT = 256;
@@ -46,6 +47,9 @@ export const reportFault = (report: Report): string | undefined => {
   if (report.info === undefined) return "the report does not say which node it is of";
   if (report.incarnation === "" || report.incarnation.length > MAX_INCARNATION)
     return "the report carries no usable incarnation";
+  if ((report.fenceMs ?? 0) > LONGEST_FENCE_MS)
+    return `a fence that closes after ${report.fenceMs} ms is none`;
+  if (report.fenceFault.length > 4 * MAX_TEXT) return "what is wrong with the fence is too long";
   for (const { blockers, needs } of report.allocations) {
     if (blockers.length > MAX_BLOCKERS || needs.length > MAX_BLOCKERS)
       return "an allocation of the report has too many blockers";

@@ -8,7 +8,9 @@ import {
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { isHeldBySource } from "../state/apply-migration.ts";
+import { formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
+import { whyItWaits } from "../state/failover.ts";
 import { formatKey } from "../state/node-key.ts";
 import { happening, type Happening } from "./happening.ts";
 import { serviceHappenings } from "./service-events.ts";
@@ -58,7 +60,13 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       const known = state.nodes[name];
       if (known === undefined) return [happening("node.joined", name, command.value.info?.underlayAddress)];
       if (known.incarnation !== command.value.incarnation)
-        return [happening("node.joined", name, "with a new state folder: nothing is left of what it ran")];
+        return [
+          happening(
+            "node.joined",
+            name,
+            "as another machine, or started anew: nothing of what it ran runs on",
+          ),
+        ];
       return known.state === NodeState.LOST
         ? [happening("node.ready", name)]
         : [happening("node.changed", name)];
@@ -100,6 +108,40 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
           .filter((migration) => isHeldBySource(cluster, migration))
           .map((migration) => aborted(migration, "the node was removed")),
       ];
+    case "nodeFenceSet": {
+      const { fault, fenceMs, node } = command.value;
+      const words =
+        fenceMs > 0
+          ? `armed: it closes ${formatSeconds(fenceMs)} after the last answered report`
+          : fault || "open";
+      return [happening("node.fence", node, words)];
+    }
+    case "nodeFenced": {
+      const { node } = command.value;
+      const waiting = [...(cluster.index.onNode.get(node) ?? [])].flatMap((id) => {
+        const container = state.containers[id];
+        const why = container === undefined ? undefined : whyItWaits(container);
+        return container === undefined || why === undefined || container.desired !== DesiredState.RUNNING
+          ? []
+          : happening("container.lost", nameOf(container), `with ${node}, and not started elsewhere: ${why}`);
+      });
+      return [
+        happening("node.fenced", node, "its containers stand still: they go on elsewhere"),
+        ...switchedTo(cluster, node)
+          .filter((migration) => {
+            const container = state.containers[migration.containerId];
+            return (
+              isHeldBySource(cluster, migration) &&
+              container !== undefined &&
+              whyItWaits(container) === undefined
+            );
+          })
+          .map((migration) => aborted(migration, "the node was lost")),
+        ...waiting,
+      ];
+    }
+    case "failoverSet":
+      return [happening(command.value.enabled ? "failover.on" : "failover.off", "cluster")];
     case "drainStarted":
       return [happening("drain.started", command.value.node)];
     case "drainEnded":
@@ -138,10 +180,19 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
     }
     case "containerRemoved":
       return [happening("container.removed", containerName(command.value.id))];
-    case "allocationPlaced":
-      return [
-        happening("container.placed", containerName(command.value.containerId), `on ${command.value.node}`),
-      ];
+    case "allocationPlaced": {
+      const { containerId, node } = command.value;
+      const before = state.containers[containerId]?.allocation?.node;
+      return before === undefined
+        ? [happening("container.placed", containerName(containerId), `on ${node}`)]
+        : [
+            happening(
+              "container.failed-over",
+              containerName(containerId),
+              `${before} → ${node}: started anew`,
+            ),
+          ];
+    }
     case "allocationObserved": {
       const { containerId, node, state: seen, exitCode, message } = command.value;
       const name = containerName(containerId);

@@ -5,6 +5,7 @@ import type { Cluster } from "../state/cluster.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "./command.ts";
 import { planDrains } from "./drain.ts";
+import { planFences } from "./failover.ts";
 import { planMigrations } from "./migrations.ts";
 import { planLeases, planObserved } from "./observe.ts";
 import { choosePlacement, PlannedUse } from "./placement.ts";
@@ -55,6 +56,7 @@ const planPlacements = (cluster: Cluster): Command[] => {
 export const reconcile = (cluster: Cluster, volatile: Volatile, options: ReconcileOptions): Command[] => [
   ...planMigrations(cluster, volatile, options.nowMs),
   ...planLeases(cluster, volatile, options.leaseMs, options.nowMs),
+  ...planFences(cluster, volatile, options.nowMs),
   ...planObserved(cluster, volatile),
   ...planRemovals(cluster, volatile),
   ...planPlacements(cluster),

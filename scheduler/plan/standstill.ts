@@ -1,6 +1,7 @@
 /** Migrations that nobody can end for now: what a person is told, and can do. Pure. */
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, MigrationState, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import { whyItWaits } from "../state/failover.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { hasArrived, lost } from "./migrations.ts";
 import type { Volatile } from "./volatile.ts";
@@ -26,5 +27,10 @@ export const standstillOf = (cluster: Cluster, seen: Seen, migration: Migration)
   if (hasRun) return `${why}, and it ran there: it goes on when ${to} is back`;
   const kept =
     source === undefined ? `${from} keeps the copy that it froze` : `${source} too, with its frozen copy`;
+  const node = cluster.state.nodes[to];
+  const container = cluster.state.containers[containerId];
+  const waits = container !== undefined && whyItWaits(container) !== undefined;
+  if (node !== undefined && node.fenceMs > 0 && !cluster.state.failoverOff && !waits)
+    return `${why}, so it may run there unseen until the lease of ${to} has ended for certain; ${kept}, and then ${containerName} goes on`;
   return `${why}, so it may run there unseen; ${kept}. It goes on when ${to} is back; if ${to} never will be, make sure that it is off, and "godwit node rm --is-off ${to}" lets ${containerName} go on at ${from}`;
 };

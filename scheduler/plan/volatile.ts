@@ -32,6 +32,8 @@ export interface Volatile {
   readonly migrations: ReadonlyMap<string, MigrationSeen>;
   /** End of a node's lease. */
   leaseUntilMs(node: string): number;
+  /** From when on the containers of a silent node stand still, if it has said that its fence closes after `fenceMs`. */
+  fencedFromMs(node: string, fenceMs: number): number;
   /** Time limits count from here at the earliest: what happened before is not known. */
   readonly leaderSinceMs: number;
 }

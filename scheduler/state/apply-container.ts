@@ -20,6 +20,7 @@ import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
 import { abortMigrationOf, endMigration } from "./apply-migration.ts";
 import { shortageOf, useOf } from "./capacity.ts";
 import { isWell } from "./availability.ts";
+import { isFenced, isHomeless } from "./failover.ts";
 import { enter, leave, limitsOf, nameOf, reindex, type Cluster } from "./cluster.ts";
 import { describeShortage, nodeCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -113,8 +114,10 @@ export const containerDesiredSet = (
       set.desired === DesiredState.STOPPED ? "the container was stopped" : "the container was restarted";
     abortMigrationOf(cluster, set.id, why, atMs);
   }
-  container.desired = set.desired;
-  container.restartGeneration = set.restartGeneration;
+  reindex(cluster, container, () => {
+    container.desired = set.desired;
+    container.restartGeneration = set.restartGeneration;
+  });
   // It is about to go down: until it is seen to be up again nobody counts on it.
   if (restarts && container.allocation !== undefined) container.allocation.readyAtMs = 0;
   touch(cluster, container);
@@ -187,8 +190,9 @@ export const allocationPlaced = (
   if (node === undefined) return reject("not-found", `there is no node ${placed.node}`);
   if (container.removing) return reject("refused", `${nameOf(container)} is being removed`);
   const current = container.allocation;
-  if (current !== undefined && state.nodes[current.node] !== undefined)
+  if (current !== undefined && !isHomeless(state.nodes, container))
     return reject("refused", `${nameOf(container)} already has a node: ${current.node}`);
+  if (container.migrationId !== "") return reject("refused", `${nameOf(container)} is being moved`);
   // Epochs only rise, also across a node that was removed with its copy.
   if (placed.epoch !== (current?.epoch ?? 0) + 1)
     return reject("refused", `${placed.epoch} is not the next epoch`);
@@ -236,6 +240,8 @@ export const allocationObserved = (
   const allocation = container.allocation;
   if (allocation?.node !== seen.node || allocation.epoch !== seen.epoch)
     return reject("refused", `${seen.node} does not own ${nameOf(container)} (any more)`);
+  const node = cluster.state.nodes[seen.node];
+  if (node !== undefined && isFenced(node)) return reject("refused", `node ${seen.node} is lost`);
   allocation.state = seen.state;
   allocation.exitCode = seen.exitCode;
   allocation.restarts = seen.restarts;

@@ -1,8 +1,8 @@
 import {
-  MigrationState,
   NodeState,
   type DrainEnded,
   type DrainStarted,
+  type Node,
   type NodeJoined,
   type NodeKeyTrusted,
   type NodeRemoved,
@@ -12,8 +12,9 @@ import {
 import { MAX_NODES } from "../model/network.ts";
 import { nodeInfoFault, STREAM_KEY_BYTES } from "../model/report-check.ts";
 import { keyCheck, sameKey } from "./node-key.ts";
-import { endMigration, isHeldBySource, returnToSource } from "./apply-migration.ts";
-import { enter, leave, type Cluster } from "./cluster.ts";
+import { endMovesOf } from "./apply-fence.ts";
+import { reindexNode, type Cluster } from "./cluster.ts";
+import { isFenced } from "./failover.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
 const missing = (node: string): Outcome => reject("not-found", `there is no node ${node}`);
@@ -31,14 +32,11 @@ const touchAll = (cluster: Cluster): void => {
   for (const name of Object.keys(cluster.state.nodes)) cluster.touched.add(name);
 };
 
-/** Containers count as placed only on a node that exists, so their index entries follow its coming and going. */
-const reindexNode = (cluster: Cluster, name: string, change: () => void): void => {
-  const containers = [...(cluster.index.onNode.get(name) ?? [])].flatMap(
-    (id) => cluster.state.containers[id] ?? [],
-  );
-  for (const container of containers) leave(cluster, container);
-  change();
-  for (const container of containers) enter(cluster, container);
+const becomeReady = (cluster: Cluster, name: string, node: Node): void => {
+  const set = (): void =>
+    void Object.assign(node, { state: NodeState.READY, stateReason: "", fenced: false });
+  if (isFenced(node)) reindexNode(cluster, name, set);
+  else set();
 };
 
 export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined): Outcome => {
@@ -54,7 +52,10 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
       known.info?.underlayAddress !== info.underlayAddress ||
       // Orders of moves that are under way carry it.
       !sameKey(known.info.streamKey, info.streamKey);
-    Object.assign(known, { info, incarnation, state: NodeState.READY, stateReason: "" });
+    becomeReady(cluster, info.name, known);
+    // Whatever another machine, or this one before it was started anew, has said of its fence.
+    if (known.incarnation !== incarnation) Object.assign(known, { fenceMs: 0, fenceFault: "" });
+    Object.assign(known, { info, incarnation });
     if (moved) touchAll(cluster);
     else cluster.touched.add(info.name);
     return undefined;
@@ -71,6 +72,9 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
       index,
       drain: undefined,
       stateReason: "",
+      fenceMs: 0,
+      fenceFault: "",
+      fenced: false,
     };
   });
   state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
@@ -93,8 +97,8 @@ export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Ou
   if (node === undefined) return missing(change.node);
   if (change.state === NodeState.UNSPECIFIED)
     return reject("invalid", `no state given for node ${change.node}`);
-  node.state = change.state;
-  node.stateReason = change.state === NodeState.READY ? "" : change.reason;
+  if (change.state === NodeState.READY) becomeReady(cluster, change.node, node);
+  else Object.assign(node, { state: change.state, stateReason: change.reason });
   cluster.touched.add(change.node);
   return undefined;
 };
@@ -133,20 +137,7 @@ export const nodeRemoved = (
       "refused",
       `node ${name} still has containers: drain it first, or stop its agent and wait until it is lost`,
     );
-  for (const id of index.moving) {
-    const migration = state.migrations[id];
-    if (migration === undefined || (migration.from !== name && migration.to !== name)) continue;
-    const reason = `node ${name} was removed`;
-    const isReturned =
-      migration.to === name &&
-      isHeldBySource(cluster, migration) &&
-      returnToSource(cluster, migration, `${reason} before it was known to run there`, context.atMs) ===
-        undefined;
-    if (isReturned) continue;
-    const outcome =
-      migration.state === MigrationState.RUNNING ? MigrationState.ABORTED : MigrationState.FINISHED;
-    endMigration(cluster, migration, outcome, reason, context.atMs);
-  }
+  endMovesOf(cluster, name, `node ${name} was removed`, context.atMs);
   reindexNode(cluster, name, () => {
     delete state.nodes[name];
   });

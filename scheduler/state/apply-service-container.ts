@@ -34,8 +34,10 @@ export const serviceContainerRetired = (cluster: Cluster, { id }: ServiceContain
   if (container.removing || container.retiring)
     return reject("refused", `${nameOf(container)} is on its way out already`);
   if (container.migrationId !== "") return reject("refused", `${nameOf(container)} is moving`);
-  container.retiring = true;
-  container.desired = DesiredState.STOPPED;
+  reindex(cluster, container, () => {
+    container.retiring = true;
+    container.desired = DesiredState.STOPPED;
+  });
   touch(cluster, container);
   return undefined;
 };

@@ -9,6 +9,7 @@ import {
   containerRemoved,
   containerRemoveRequested,
 } from "./apply-container.ts";
+import { failoverSet, nodeFenced, nodeFenceSet } from "./apply-fence.ts";
 import { imageAdded, imageRemoved } from "./apply-image.ts";
 import {
   migrationAborted,
@@ -96,6 +97,12 @@ const applyOne = (
       return drainStarted(cluster, command.value, context);
     case "drainEnded":
       return drainEnded(cluster, command.value, context);
+    case "nodeFenceSet":
+      return nodeFenceSet(cluster, command.value);
+    case "nodeFenced":
+      return nodeFenced(cluster, command.value, context);
+    case "failoverSet":
+      return failoverSet(cluster, command.value);
     case "imageAdded":
       return imageAdded(cluster, command.value);
     case "imageRemoved":

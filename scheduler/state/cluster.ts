@@ -7,6 +7,7 @@
 import type { Container, Migration, Service, State } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationState, State as StateMessage } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec, Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import { isHomeless } from "./failover.ts";
 
 /** What is promised to the containers of a node (or on their way to it). */
 export interface NodeUse {
@@ -26,7 +27,7 @@ interface ClusterIndex {
   /** Ids of the containers that were switched away from the node and whose migration has not finished. */
   readonly leaving: Map<string, Set<string>>;
   readonly use: Map<string, NodeUse>;
-  /** Containers without an allocation, or with one on a node that is no more. */
+  /** Containers without an allocation, or with one on a node that is no more or lost for them. */
   readonly unplaced: Set<string>;
   readonly removing: Set<string>;
   /** Ids of migrations that are running or switched. */
@@ -99,8 +100,7 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
     reserve(index, allocation.node, container, sign);
     touched.add(allocation.node);
   }
-  const homeless = allocation === undefined || state.nodes[allocation.node] === undefined;
-  if (sign === 1 && homeless && !container.removing) index.unplaced.add(id);
+  if (sign === 1 && !container.removing && isHomeless(state.nodes, container)) index.unplaced.add(id);
   else index.unplaced.delete(id);
 
   const migration = container.migrationId === "" ? undefined : state.migrations[container.migrationId];
@@ -124,6 +124,16 @@ export const reindex = (cluster: Cluster, container: Container, change: () => vo
   leave(cluster, container);
   change();
   enter(cluster, container);
+};
+
+/** Containers count as placed only on a node that exists, so their index entries follow its coming and going. */
+export const reindexNode = (cluster: Cluster, name: string, change: () => void): void => {
+  const containers = [...(cluster.index.onNode.get(name) ?? [])].flatMap(
+    (id) => cluster.state.containers[id] ?? [],
+  );
+  for (const container of containers) leave(cluster, container);
+  change();
+  for (const container of containers) enter(cluster, container);
 };
 
 /** Templates that containers are created from: the present one, and the one that a failed roll-out goes back to. */

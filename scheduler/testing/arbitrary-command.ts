@@ -73,6 +73,9 @@ const plainCommand = fc.oneof(
     .map(make("nodeStateChanged")),
   fc.record({ node, schedulable: fc.boolean() }).map(make("nodeSchedulableSet")),
   fc.record({ node }).map(make("nodeRemoved")),
+  fc.record({ node, fenceMs: fc.constantFrom(0, 1_000), fault: fc.constant("") }).map(make("nodeFenceSet")),
+  { weight: 2, arbitrary: fc.record({ node }).map(make("nodeFenced")) },
+  fc.record({ enabled: fc.boolean() }).map(make("failoverSet")),
   fc
     .record({
       node,

@@ -18,6 +18,9 @@ export class FakeVolatile implements Volatile {
   leaseUntilMs(node: string): number {
     return this.leases.get(node) ?? Infinity;
   }
+  fencedFromMs(node: string, fenceMs: number): number {
+    return this.leaseUntilMs(node) + fenceMs;
+  }
   report(node: string, allocations: readonly Partial<ObservedAllocation>[], current = true): void {
     const full = allocations.map((allocation) => ObservedAllocation.fromPartial(allocation));
     this.nodes.set(node, {

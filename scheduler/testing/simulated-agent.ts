@@ -45,6 +45,12 @@ export class SimulatedAgent implements AsyncDisposable {
   readonly #connection: NatsConnection;
   readonly #timer: NodeJS.Timeout;
   script: AgentScript;
+  /** Stands still when its lease ends, and says so. */
+  hasFence = false;
+  /** Told of each container that it begins to run. */
+  onRun: (containerId: string) => void = () => undefined;
+  #leaseMs: number | undefined;
+  #leaseUntilMs = Infinity;
   #desired: Desired | undefined;
   #muted = false;
   #reporting: Promise<void> | undefined;
@@ -89,6 +95,10 @@ export class SimulatedAgent implements AsyncDisposable {
     this.#muted = muted;
     if (!muted) this.act();
   }
+  /** Its containers stand still. */
+  get isClosed(): boolean {
+    return performance.now() >= this.#leaseUntilMs;
+  }
   /** As if the container's first process ended. */
   exit(containerId: string, exitCode: number): void {
     const held = this.held.get(containerId);
@@ -102,7 +112,7 @@ export class SimulatedAgent implements AsyncDisposable {
 
   /** Does what is to be done and reports. */
   act(): void {
-    if (this.#desired !== undefined) this.#follow(this.#desired);
+    if (this.#desired !== undefined && !this.isClosed) this.#follow(this.#desired);
     this.#report();
   }
 
@@ -178,6 +188,7 @@ export class SimulatedAgent implements AsyncDisposable {
     if (held === undefined || held.generation < restartGeneration) {
       const state = desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING;
       this.held.set(containerId, { epoch, state, exitCode: 0, generation: restartGeneration });
+      if (state === AllocationState.RUNNING) this.onRun(containerId);
       return;
     }
     held.epoch = epoch;
@@ -239,6 +250,7 @@ export class SimulatedAgent implements AsyncDisposable {
       info: this.info,
       incarnation: this.incarnation,
       desiredRevision: this.#desired?.revision ?? 0,
+      ...(this.hasFence ? (this.#leaseMs === undefined ? {} : { fenceMs: this.#leaseMs }) : { fenceMs: 0 }),
       allocations: [...this.held].map(([containerId, held]) =>
         ObservedAllocation.fromPartial({
           containerId,
@@ -252,6 +264,7 @@ export class SimulatedAgent implements AsyncDisposable {
       migrations: [...this.#migrations.values()],
     });
     let reply: ReportReply;
+    const sentAtMs = performance.now();
     try {
       const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
         timeout: 1_000,
@@ -261,6 +274,10 @@ export class SimulatedAgent implements AsyncDisposable {
       return; // no leader right now: the next report is due soon anyway
     }
     this.replies.push(reply);
+    if (reply.accepted) {
+      this.#leaseMs = reply.fencing ? reply.leaseMs : 0;
+      this.#leaseUntilMs = this.hasFence && reply.fencing ? sentAtMs + reply.leaseMs : Infinity;
+    }
     if (reply.desired !== undefined) this.#take(reply.desired);
   }
 }

@@ -14,6 +14,7 @@ import { LeaderGate } from "./leader-gate.ts";
 import { bind } from "./listen.ts";
 import { addReflection } from "./reflection.ts";
 import { ContainerService } from "./service/containers.ts";
+import { setFailover } from "./service/failover.ts";
 import { ImageService } from "./service/images.ts";
 import { MigrationService } from "./service/migrations.ts";
 import { NodeService } from "./service/nodes.ts";
@@ -148,6 +149,7 @@ function handlers(
     listNodes: calls.unary(() => nodes.list()),
     trustNodeKey: calls.change((request) => nodes.trustKey(request)),
     setSchedulable: calls.change((request) => nodes.setSchedulable(request)),
+    setFailover: calls.change((request) => setFailover(scheduler, request)),
     removeNode: calls.change((request) => nodes.remove(request)),
     drain: calls.leaderStream((request, signal) => nodes.drain(request, signal)),
     cancelDrain: calls.change((request) => nodes.cancelDrain(request)),

@@ -1,12 +1,17 @@
 /** Flags of the verbs that are about containers. */
 import type { Command } from "commander";
 import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
-import { MigrationMode, MigrationPolicy, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import {
+  MigrationMode,
+  FailoverPolicy,
+  MigrationPolicy,
+  RestartPolicy,
+} from "../../proto/gen/godwit/v1/spec.ts";
 import { addAssignment } from "./assignment.ts";
 import type { OutputFormat } from "./output.ts";
 import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
 import { parseBytes, parseCount, parseCpuMillis, parseDurationMs, parseRate } from "./quantity.ts";
-import { parseMode, parsePolicy, parseRestart } from "./shape/words.ts";
+import { parseMode, parseFailover, parsePolicy, parseRestart } from "./shape/words.ts";
 
 interface Assignments {
   readonly [name: string]: string;
@@ -25,6 +30,7 @@ interface RunFlags extends Common {
   readonly label: Assignments;
   readonly restart: RestartPolicy;
   readonly migration: MigrationPolicy;
+  readonly failover: FailoverPolicy;
   readonly blackoutBudget: number;
   readonly workdir: string;
   readonly user: string;
@@ -54,6 +60,12 @@ export function addContainerVerbs(program: Command): void {
     .option("-e, --env <name=value>", "environment variable; may be given again", variable, NOTHING)
     .option("--label <name=value>", "may be given again", label, NOTHING)
     .option("--restart <policy>", "always, on-failure or never", parseRestart, RestartPolicy.ALWAYS)
+    .option(
+      "--failover <policy>",
+      "auto: started elsewhere when its node is lost; never: it waits for its node",
+      parseFailover,
+      FailoverPolicy.AUTO,
+    )
     .option("--migration <policy>", "live, cold or never", parsePolicy, MigrationPolicy.LIVE)
     .option(
       "--blackout-budget <duration>",
@@ -220,6 +232,7 @@ function specOf(name: string, image: string, command: readonly string[], flags: 
     limits: { memoryBytes: flags.memory, cpuMillis: flags.cpus, pids: flags.pids, diskBytes: flags.disk },
     restart: flags.restart,
     migration: flags.migration,
+    failover: flags.failover,
     blackoutBudgetMs: flags.blackoutBudget,
     labels: { ...flags.label },
     node: flags.node,

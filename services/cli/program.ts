@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { EXIT, ExitWith } from "./failure.ts";
 import { addContainerVerbs } from "./program-containers.ts";
+import { addFailoverVerbs } from "./program-failover.ts";
 import { addClusterVerbs } from "./program-cluster.ts";
 import { apiOption } from "./shared-flags.ts";
 
@@ -24,6 +25,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
     .argument("[args...]");
   addContainerVerbs(program);
   addClusterVerbs(program);
+  addFailoverVerbs(program);
   quieten(program);
   try {
     await program.parseAsync([...argv], { from: "user" });

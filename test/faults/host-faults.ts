@@ -87,10 +87,11 @@ async function vanish(laboratory: Laboratory, node: string): Promise<void> {
     const pids = pidsBelow(folder);
     for (const pid of pids) signal(pid, "SIGKILL");
     // On v1 a frozen task takes its SIGKILL when it is thawed, and dies before its next instruction.
-    for (const one of cgroupDirs) {
-      const freezer = join(one, "godwit", laboratory.containerId, "freezer.state");
-      if (existsSync(freezer)) writeFileSync(freezer, "THAWED");
-    }
+    for (const one of cgroupDirs)
+      for (const group of ["godwit", join("godwit", laboratory.containerId)]) {
+        const freezer = join(one, group, "freezer.state");
+        if (existsSync(freezer)) writeFileSync(freezer, "THAWED");
+      }
     return pids.length === 0;
   });
 }

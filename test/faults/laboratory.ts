@@ -67,7 +67,19 @@ export class Laboratory implements AsyncDisposable {
     }
     this.#megabytes = megabytes;
     await this.cluster.must(
-      ...["run", "--node", "n1", "--memory", "512m", CONTAINER, "redis", "--", ...REDIS_COMMAND],
+      ...[
+        "run",
+        "--node",
+        "n1",
+        "--failover",
+        "never",
+        "--memory",
+        "512m",
+        CONTAINER,
+        "redis",
+        "--",
+        ...REDIS_COMMAND,
+      ],
       ...["--dir", "/var/lib/redis", "--appendonly", "yes"],
       ...["--auto-aof-rewrite-percentage", "0", "--appendfsync", "no"],
     );

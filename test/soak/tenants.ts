@@ -20,7 +20,19 @@ const KEYS_MB = 60;
 /** Redis under load, with a client that checks each answer on its one connection. */
 export async function redisTenant(cluster: TestCluster, node: string, clientNode: string): Promise<Tenant> {
   const name = "cache";
-  await cluster.must("run", "--node", node, "--memory", "512m", name, "redis", "--", ...REDIS_COMMAND);
+  await cluster.must(
+    "run",
+    "--node",
+    node,
+    "--failover",
+    "never",
+    "--memory",
+    "512m",
+    name,
+    "redis",
+    "--",
+    ...REDIS_COMMAND,
+  );
   await until("redis", async () => (await cluster.info(name)).state === "running");
   const { address, id } = await cluster.info(name);
   const client = new RedisClient([...redisClientArgv(cluster, clientNode, address), String(CLIENT_PAUSE_MS)]);
@@ -53,7 +65,21 @@ wait`;
 
 export async function treeTenant(cluster: TestCluster, node: string): Promise<Tenant> {
   const name = "tree";
-  await cluster.must("run", "--node", node, "--memory", "64m", name, "redis", "--", "sh", "-c", TREE);
+  await cluster.must(
+    "run",
+    "--node",
+    node,
+    "--failover",
+    "never",
+    "--memory",
+    "64m",
+    name,
+    "redis",
+    "--",
+    "sh",
+    "-c",
+    TREE,
+  );
   const { id } = await cluster.info(name);
   const numbers = (home: string): number[] => {
     const { dataDir } = cluster.dev.node(home);
@@ -96,6 +122,8 @@ export async function pythonTenant(
       "run",
       "--node",
       node,
+      "--failover",
+      "never",
       "--memory",
       "512m",
       "-e",

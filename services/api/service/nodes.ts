@@ -68,8 +68,6 @@ export class NodeService {
     });
     const warnings = [...doubts, ...status.warnings];
     if (nodes.length === 0) warnings.push("no node has joined yet");
-    for (const name of lost.sort())
-      warnings.push(`node ${name} is lost: ${state.nodes[name]?.stateReason || "its agent does not report"}`);
     for (const container of containers) {
       if (container.placementFailure === "" || container.allocation !== undefined) continue;
       warnings.push(
@@ -103,6 +101,7 @@ export class NodeService {
         })),
       servers: servers.map((server) => ({ ...server })),
       answeredBy: this.#scheduler.id,
+      failoverOff: state.failoverOff,
     };
   }
 

@@ -2,7 +2,7 @@
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { AllocationState, DesiredState, NodeState } from "../../../proto/gen/godwit/v1/log.ts";
 import { HealthState, type ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
-import type { ContainerRuntime, DeepReadonlyState } from "../../../scheduler/mod.ts";
+import { whyItWaits, type ContainerRuntime, type DeepReadonlyState } from "../../../scheduler/mod.ts";
 
 export type ContainerRecord = DeepReadonlyState["containers"][string];
 
@@ -53,6 +53,17 @@ const HEALTH: Readonly<Record<HealthState, string>> = {
   [HealthState.UNHEALTHY]: "unhealthy",
 };
 
+function lostMessage(state: DeepReadonlyState, container: ContainerRecord, name: string): string {
+  const node = state.nodes[name];
+  const why = whyItWaits(container);
+  const lost = `its node ${name} does not report`;
+  if (node === undefined || node.fenceMs === 0 || state.failoverOff) return `${lost}; it may still run there`;
+  const stands = node.fenced ? "stands still there" : "stands still there by itself soon";
+  return why === undefined
+    ? `${lost}; it ${stands}, and goes on elsewhere then`
+    : `${lost}; it ${stands} and waits: ${why}`;
+}
+
 export function containerInfo(
   state: DeepReadonlyState,
   container: ContainerRecord,
@@ -60,7 +71,7 @@ export function containerInfo(
 ): ContainerInfo {
   const allocation = container.allocation;
   const nodeLost = allocation !== undefined && state.nodes[allocation.node]?.state === NodeState.LOST;
-  const message = allocation === undefined ? container.placementFailure : allocation.message;
+  const message = allocation === undefined || nodeLost ? container.placementFailure : allocation.message;
   return {
     id: container.id,
     // The state is changed in place: what leaves must be a copy.
@@ -71,10 +82,7 @@ export function containerInfo(
     address: container.address,
     restarts: allocation?.restarts ?? 0,
     exitCode: allocation?.exitCode ?? 0,
-    message:
-      nodeLost && message === ""
-        ? `its node ${allocation.node} does not report; it may still run there`
-        : message,
+    message: nodeLost && message === "" ? lostMessage(state, container, allocation.node) : message,
     createdAtMs: container.createdAtMs,
     migrationId: container.migrationId,
     memoryBytes: runtime?.memoryBytes ?? 0,

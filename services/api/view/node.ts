@@ -14,6 +14,12 @@ export function nodeState(node: NodeRecord): NodeStateName {
   return "ready";
 }
 
+function fenceWord(node: NodeRecord, failoverOff: boolean, isClosed: boolean): string {
+  if (failoverOff) return "off";
+  if (node.fenced || isClosed) return "closed";
+  return node.fenceMs > 0 ? "armed" : node.fenceFault || "not armed yet";
+}
+
 export function nodeSummary(
   state: DeepReadonlyState,
   name: string,
@@ -43,5 +49,6 @@ export function nodeSummary(
     address: node.info?.underlayAddress ?? "",
     memoryReservedBytes,
     cpuReservedMillis,
+    fence: fenceWord(node, state.failoverOff, runtime?.fenceClosed === true),
   };
 }

@@ -22,6 +22,7 @@ export function statusDocument(status: ClusterStatus): Record<string, unknown> {
     })),
     servers: status.servers.map(({ name, leads, current, lag }) => ({ name, leads, current, lag })),
     answeredBy: status.answeredBy ?? "",
+    failover: !status.failoverOff,
     warnings: status.warnings,
   };
 }
@@ -39,6 +40,7 @@ export function statusFields(status: ClusterStatus): (readonly [string, string])
     ["Nodes", `${status.nodesReady} of ${status.nodesTotal} ready`],
     ["Containers", `${status.containersRunning} of ${status.containersTotal} running`],
     ["Migrations", `${status.migrationsRunning} running`],
+    ["Failover", status.failoverOff ? "off" : "on"],
     ...status.warnings.map((warning) => ["Warning", warning] as const),
   ];
 }

@@ -3,7 +3,7 @@ import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { MigrationPolicy } from "../../../proto/gen/godwit/v1/spec.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatCpus, formatDuration } from "../quantity.ts";
-import { policyWord, restartWord, textOrNull, timeOrNull } from "./words.ts";
+import { failoverWord, policyWord, restartWord, textOrNull, timeOrNull } from "./words.ts";
 
 /** The address without its prefix length: what one connects to. */
 const plainAddress = (address: string): string => address.split("/", 1)[0] ?? "";
@@ -69,6 +69,7 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
             },
             restart: restartWord(spec.restart),
             migration: policyWord(spec.migration),
+            failover: failoverWord(spec.failover),
             blackoutBudgetMs: spec.blackoutBudgetMs,
             labels: spec.labels,
             node: textOrNull(spec.node),
@@ -131,6 +132,7 @@ export function containerFields(info: ContainerInfo, nowMs: number): (readonly [
       "Migration",
       `${spec === undefined ? "-" : policyWord(spec.migration)}, blackout budget ${limit(spec?.blackoutBudgetMs ?? 0, formatDuration(spec?.blackoutBudgetMs ?? 0))}`,
     ],
+    ["Failover", spec === undefined ? "-" : failoverWord(spec.failover)],
     ["Labels", dash(labelText(spec?.labels ?? {}))],
     ["Created", `${formatAge(nowMs - info.createdAtMs)} ago`],
   ];

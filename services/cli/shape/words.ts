@@ -1,5 +1,10 @@
 /** Enums as the short words that people and scripts see. Pure. */
-import { MigrationMode, MigrationPolicy, RestartPolicy } from "../../../proto/gen/godwit/v1/spec.ts";
+import {
+  FailoverPolicy,
+  MigrationMode,
+  MigrationPolicy,
+  RestartPolicy,
+} from "../../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
 
 const MODES = {
@@ -35,6 +40,9 @@ function namer<E extends string>(words: { readonly [word: string]: E }, unset: s
   return (value) => Object.entries(words).find(([, known]) => known === value)?.[0] ?? unset;
 }
 
+const FAILOVERS = { auto: FailoverPolicy.AUTO, never: FailoverPolicy.NEVER } as const;
+export const parseFailover = parser<FailoverPolicy>("failover policy", FAILOVERS);
+export const failoverWord = namer<FailoverPolicy>(FAILOVERS, "auto");
 export const parseMode = parser<MigrationMode>("migration mode", MODES);
 export const modeWord = namer<MigrationMode>(MODES, "auto");
 export const parseRestart = parser<RestartPolicy>("restart policy", RESTARTS);

@@ -289,6 +289,17 @@ export interface Report {
     | undefined;
   /** Digests of the images that are unpacked here. */
   images: string[];
+  /**
+   * Containers stand still so long after the sending of the last report that was answered, whatever becomes of the
+   * agent; 0: they do not. Absent: an agent that has just begun knows no more than it has said before.
+   */
+  fenceMs?:
+    | number
+    | undefined;
+  /** Why not, if they should. */
+  fenceFault: string;
+  /** They stand still now. */
+  fenceClosed: boolean;
 }
 
 export interface Load {
@@ -328,6 +339,10 @@ export interface ReportReply {
     | undefined;
   /** Of the leader that answers: one that was deposed renews no lease. */
   leaderEpoch: number;
+  /** Of the orders that the leader has for the node now. */
+  desiredRevision: number;
+  /** Containers are to stand still once the lease has ended. */
+  fencing: boolean;
 }
 
 /** Everything that one node has to do, in full. What is not named here is to be removed from the host. */
@@ -529,6 +544,9 @@ function createBaseReport(): Report {
     desiredRevision: 0,
     load: undefined,
     images: [],
+    fenceMs: undefined,
+    fenceFault: "",
+    fenceClosed: false,
   };
 }
 
@@ -554,6 +572,15 @@ export const Report: MessageFns<Report> = {
     }
     for (const v of message.images) {
       writer.uint32(58).string(v!);
+    }
+    if (message.fenceMs !== undefined) {
+      writer.uint32(1200).uint32(message.fenceMs);
+    }
+    if (message.fenceFault !== "") {
+      writer.uint32(1210).string(message.fenceFault);
+    }
+    if (message.fenceClosed !== false) {
+      writer.uint32(1216).bool(message.fenceClosed);
     }
     return writer;
   },
@@ -627,6 +654,30 @@ export const Report: MessageFns<Report> = {
             message.images.push(reader.string());
             continue;
           }
+          case 150: {
+            if (tag !== 1200) {
+              break;
+            }
+
+            message.fenceMs = reader.uint32();
+            continue;
+          }
+          case 151: {
+            if (tag !== 1210) {
+              break;
+            }
+
+            message.fenceFault = reader.string();
+            continue;
+          }
+          case 152: {
+            if (tag !== 1216) {
+              break;
+            }
+
+            message.fenceClosed = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -656,6 +707,21 @@ export const Report: MessageFns<Report> = {
         : 0,
       load: isSet(object.load) ? Load.fromJSON(object.load) : undefined,
       images: globalThis.Array.isArray(object?.images) ? object.images.map((e: any) => globalThis.String(e)) : [],
+      fenceMs: isSet(object.fenceMs)
+        ? globalThis.Number(object.fenceMs)
+        : isSet(object.fence_ms)
+        ? globalThis.Number(object.fence_ms)
+        : undefined,
+      fenceFault: isSet(object.fenceFault)
+        ? globalThis.String(object.fenceFault)
+        : isSet(object.fence_fault)
+        ? globalThis.String(object.fence_fault)
+        : "",
+      fenceClosed: isSet(object.fenceClosed)
+        ? globalThis.Boolean(object.fenceClosed)
+        : isSet(object.fence_closed)
+        ? globalThis.Boolean(object.fence_closed)
+        : false,
     };
   },
 
@@ -682,6 +748,15 @@ export const Report: MessageFns<Report> = {
     if (message.images?.length) {
       obj.images = message.images;
     }
+    if (message.fenceMs !== undefined) {
+      obj.fenceMs = Math.round(message.fenceMs);
+    }
+    if (message.fenceFault !== "") {
+      obj.fenceFault = message.fenceFault;
+    }
+    if (message.fenceClosed !== false) {
+      obj.fenceClosed = message.fenceClosed;
+    }
     return obj;
   },
 
@@ -697,6 +772,9 @@ export const Report: MessageFns<Report> = {
     message.desiredRevision = object.desiredRevision ?? 0;
     message.load = (object.load !== undefined && object.load !== null) ? Load.fromPartial(object.load) : undefined;
     message.images = object.images?.map((e) => e) || [];
+    message.fenceMs = object.fenceMs ?? undefined;
+    message.fenceFault = object.fenceFault ?? "";
+    message.fenceClosed = object.fenceClosed ?? false;
     return message;
   },
 };
@@ -1135,7 +1213,15 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
 };
 
 function createBaseReportReply(): ReportReply {
-  return { accepted: false, refusal: "", leaseMs: 0, desired: undefined, leaderEpoch: 0 };
+  return {
+    accepted: false,
+    refusal: "",
+    leaseMs: 0,
+    desired: undefined,
+    leaderEpoch: 0,
+    desiredRevision: 0,
+    fencing: false,
+  };
 }
 
 export const ReportReply: MessageFns<ReportReply> = {
@@ -1154,6 +1240,12 @@ export const ReportReply: MessageFns<ReportReply> = {
     }
     if (message.leaderEpoch !== 0) {
       writer.uint32(800).uint64(message.leaderEpoch);
+    }
+    if (message.desiredRevision !== 0) {
+      writer.uint32(1200).uint64(message.desiredRevision);
+    }
+    if (message.fencing !== false) {
+      writer.uint32(1208).bool(message.fencing);
     }
     return writer;
   },
@@ -1211,6 +1303,22 @@ export const ReportReply: MessageFns<ReportReply> = {
             message.leaderEpoch = longToNumber(reader.uint64());
             continue;
           }
+          case 150: {
+            if (tag !== 1200) {
+              break;
+            }
+
+            message.desiredRevision = longToNumber(reader.uint64());
+            continue;
+          }
+          case 151: {
+            if (tag !== 1208) {
+              break;
+            }
+
+            message.fencing = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1238,6 +1346,12 @@ export const ReportReply: MessageFns<ReportReply> = {
         : isSet(object.leader_epoch)
         ? globalThis.Number(object.leader_epoch)
         : 0,
+      desiredRevision: isSet(object.desiredRevision)
+        ? globalThis.Number(object.desiredRevision)
+        : isSet(object.desired_revision)
+        ? globalThis.Number(object.desired_revision)
+        : 0,
+      fencing: isSet(object.fencing) ? globalThis.Boolean(object.fencing) : false,
     };
   },
 
@@ -1258,6 +1372,12 @@ export const ReportReply: MessageFns<ReportReply> = {
     if (message.leaderEpoch !== 0) {
       obj.leaderEpoch = Math.round(message.leaderEpoch);
     }
+    if (message.desiredRevision !== 0) {
+      obj.desiredRevision = Math.round(message.desiredRevision);
+    }
+    if (message.fencing !== false) {
+      obj.fencing = message.fencing;
+    }
     return obj;
   },
 
@@ -1273,6 +1393,8 @@ export const ReportReply: MessageFns<ReportReply> = {
       ? Desired.fromPartial(object.desired)
       : undefined;
     message.leaderEpoch = object.leaderEpoch ?? 0;
+    message.desiredRevision = object.desiredRevision ?? 0;
+    message.fencing = object.fencing ?? false;
     return message;
   },
 };

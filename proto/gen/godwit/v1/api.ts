@@ -65,6 +65,7 @@ export interface ClusterStatus {
   servers: LogServerInfo[];
   /** The scheduler that says so. */
   answeredBy?: string | undefined;
+  failoverOff: boolean;
 }
 
 export interface LeaderRequest {
@@ -357,6 +358,8 @@ export interface NodeSummary {
   address: string;
   memoryReservedBytes: number;
   cpuReservedMillis: number;
+  /** What becomes of its containers without a lease: "armed", "closed" (they stand still now), "off", or why there is none. */
+  fence: string;
 }
 
 export interface ListNodesResponse {
@@ -366,6 +369,13 @@ export interface ListNodesResponse {
 export interface SetSchedulableRequest {
   node: string;
   schedulable: boolean;
+}
+
+export interface SetFailoverRequest {
+  enabled: boolean;
+}
+
+export interface SetFailoverResponse {
 }
 
 export interface TrustNodeKeyRequest {
@@ -596,6 +606,7 @@ function createBaseClusterStatus(): ClusterStatus {
     schedulers: [],
     servers: [],
     answeredBy: undefined,
+    failoverOff: false,
   };
 }
 
@@ -648,6 +659,9 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     }
     if (message.answeredBy !== undefined) {
       writer.uint32(818).string(message.answeredBy);
+    }
+    if (message.failoverOff !== false) {
+      writer.uint32(1200).bool(message.failoverOff);
     }
     return writer;
   },
@@ -793,6 +807,14 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
             message.answeredBy = reader.string();
             continue;
           }
+          case 150: {
+            if (tag !== 1200) {
+              break;
+            }
+
+            message.failoverOff = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -869,6 +891,11 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
         : isSet(object.answered_by)
         ? globalThis.String(object.answered_by)
         : undefined,
+      failoverOff: isSet(object.failoverOff)
+        ? globalThis.Boolean(object.failoverOff)
+        : isSet(object.failover_off)
+        ? globalThis.Boolean(object.failover_off)
+        : false,
     };
   },
 
@@ -922,6 +949,9 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     if (message.answeredBy !== undefined) {
       obj.answeredBy = message.answeredBy;
     }
+    if (message.failoverOff !== false) {
+      obj.failoverOff = message.failoverOff;
+    }
     return obj;
   },
 
@@ -946,6 +976,7 @@ export const ClusterStatus: MessageFns<ClusterStatus> = {
     message.schedulers = object.schedulers?.map((e) => SchedulerInfo.fromPartial(e)) || [];
     message.servers = object.servers?.map((e) => LogServerInfo.fromPartial(e)) || [];
     message.answeredBy = object.answeredBy ?? undefined;
+    message.failoverOff = object.failoverOff ?? false;
     return message;
   },
 };
@@ -5094,6 +5125,7 @@ function createBaseNodeSummary(): NodeSummary {
     address: "",
     memoryReservedBytes: 0,
     cpuReservedMillis: 0,
+    fence: "",
   };
 }
 
@@ -5137,6 +5169,9 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     }
     if (message.cpuReservedMillis !== 0) {
       writer.uint32(104).uint32(message.cpuReservedMillis);
+    }
+    if (message.fence !== "") {
+      writer.uint32(1202).string(message.fence);
     }
     return writer;
   },
@@ -5258,6 +5293,14 @@ export const NodeSummary: MessageFns<NodeSummary> = {
             message.cpuReservedMillis = reader.uint32();
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.fence = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5309,6 +5352,7 @@ export const NodeSummary: MessageFns<NodeSummary> = {
         : isSet(object.cpu_reserved_millis)
         ? globalThis.Number(object.cpu_reserved_millis)
         : 0,
+      fence: isSet(object.fence) ? globalThis.String(object.fence) : "",
     };
   },
 
@@ -5353,6 +5397,9 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     if (message.cpuReservedMillis !== 0) {
       obj.cpuReservedMillis = Math.round(message.cpuReservedMillis);
     }
+    if (message.fence !== "") {
+      obj.fence = message.fence;
+    }
     return obj;
   },
 
@@ -5374,6 +5421,7 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     message.address = object.address ?? "";
     message.memoryReservedBytes = object.memoryReservedBytes ?? 0;
     message.cpuReservedMillis = object.cpuReservedMillis ?? 0;
+    message.fence = object.fence ?? "";
     return message;
   },
 };
@@ -5528,6 +5576,125 @@ export const SetSchedulableRequest: MessageFns<SetSchedulableRequest> = {
     const message = createBaseSetSchedulableRequest();
     message.node = object.node ?? "";
     message.schedulable = object.schedulable ?? false;
+    return message;
+  },
+};
+
+function createBaseSetFailoverRequest(): SetFailoverRequest {
+  return { enabled: false };
+}
+
+export const SetFailoverRequest: MessageFns<SetFailoverRequest> = {
+  encode(message: SetFailoverRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.enabled !== false) {
+      writer.uint32(8).bool(message.enabled);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetFailoverRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetFailoverRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.enabled = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetFailoverRequest {
+    return { enabled: isSet(object.enabled) ? globalThis.Boolean(object.enabled) : false };
+  },
+
+  toJSON(message: SetFailoverRequest): unknown {
+    const obj: any = {};
+    if (message.enabled !== false) {
+      obj.enabled = message.enabled;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetFailoverRequest>): SetFailoverRequest {
+    return SetFailoverRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetFailoverRequest>): SetFailoverRequest {
+    const message = createBaseSetFailoverRequest();
+    message.enabled = object.enabled ?? false;
+    return message;
+  },
+};
+
+function createBaseSetFailoverResponse(): SetFailoverResponse {
+  return {};
+}
+
+export const SetFailoverResponse: MessageFns<SetFailoverResponse> = {
+  encode(_: SetFailoverResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetFailoverResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetFailoverResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): SetFailoverResponse {
+    return {};
+  },
+
+  toJSON(_: SetFailoverResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetFailoverResponse>): SetFailoverResponse {
+    return SetFailoverResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<SetFailoverResponse>): SetFailoverResponse {
+    const message = createBaseSetFailoverResponse();
     return message;
   },
 };
@@ -7883,7 +8050,19 @@ export const GodwitService = {
     responseSerialize: (value: NodeSummary): Buffer => Buffer.from(NodeSummary.encode(value).finish()),
     responseDeserialize: (value: Buffer): NodeSummary => NodeSummary.decode(value),
   },
-  /** Forgets a lost node; what it ran goes on or is started elsewhere. */
+  /**
+   * Forgets a lost node; what it ran goes on or is started elsewhere.
+   * Whether containers of lost nodes are started elsewhere, in the whole cluster.
+   */
+  setFailover: {
+    path: "/godwit.v1.Godwit/SetFailover" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetFailoverRequest): Buffer => Buffer.from(SetFailoverRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetFailoverRequest => SetFailoverRequest.decode(value),
+    responseSerialize: (value: SetFailoverResponse): Buffer => Buffer.from(SetFailoverResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetFailoverResponse => SetFailoverResponse.decode(value),
+  },
   removeNode: {
     path: "/godwit.v1.Godwit/RemoveNode" as const,
     requestStream: false as const,
@@ -8025,7 +8204,11 @@ export interface GodwitServer extends UntypedServiceImplementation {
   /** Lets a node back in that shows another key than the one it joined with. */
   trustNodeKey: handleUnaryCall<TrustNodeKeyRequest, NodeSummary>;
   setSchedulable: handleUnaryCall<SetSchedulableRequest, NodeSummary>;
-  /** Forgets a lost node; what it ran goes on or is started elsewhere. */
+  /**
+   * Forgets a lost node; what it ran goes on or is started elsewhere.
+   * Whether containers of lost nodes are started elsewhere, in the whole cluster.
+   */
+  setFailover: handleUnaryCall<SetFailoverRequest, SetFailoverResponse>;
   removeNode: handleUnaryCall<RemoveNodeRequest, RemoveNodeResponse>;
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
   drain: handleServerStreamingCall<DrainRequest, DrainStatus>;
@@ -8316,7 +8499,25 @@ export interface GodwitClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: NodeSummary) => void,
   ): ClientUnaryCall;
-  /** Forgets a lost node; what it ran goes on or is started elsewhere. */
+  /**
+   * Forgets a lost node; what it ran goes on or is started elsewhere.
+   * Whether containers of lost nodes are started elsewhere, in the whole cluster.
+   */
+  setFailover(
+    request: SetFailoverRequest,
+    callback: (error: ServiceError | null, response: SetFailoverResponse) => void,
+  ): ClientUnaryCall;
+  setFailover(
+    request: SetFailoverRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetFailoverResponse) => void,
+  ): ClientUnaryCall;
+  setFailover(
+    request: SetFailoverRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetFailoverResponse) => void,
+  ): ClientUnaryCall;
   removeNode(
     request: RemoveNodeRequest,
     callback: (error: ServiceError | null, response: RemoveNodeResponse) => void,

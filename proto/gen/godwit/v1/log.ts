@@ -434,6 +434,9 @@ export interface Command {
     | { $case: "serviceContainerCreated"; value: ServiceContainerCreated }
     | { $case: "serviceContainerRetired"; value: ServiceContainerRetired }
     | { $case: "serviceContainerAmended"; value: ServiceContainerAmended }
+    | { $case: "nodeFenceSet"; value: NodeFenceSet }
+    | { $case: "nodeFenced"; value: NodeFenced }
+    | { $case: "failoverSet"; value: FailoverSet }
     | undefined;
   /** Of the client's call that this is a part of: a second command of the same request changes nothing. Empty: none. */
   requestId?: string | undefined;
@@ -491,6 +494,23 @@ export interface NodeRemoved {
 export interface NodeKeyTrusted {
   node: string;
   key: Buffer;
+}
+
+/** What the node says of its fence; see Node.fence_ms. */
+export interface NodeFenceSet {
+  node: string;
+  fenceMs: number;
+  fault: string;
+}
+
+/** A lost node's containers stand still by now, so those that may be started elsewhere are. */
+export interface NodeFenced {
+  node: string;
+}
+
+/** Whether containers of lost nodes are started elsewhere, and accordingly stand still on hosts without a lease. */
+export interface FailoverSet {
+  enabled: boolean;
 }
 
 export interface DrainStarted {
@@ -678,6 +698,7 @@ export interface State {
   services: { [key: string]: Service };
   /** Requests that have taken effect and containers that were removed, oldest first: a bounded number of the newest. */
   recentRequests: string[];
+  failoverOff: boolean;
 }
 
 export interface State_NodesEntry {
@@ -714,6 +735,15 @@ export interface Node {
   index: number;
   drain: Drain | undefined;
   stateReason: string;
+  /**
+   * Its containers stand still by themselves so long after the sending of its last report that was answered; 0: they
+   * would run on, and nothing is started elsewhere unless somebody knows that the host is off.
+   */
+  fenceMs: number;
+  /** why not */
+  fenceFault: string;
+  /** It is lost, and they stand still. */
+  fenced: boolean;
 }
 
 export interface Drain {
@@ -1064,6 +1094,15 @@ export const Command: MessageFns<Command> = {
       case "serviceContainerAmended":
         ServiceContainerAmended.encode(message.command.value, writer.uint32(1026).fork()).join();
         break;
+      case "nodeFenceSet":
+        NodeFenceSet.encode(message.command.value, writer.uint32(1202).fork()).join();
+        break;
+      case "nodeFenced":
+        NodeFenced.encode(message.command.value, writer.uint32(1210).fork()).join();
+        break;
+      case "failoverSet":
+        FailoverSet.encode(message.command.value, writer.uint32(1218).fork()).join();
+        break;
     }
     if (message.requestId !== undefined) {
       writer.uint32(802).string(message.requestId);
@@ -1362,6 +1401,30 @@ export const Command: MessageFns<Command> = {
             };
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.command = { $case: "nodeFenceSet", value: NodeFenceSet.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 151: {
+            if (tag !== 1210) {
+              break;
+            }
+
+            message.command = { $case: "nodeFenced", value: NodeFenced.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 152: {
+            if (tag !== 1218) {
+              break;
+            }
+
+            message.command = { $case: "failoverSet", value: FailoverSet.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 100: {
             if (tag !== 802) {
               break;
@@ -1529,6 +1592,18 @@ export const Command: MessageFns<Command> = {
           $case: "serviceContainerAmended",
           value: ServiceContainerAmended.fromJSON(object.service_container_amended),
         }
+        : isSet(object.nodeFenceSet)
+        ? { $case: "nodeFenceSet", value: NodeFenceSet.fromJSON(object.nodeFenceSet) }
+        : isSet(object.node_fence_set)
+        ? { $case: "nodeFenceSet", value: NodeFenceSet.fromJSON(object.node_fence_set) }
+        : isSet(object.nodeFenced)
+        ? { $case: "nodeFenced", value: NodeFenced.fromJSON(object.nodeFenced) }
+        : isSet(object.node_fenced)
+        ? { $case: "nodeFenced", value: NodeFenced.fromJSON(object.node_fenced) }
+        : isSet(object.failoverSet)
+        ? { $case: "failoverSet", value: FailoverSet.fromJSON(object.failoverSet) }
+        : isSet(object.failover_set)
+        ? { $case: "failoverSet", value: FailoverSet.fromJSON(object.failover_set) }
         : undefined,
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
@@ -1602,6 +1677,12 @@ export const Command: MessageFns<Command> = {
       obj.serviceContainerRetired = ServiceContainerRetired.toJSON(message.command.value);
     } else if (message.command?.$case === "serviceContainerAmended") {
       obj.serviceContainerAmended = ServiceContainerAmended.toJSON(message.command.value);
+    } else if (message.command?.$case === "nodeFenceSet") {
+      obj.nodeFenceSet = NodeFenceSet.toJSON(message.command.value);
+    } else if (message.command?.$case === "nodeFenced") {
+      obj.nodeFenced = NodeFenced.toJSON(message.command.value);
+    } else if (message.command?.$case === "failoverSet") {
+      obj.failoverSet = FailoverSet.toJSON(message.command.value);
     }
     if (message.requestId !== undefined) {
       obj.requestId = message.requestId;
@@ -1828,6 +1909,24 @@ export const Command: MessageFns<Command> = {
             $case: "serviceContainerAmended",
             value: ServiceContainerAmended.fromPartial(object.command.value),
           };
+        }
+        break;
+      }
+      case "nodeFenceSet": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "nodeFenceSet", value: NodeFenceSet.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "nodeFenced": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "nodeFenced", value: NodeFenced.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "failoverSet": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "failoverSet", value: FailoverSet.fromPartial(object.command.value) };
         }
         break;
       }
@@ -2679,6 +2778,245 @@ export const NodeKeyTrusted: MessageFns<NodeKeyTrusted> = {
     const message = createBaseNodeKeyTrusted();
     message.node = object.node ?? "";
     message.key = object.key ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseNodeFenceSet(): NodeFenceSet {
+  return { node: "", fenceMs: 0, fault: "" };
+}
+
+export const NodeFenceSet: MessageFns<NodeFenceSet> = {
+  encode(message: NodeFenceSet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.fenceMs !== 0) {
+      writer.uint32(16).uint32(message.fenceMs);
+    }
+    if (message.fault !== "") {
+      writer.uint32(26).string(message.fault);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeFenceSet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeFenceSet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.fenceMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.fault = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeFenceSet {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      fenceMs: isSet(object.fenceMs)
+        ? globalThis.Number(object.fenceMs)
+        : isSet(object.fence_ms)
+        ? globalThis.Number(object.fence_ms)
+        : 0,
+      fault: isSet(object.fault) ? globalThis.String(object.fault) : "",
+    };
+  },
+
+  toJSON(message: NodeFenceSet): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.fenceMs !== 0) {
+      obj.fenceMs = Math.round(message.fenceMs);
+    }
+    if (message.fault !== "") {
+      obj.fault = message.fault;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeFenceSet>): NodeFenceSet {
+    return NodeFenceSet.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeFenceSet>): NodeFenceSet {
+    const message = createBaseNodeFenceSet();
+    message.node = object.node ?? "";
+    message.fenceMs = object.fenceMs ?? 0;
+    message.fault = object.fault ?? "";
+    return message;
+  },
+};
+
+function createBaseNodeFenced(): NodeFenced {
+  return { node: "" };
+}
+
+export const NodeFenced: MessageFns<NodeFenced> = {
+  encode(message: NodeFenced, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeFenced {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeFenced();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeFenced {
+    return { node: isSet(object.node) ? globalThis.String(object.node) : "" };
+  },
+
+  toJSON(message: NodeFenced): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeFenced>): NodeFenced {
+    return NodeFenced.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeFenced>): NodeFenced {
+    const message = createBaseNodeFenced();
+    message.node = object.node ?? "";
+    return message;
+  },
+};
+
+function createBaseFailoverSet(): FailoverSet {
+  return { enabled: false };
+}
+
+export const FailoverSet: MessageFns<FailoverSet> = {
+  encode(message: FailoverSet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.enabled !== false) {
+      writer.uint32(8).bool(message.enabled);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FailoverSet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFailoverSet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.enabled = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FailoverSet {
+    return { enabled: isSet(object.enabled) ? globalThis.Boolean(object.enabled) : false };
+  },
+
+  toJSON(message: FailoverSet): unknown {
+    const obj: any = {};
+    if (message.enabled !== false) {
+      obj.enabled = message.enabled;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<FailoverSet>): FailoverSet {
+    return FailoverSet.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FailoverSet>): FailoverSet {
+    const message = createBaseFailoverSet();
+    message.enabled = object.enabled ?? false;
     return message;
   },
 };
@@ -5266,6 +5604,7 @@ function createBaseState(): State {
     nextNodeIndex: 0,
     services: {},
     recentRequests: [],
+    failoverOff: false,
   };
 }
 
@@ -5310,6 +5649,9 @@ export const State: MessageFns<State> = {
     });
     for (const v of message.recentRequests) {
       writer.uint32(802).string(v!);
+    }
+    if (message.failoverOff !== false) {
+      writer.uint32(1200).bool(message.failoverOff);
     }
     return writer;
   },
@@ -5448,6 +5790,14 @@ export const State: MessageFns<State> = {
             message.recentRequests.push(reader.string());
             continue;
           }
+          case 150: {
+            if (tag !== 1200) {
+              break;
+            }
+
+            message.failoverOff = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5563,6 +5913,11 @@ export const State: MessageFns<State> = {
         : globalThis.Array.isArray(object?.recent_requests)
         ? object.recent_requests.map((e: any) => globalThis.String(e))
         : [],
+      failoverOff: isSet(object.failoverOff)
+        ? globalThis.Boolean(object.failoverOff)
+        : isSet(object.failover_off)
+        ? globalThis.Boolean(object.failover_off)
+        : false,
     };
   },
 
@@ -5634,6 +5989,9 @@ export const State: MessageFns<State> = {
     if (message.recentRequests?.length) {
       obj.recentRequests = message.recentRequests;
     }
+    if (message.failoverOff !== false) {
+      obj.failoverOff = message.failoverOff;
+    }
     return obj;
   },
 
@@ -5694,6 +6052,7 @@ export const State: MessageFns<State> = {
       {},
     );
     message.recentRequests = object.recentRequests?.map((e) => e) || [];
+    message.failoverOff = object.failoverOff ?? false;
     return message;
   },
 };
@@ -6138,6 +6497,9 @@ function createBaseNode(): Node {
     index: 0,
     drain: undefined,
     stateReason: "",
+    fenceMs: 0,
+    fenceFault: "",
+    fenced: false,
   };
 }
 
@@ -6163,6 +6525,15 @@ export const Node: MessageFns<Node> = {
     }
     if (message.stateReason !== "") {
       writer.uint32(58).string(message.stateReason);
+    }
+    if (message.fenceMs !== 0) {
+      writer.uint32(1200).uint32(message.fenceMs);
+    }
+    if (message.fenceFault !== "") {
+      writer.uint32(1210).string(message.fenceFault);
+    }
+    if (message.fenced !== false) {
+      writer.uint32(1216).bool(message.fenced);
     }
     return writer;
   },
@@ -6236,6 +6607,30 @@ export const Node: MessageFns<Node> = {
             message.stateReason = reader.string();
             continue;
           }
+          case 150: {
+            if (tag !== 1200) {
+              break;
+            }
+
+            message.fenceMs = reader.uint32();
+            continue;
+          }
+          case 151: {
+            if (tag !== 1210) {
+              break;
+            }
+
+            message.fenceFault = reader.string();
+            continue;
+          }
+          case 152: {
+            if (tag !== 1216) {
+              break;
+            }
+
+            message.fenced = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6261,6 +6656,17 @@ export const Node: MessageFns<Node> = {
         : isSet(object.state_reason)
         ? globalThis.String(object.state_reason)
         : "",
+      fenceMs: isSet(object.fenceMs)
+        ? globalThis.Number(object.fenceMs)
+        : isSet(object.fence_ms)
+        ? globalThis.Number(object.fence_ms)
+        : 0,
+      fenceFault: isSet(object.fenceFault)
+        ? globalThis.String(object.fenceFault)
+        : isSet(object.fence_fault)
+        ? globalThis.String(object.fence_fault)
+        : "",
+      fenced: isSet(object.fenced) ? globalThis.Boolean(object.fenced) : false,
     };
   },
 
@@ -6287,6 +6693,15 @@ export const Node: MessageFns<Node> = {
     if (message.stateReason !== "") {
       obj.stateReason = message.stateReason;
     }
+    if (message.fenceMs !== 0) {
+      obj.fenceMs = Math.round(message.fenceMs);
+    }
+    if (message.fenceFault !== "") {
+      obj.fenceFault = message.fenceFault;
+    }
+    if (message.fenced !== false) {
+      obj.fenced = message.fenced;
+    }
     return obj;
   },
 
@@ -6302,6 +6717,9 @@ export const Node: MessageFns<Node> = {
     message.index = object.index ?? 0;
     message.drain = (object.drain !== undefined && object.drain !== null) ? Drain.fromPartial(object.drain) : undefined;
     message.stateReason = object.stateReason ?? "";
+    message.fenceMs = object.fenceMs ?? 0;
+    message.fenceFault = object.fenceFault ?? "";
+    message.fenced = object.fenced ?? false;
     return message;
   },
 };

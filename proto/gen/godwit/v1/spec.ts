@@ -143,6 +143,66 @@ export function migrationPolicyToNumber(object: MigrationPolicy): number {
   }
 }
 
+/** What becomes of a container when its node is lost. */
+export const FailoverPolicy = {
+  /** UNSPECIFIED - read as AUTO */
+  UNSPECIFIED: "FAILOVER_POLICY_UNSPECIFIED",
+  /** AUTO - it is started elsewhere, if its restart policy starts it again at all */
+  AUTO: "FAILOVER_POLICY_AUTO",
+  /** NEVER - it waits for its node */
+  NEVER: "FAILOVER_POLICY_NEVER",
+} as const;
+
+export type FailoverPolicy = typeof FailoverPolicy[keyof typeof FailoverPolicy];
+
+export namespace FailoverPolicy {
+  export type UNSPECIFIED = typeof FailoverPolicy.UNSPECIFIED;
+  export type AUTO = typeof FailoverPolicy.AUTO;
+  export type NEVER = typeof FailoverPolicy.NEVER;
+}
+
+export function failoverPolicyFromJSON(object: any): FailoverPolicy {
+  switch (object) {
+    case 0:
+    case "FAILOVER_POLICY_UNSPECIFIED":
+      return FailoverPolicy.UNSPECIFIED;
+    case 1:
+    case "FAILOVER_POLICY_AUTO":
+      return FailoverPolicy.AUTO;
+    case 2:
+    case "FAILOVER_POLICY_NEVER":
+      return FailoverPolicy.NEVER;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum FailoverPolicy");
+  }
+}
+
+export function failoverPolicyToJSON(object: FailoverPolicy): string {
+  switch (object) {
+    case FailoverPolicy.UNSPECIFIED:
+      return "FAILOVER_POLICY_UNSPECIFIED";
+    case FailoverPolicy.AUTO:
+      return "FAILOVER_POLICY_AUTO";
+    case FailoverPolicy.NEVER:
+      return "FAILOVER_POLICY_NEVER";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum FailoverPolicy");
+  }
+}
+
+export function failoverPolicyToNumber(object: FailoverPolicy): number {
+  switch (object) {
+    case FailoverPolicy.UNSPECIFIED:
+      return 0;
+    case FailoverPolicy.AUTO:
+      return 1;
+    case FailoverPolicy.NEVER:
+      return 2;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum FailoverPolicy");
+  }
+}
+
 export const HealthState = {
   /** UNSPECIFIED - nobody checks */
   UNSPECIFIED: "HEALTH_STATE_UNSPECIFIED",
@@ -332,6 +392,7 @@ export interface ContainerSpec {
     | undefined;
   /** Absent: the defaults that are said there. */
   backoff: RestartBackoff | undefined;
+  failover: FailoverPolicy;
 }
 
 export interface ContainerSpec_EnvEntry {
@@ -627,6 +688,7 @@ function createBaseContainerSpec(): ContainerSpec {
     stopSignal: "",
     health: undefined,
     backoff: undefined,
+    failover: FailoverPolicy.UNSPECIFIED,
   };
 }
 
@@ -685,6 +747,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.backoff !== undefined) {
       RestartBackoff.encode(message.backoff, writer.uint32(970).fork()).join();
+    }
+    if (message.failover !== FailoverPolicy.UNSPECIFIED) {
+      writer.uint32(1200).int32(failoverPolicyToNumber(message.failover));
     }
     return writer;
   },
@@ -852,6 +917,14 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.backoff = RestartBackoff.decode(reader, reader.uint32());
             continue;
           }
+          case 150: {
+            if (tag !== 1200) {
+              break;
+            }
+
+            message.failover = failoverPolicyFromJSON(reader.int32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -934,6 +1007,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
         : "",
       health: isSet(object.health) ? HealthCheck.fromJSON(object.health) : undefined,
       backoff: isSet(object.backoff) ? RestartBackoff.fromJSON(object.backoff) : undefined,
+      failover: isSet(object.failover) ? failoverPolicyFromJSON(object.failover) : FailoverPolicy.UNSPECIFIED,
     };
   },
 
@@ -1005,6 +1079,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     if (message.backoff !== undefined) {
       obj.backoff = RestartBackoff.toJSON(message.backoff);
     }
+    if (message.failover !== FailoverPolicy.UNSPECIFIED) {
+      obj.failover = failoverPolicyToJSON(message.failover);
+    }
     return obj;
   },
 
@@ -1053,6 +1130,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.backoff = (object.backoff !== undefined && object.backoff !== null)
       ? RestartBackoff.fromPartial(object.backoff)
       : undefined;
+    message.failover = object.failover ?? FailoverPolicy.UNSPECIFIED;
     return message;
   },
 };

@@ -1,0 +1,143 @@
+/** Lost nodes, with a real log and simulated agents that stand still when their lease ends. */
+import { expect, test } from "vitest";
+import { MigrationPhase, Report } from "../../proto/gen/godwit/v1/agent.ts";
+import { AllocationState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
+import { FailoverPolicy, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
+import type { Scheduler } from "../mod.ts";
+import { ended, move, ready, running, runOn, stateOf, TestCluster } from "../testing/cluster.ts";
+import { Drive } from "../testing/drive.ts";
+import { eventually } from "../testing/eventually.ts";
+import { sampleNode } from "../testing/sample.ts";
+import { Reports } from "./reports.ts";
+import type { SimulatedAgent } from "../testing/simulated-agent.ts";
+
+const LEASE = { leaseMs: 500 };
+
+const armed = (s: Scheduler, ...names: string[]): Promise<void> =>
+  eventually("the fences to be armed", () =>
+    names.every((name) => s.state().nodes[name]?.fenceMs === LEASE.leaseMs),
+  );
+const nodeOf = (s: Scheduler, id: string): string | undefined => s.state().containers[id]?.allocation?.node;
+const fenced = (s: Scheduler, name: string): Promise<void> =>
+  eventually(`${name} to be fenced`, () => s.state().nodes[name]?.fenced === true);
+
+const up = async (
+  cluster: TestCluster,
+  nodes: number,
+): Promise<{ s: Scheduler; agents: SimulatedAgent[] }> => {
+  const { s, agents } = await cluster.up(nodes, LEASE);
+  for (const agent of agents) agent.hasFence = true;
+  await armed(s, ...agents.map((agent) => agent.info.name));
+  return { s, agents };
+};
+
+test("containers of a lost node are started elsewhere once they stand still there, and its copies are removed when it is back", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await up(cluster, 2);
+  const [n1, n2] = agents as [SimulatedAgent, SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  const once = await runOn(s, "once", "n1", { restart: RestartPolicy.NEVER });
+  const waits = await runOn(s, "waits", "n1", { failover: FailoverPolicy.NEVER });
+  n1.mute(true);
+  // At the moment at which a second copy comes into being, the first one stands still.
+  let overlap = "";
+  n2.onRun = (id) => {
+    if (!n1.isClosed) overlap = `${id} runs twice`;
+  };
+  await eventually("web to run on n2", () => nodeOf(s, web) === "n2" && n2.held.has(web));
+  expect(overlap).toBe("");
+  await running(s, web);
+  expect(s.state().containers[web]?.allocation?.epoch).toBe(2);
+  expect([nodeOf(s, once), nodeOf(s, waits)]).toEqual(["n1", "n1"]);
+  expect(s.status().warnings.join()).toMatch(/n1 is lost.*stand still there/);
+  n1.mute(false);
+  await ready(s, "n1");
+  await eventually("the old copy to be gone", () => !n1.held.has(web));
+  expect([...n1.held.keys()].toSorted()).toEqual([once, waits].toSorted());
+  expect(n1.isClosed).toBe(false);
+});
+
+test("a node that is back in time goes on with what it has, and one without a fence keeps it", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await up(cluster, 2);
+  const [n1, n2] = agents as [SimulatedAgent, SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  n1.mute(true);
+  await eventually("n1 to be lost", () => s.state().nodes["n1"]?.state === NodeState.LOST);
+  expect(n1.isClosed).toBe(true);
+  n1.mute(false);
+  await ready(s, "n1");
+  expect(s.state().containers[web]?.allocation).toMatchObject({ node: "n1", epoch: 1 });
+  expect(n2.held.size).toBe(0);
+
+  n1.hasFence = false;
+  await eventually("the log to know", () => s.state().nodes["n1"]?.fenceMs === 0);
+  n1.mute(true);
+  await eventually("n1 to be lost", () => s.state().nodes["n1"]?.state === NodeState.LOST);
+  expect(s.status().warnings.join()).toMatch(/nothing is known to stop its containers.*node rm --is-off n1/);
+  const until = performance.now() + 2_500;
+  await eventually("any failover to be due", () => performance.now() > until);
+  expect(nodeOf(s, web)).toBe("n1");
+});
+
+test("with failover off nobody stands still and nothing is started elsewhere; on again, fences first have to say so", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await up(cluster, 2);
+  const [n1] = agents as [SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  await s.setFailover(false);
+  expect(s.state().nodes["n1"]?.fenceMs).toBe(0);
+  await eventually("n1 to know", () => n1.replies.at(-1)?.fencing === false);
+  n1.mute(true);
+  await eventually("n1 to be lost", () => s.state().nodes["n1"]?.state === NodeState.LOST);
+  expect(n1.isClosed).toBe(false);
+  // What it was is not what it is: n1 has not heard of it.
+  await s.setFailover(true);
+  const until = performance.now() + 2_500;
+  await eventually("any failover to be due", () => performance.now() > until);
+  expect(nodeOf(s, web)).toBe("n1");
+  n1.mute(false);
+  await armed(s, "n1", "n2");
+});
+
+test("a target that is lost after the switch, and stands still, gives the container back to its source", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await up(cluster, 2);
+  const [n1, n2] = agents as [SimulatedAgent, SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  n2.script = { allows: (phase) => phase !== MigrationPhase.RUNNING };
+  const { id } = await move(s, web, "n2");
+  await eventually("the switch", () => s.state().migrations[id]?.state === MigrationState.SWITCHED);
+  n2.mute(true);
+  await fenced(s, "n2");
+  expect(await ended(s, id)).toMatchObject({ state: MigrationState.ABORTED });
+  expect(s.state().containers[web]?.allocation).toMatchObject({ node: "n1", epoch: 3, inheritsEpoch: 1 });
+  await eventually("n1 to run it", () => n1.held.get(web)?.state === AllocationState.RUNNING);
+});
+
+test("a stopped container of a lost node stays, until somebody starts it", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await up(cluster, 2);
+  const [n1] = agents as [SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  await s.setDesired(web, "stop");
+  await eventually("it to be stopped", () => stateOf(s, web) === AllocationState.EXITED);
+  n1.mute(true);
+  await fenced(s, "n1");
+  expect(nodeOf(s, web)).toBe("n1");
+  await s.setDesired(web, "start");
+  await eventually("it to run on n2", () => nodeOf(s, web) === "n2");
+});
+
+test("what an earlier leader may have granted has ended before anything is started elsewhere", () => {
+  const { cluster } = new Drive("n1");
+  const reports = new Reports(15_000, 100_000);
+  // For so long a leader grants leases that does not know yet that it was overtaken.
+  reports.grace(104_000);
+  expect(reports.fencedFromMs("n1", 15_000)).toBe(104_000 + 15_000 + 5_000);
+  const report = Report.fromPartial({ info: sampleNode("n1"), incarnation: "i" });
+  reports.accept(cluster, "n1", report, true, 160_000);
+  expect(reports.fencedFromMs("n1", 15_000)).toBe(160_000 + 15_000 + 5_000);
+  // Granted by one with longer leases.
+  expect(reports.fencedFromMs("n1", 20_000)).toBe(160_000 + 20_000 + 5_000);
+});

@@ -1,0 +1,144 @@
+/** Hosts that vanish, and hosts that are cut off: one copy runs, or none, and never two. */
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { cutOff } from "../faults/partition.ts";
+import { signal } from "../faults/faults.ts";
+import { CONTROL_ADDRESS, netnsPrefix } from "../../services/dev/plan.ts";
+import { type ContainerRow, TestCluster, until } from "./cluster.ts";
+
+const run = promisify(execFile);
+const LEASE_MS = 3_000;
+/** The lease, the margin of a third of it, and a start on a busy machine. */
+const ELSEWHERE_WITHIN_MS = 25_000;
+const COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.02; done"];
+
+describe("lost hosts", () => {
+  let cluster: TestCluster;
+  beforeAll(async () => {
+    cluster = await TestCluster.start(3, { leaseMs: LEASE_MS });
+    await until("the fences to be armed", async () => {
+      const nodes = await cluster.json<{ fence: string }[]>("node", "ls");
+      return nodes.every(({ fence }) => fence === "armed");
+    });
+  });
+  afterAll(async () => {
+    await cluster[Symbol.asyncDispose]();
+  });
+
+  const row = async (name: string): Promise<ContainerRow> => await cluster.container(name);
+  const idOf = async (name: string): Promise<string> => (await row(name)).id;
+  /** What the copy on this host has counted to; it can be read while it stands still. */
+  const count = (node: string, id: string): number => {
+    const file = join(cluster.dev.node(node).dataDir, "containers", id, "upper/count");
+    return existsSync(file) ? Number(readFileSync(file, "utf8")) || 0 : 0;
+  };
+  const pidsBelow = (folder: string): number[] =>
+    readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+      if (entry.isDirectory()) return pidsBelow(join(folder, entry.name));
+      if (entry.name !== "cgroup.procs") return [];
+      return readFileSync(join(folder, entry.name), "utf8").split("\n").filter(Boolean).map(Number);
+    });
+
+  test("an agent that dies alone changes nothing", async () => {
+    await cluster.must("run", "--node", "n1", "steady", "redis", "--", ...COUNTER);
+    const id = await idOf("steady");
+    const { pid } = JSON.parse(readFileSync(join(cluster.dev.node("n1").stateDir, "agent.json"), "utf8")) as {
+      pid: number;
+    };
+    signal(pid, "SIGKILL");
+    const before = count("n1", id);
+    await until("another agent to report", async () => {
+      const { pid: now } = JSON.parse(
+        readFileSync(join(cluster.dev.node("n1").stateDir, "agent.json"), "utf8"),
+      ) as { pid: number };
+      const nodes = await cluster.json<{ name: string; state: string; lease: number }[]>("node", "ls");
+      const n1 = nodes.find(({ name }) => name === "n1");
+      return now !== pid && n1?.state === "ready" && n1.lease > LEASE_MS / 2;
+    });
+    expect(await row("steady")).toMatchObject({ node: "n1", state: "running", epoch: 1, restarts: 0 });
+    await until("it to count on", () => count("n1", id) > before + 10);
+  });
+
+  test("a host that is cut off stops its containers before they are started elsewhere, and goes on if it is back in time", async () => {
+    await cluster.must("run", "--node", "n2", "--failover", "never", "waiting", "redis", "--", ...COUNTER);
+    await cluster.must("run", "--node", "n2", "moving", "redis", "--", ...COUNTER);
+    const [waiting, moving] = [await idOf("waiting"), await idOf("moving")];
+    const others = ["n1", "n3"];
+    {
+      await using _ = await cutOff(cluster, "n2", [
+        CONTROL_ADDRESS,
+        ...others.map((name) => cluster.dev.node(name).underlayAddress),
+      ]);
+      let seenRunning: string[] = [];
+      const elsewhere = await until(
+        "it to run elsewhere",
+        async () => {
+          const running = cluster.runningOn(moving);
+          if (running.length > 1) throw new Error(`two copies run: ${running.join()}`);
+          seenRunning = [...new Set([...seenRunning, ...running])];
+          const now = await row("moving");
+          return now.state === "running" && now.node !== "n2" ? now.node : undefined;
+        },
+        ELSEWHERE_WITHIN_MS,
+      );
+      expect(seenRunning.filter((node) => node !== "n2" && node !== elsewhere)).toEqual([]);
+      // The first copy ended to count before the second began, and counts no more.
+      const last = count("n2", moving);
+      await until("the second to count", () => count(elsewhere, moving) > 10);
+      expect(count("n2", moving)).toBe(last);
+      expect(cluster.runningOn(waiting)).toEqual([]);
+      expect(await row("waiting")).toMatchObject({ node: "n2", state: "lost", epoch: 1 });
+    }
+    await until("the old copy to be removed", () => !cluster.isKnownOn("n2", moving));
+    const stood = count("n2", waiting);
+    await until("the other one to go on", () => count("n2", waiting) > stood);
+    await until("ps to say so", async () => (await row("waiting")).state === "running");
+    expect(await row("moving")).toMatchObject({ epoch: 2, state: "running" });
+    await cluster.must("rm", "--force", "waiting");
+  });
+
+  test("everything of a host that vanishes runs elsewhere", async () => {
+    const names = ["one", "two", "three"];
+    for (const name of names) await cluster.must("run", "--node", "n3", name, "redis", "--", ...COUNTER);
+    const { netns, cgroupDirs } = cluster.dev.node("n3");
+    await run("ip", [
+      "-netns",
+      `${netns.slice(0, netnsPrefix("").length + 6)}ctl`,
+      "link",
+      "set",
+      "to-n3",
+      "down",
+    ]);
+    const vanishedAt = performance.now();
+    signal(cluster.dev.node("n3").shimPid(), "SIGKILL");
+    await until("n3 to be dead", () => {
+      const pids = pidsBelow(cgroupDirs[0] ?? "");
+      for (const pid of pids) signal(pid, "SIGKILL");
+      for (const one of cgroupDirs) {
+        const freezer = join(one, "godwit/freezer.state");
+        if (existsSync(freezer)) writeFileSync(freezer, "THAWED");
+      }
+      return pids.length === 0;
+    });
+    await until(
+      "all to run elsewhere",
+      async () => {
+        const rows = await cluster.json<ContainerRow[]>("ps");
+        return names.every((name) =>
+          rows.some((one) => one.name === name && one.node !== "n3" && one.state === "running"),
+        );
+      },
+      ELSEWHERE_WITHIN_MS,
+    );
+    process.stderr.write(`everything was back after ${Math.round(performance.now() - vanishedAt)} ms\n`);
+    const events = await cluster.json<{ kind: string; subject: string }[]>("events");
+    for (const name of names)
+      expect(events.some(({ kind, subject }) => kind === "container.failed-over" && subject === name)).toBe(
+        true,
+      );
+  });
+});
