@@ -35,6 +35,6 @@ export interface Host {
   readonly identity: StreamIdentity;
   readonly network: OverlayNetwork;
   readonly costs: CostBook;
-  /** Ends exec sessions before a freeze; see ExecService. */
-  readonly exec: () => Pick<ExecService, "quiesce" | "admit">;
+  /** Commands in containers, and their end before a freeze; see ExecService. */
+  readonly exec: () => Pick<ExecService, "quiesce" | "admit" | "visit" | "command">;
 }

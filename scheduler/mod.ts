@@ -14,3 +14,4 @@ export type {
   Scheduler,
   SchedulerOptions,
 } from "./public.ts";
+export type { ServicePlan } from "./public-services.ts";

@@ -13,6 +13,7 @@ import type {
 } from "../proto/gen/godwit/v1/spec.ts";
 import type { WhyView } from "./plan/movable.ts";
 import type { FailoverOperations } from "./public-failover.ts";
+import type { Services } from "./public-services.ts";
 
 type DeepReadonly<T> = T extends (infer U)[]
   ? readonly DeepReadonly<U>[]
@@ -93,6 +94,10 @@ export interface ContainerRuntime {
   readonly cpuUsageUsec: number;
   /** What keeps it from being moved anywhere, as its node last looked. */
   readonly blockers: readonly Blocker[];
+  /** What its last health check said. */
+  readonly healthOutput: string;
+  /** Until it is started again; 0: it is not about to be. */
+  readonly restartInMs: number;
   /** As last reported by the node that owns it, which may be ahead of the log. */
   readonly state: AllocationState;
 }
@@ -185,6 +190,7 @@ export interface Scheduler extends AsyncDisposable, FailoverOperations {
   runtime(): Runtime;
   /** Undefined: there is no such container. */
   why(containerId: string): WhyView | undefined;
+  readonly services: Services;
   /** Yields (coalesced) after every change of state or runtime since the call, until the signal aborts. */
   changes(signal: AbortSignal): AsyncIterable<void>;
 

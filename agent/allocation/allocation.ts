@@ -8,12 +8,14 @@ import {
   type ObservedAllocation,
   Role,
 } from "../../proto/gen/godwit/v1/agent.ts";
+import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import { CONTAINER_GONE_SUBJECT } from "../../proto/contract/subjects.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
+import { HealthMonitor } from "../health/monitor.ts";
 import type { Host } from "../host.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
 import { thaw } from "../migrate/source.ts";
-import { belongsHere, interruption, nextStep, type Step } from "../model/next-step.ts";
+import { belongsHere, interruption, nextStep, restartInMs, type Step } from "../model/next-step.ts";
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
@@ -32,6 +34,7 @@ const RETRY_MS = 1_000;
 export class Allocation {
   readonly #container: RecordedContainer;
   readonly #life: Life;
+  readonly #health: HealthMonitor;
   readonly #arrival: Arrival;
   readonly #departure: Departure;
   readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
@@ -55,7 +58,11 @@ export class Allocation {
     },
   ) {
     this.#leaves = listeners.leaves;
-    this.#container = new RecordedContainer(host, id, listeners.changed);
+    this.#container = new RecordedContainer(host, id, () => {
+      this.#health.follow();
+      listeners.changed();
+    });
+    this.#health = new HealthMonitor(this.#container, () => this.#wakeUp());
     this.#life = new Life(this.#container);
     this.#arrival = new Arrival(this.#container);
     this.#departure = new Departure(this.#container);
@@ -146,7 +153,11 @@ export class Allocation {
     if (record === undefined) return undefined;
     const { status } = record;
     const findings = status.kind === "running" ? findingsOf(this.id, status.init.pid) : undefined;
-    return observe(record, this.runtime.cgroup, this.#step, findings);
+    return {
+      ...observe(record, this.runtime.cgroup, this.#step, findings),
+      healthOutput: status.kind === "running" ? this.#health.output : "",
+      restartInMs: restartInMs(record, this.#desired, Date.now()),
+    };
   }
 
   migrationReport(): MigrationReport | undefined {
@@ -193,6 +204,7 @@ export class Allocation {
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
     this.#wakeUp();
+    await this.#health.close();
     await this.#loop;
   }
 
@@ -311,6 +323,10 @@ export class Allocation {
         );
       case "resume":
         return await this.#arrival.resume(this.#arrivalOrder(step.migrationId, MigrationPhase.RECEIVING));
+      case "give-up":
+        return await this.#life.giveUp(this.#health.output, this.#stepAbort.signal);
+      case "amend":
+        return this.#container.amend(this.#wanted().spec ?? ContainerSpec.fromPartial({}));
       case "inherit":
         return this.#container.inherit(this.#wanted().epoch);
       case "none":

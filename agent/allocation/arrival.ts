@@ -49,7 +49,7 @@ export class Arrival {
   }
 
   async receive(desired: DesiredAllocation, order: ArrivalOrder): Promise<void> {
-    this.#container.begin(desired, 0);
+    this.#container.begin(desired, { restarts: 0, health: desired.health });
     this.#failures = 0;
     try {
       if (desired.migration === undefined) throw new GodwitError("internal", "a target without a migration");

@@ -2,10 +2,11 @@ import type { Logger } from "pino";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { DesiredAllocation } from "../../proto/gen/godwit/v1/agent.ts";
-import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, Image, type HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { readRecord, writeRecord } from "../container/record-store.ts";
 import { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
+import { amended } from "../model/amendment.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
 
 /** One container's record and what it describes; whoever takes a step for it works on this. */
@@ -39,7 +40,10 @@ export class RecordedContainer {
   }
 
   /** Begins anew with what is wanted. Persisted with the first status. */
-  begin(desired: DesiredAllocation, restarts: number): ContainerRecord {
+  begin(
+    desired: DesiredAllocation,
+    past: Pick<ContainerRecord, "restarts" | "recentRestarts" | "health">,
+  ): ContainerRecord {
     this.endedBecause = "";
     this.#record = {
       containerId: desired.containerId,
@@ -49,7 +53,7 @@ export class RecordedContainer {
       address: desired.address,
       mac: desired.mac,
       restartGeneration: desired.restartGeneration,
-      restarts,
+      ...past,
       status: { kind: "starting" },
     };
     return this.#record;
@@ -59,6 +63,27 @@ export class RecordedContainer {
   setStatus(status: RecordStatus): void {
     if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
     this.#record = { ...this.#record, status: keepKnown(this.#record.status, status) };
+    writeRecord(this.host.config, this.#record);
+    this.changed();
+  }
+
+  /** Persists before it returns. */
+  setHealth(health: HealthState): void {
+    if (this.#record === undefined) throw new GodwitError("internal", "a health without a record");
+    this.#record = { ...this.#record, health };
+    writeRecord(this.host.config, this.#record);
+    this.changed();
+  }
+
+  /** From now on it has run for long enough to have recovered. Persisted with the next status. */
+  recover(): void {
+    if (this.#record !== undefined) this.#record = { ...this.#record, recentRestarts: 0 };
+  }
+
+  /** Takes over what of a changed spec needs no restart. Persists before it returns. */
+  amend(wanted: ContainerSpec): void {
+    if (this.#record === undefined) throw new GodwitError("internal", "a spec without a record");
+    this.#record = { ...this.#record, spec: amended(this.#record.spec, wanted) };
     writeRecord(this.host.config, this.#record);
     this.changed();
   }

@@ -1,6 +1,6 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { DesiredAllocation } from "../../proto/gen/godwit/v1/agent.ts";
-import { RECOVERED_AFTER_MS, restartDelayMs } from "../model/restart-policy.ts";
+import { hasRecovered, restartDelayMs } from "../model/restart-policy.ts";
 import type { RecordedContainer } from "./container.ts";
 
 /** The ordinary part of a container's life: it is started, it ends by itself, it is stopped. */
@@ -8,8 +8,6 @@ export class Life {
   readonly #container: RecordedContainer;
   /** Exit codes that the shim has told, by the pid of the first process. */
   readonly #exits = new Map<number, number>();
-  /** Quick ones in a row. */
-  #recentRestarts = 0;
 
   constructor(container: RecordedContainer) {
     this.#container = container;
@@ -30,13 +28,13 @@ export class Life {
     const exitCode = await this.#exitCode(status.init.pid);
     const message = this.#whyEnded(exitCode);
     await runtime.tearDown();
-    if (Date.now() - status.startedAtMs > RECOVERED_AFTER_MS) this.#recentRestarts = 0;
+    this.#noticeRecovery(status.startedAtMs);
     this.#container.setStatus({
       kind: "stopped",
       exitCode: exitCode ?? -1,
       failed: false,
       message,
-      startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
+      startAtMs: this.#startAgainAtMs(),
     });
   }
 
@@ -54,8 +52,12 @@ export class Life {
     // The agent that was stopping it died before it was done.
     if (previous?.status.kind === "halted" && runtime.isRunning(previous.status.init))
       await runtime.stop(previous, previous.status.init, signal);
-    if (again) this.#recentRestarts += 1;
-    const record = this.#container.begin(desired, (previous?.restarts ?? 0) + (again ? 1 : 0));
+    // Somebody has asked for this one: it does not follow from the ones before.
+    const isWanted = desired.restartGeneration > (previous?.restartGeneration ?? 0);
+    const record = this.#container.begin(desired, {
+      restarts: (previous?.restarts ?? 0) + (again ? 1 : 0),
+      recentRestarts: isWanted ? 0 : (previous?.recentRestarts ?? 0) + (again ? 1 : 0),
+    });
     await runtime.makeFolders();
     this.#container.setStatus({ kind: "starting" });
     try {
@@ -70,7 +72,7 @@ export class Life {
         exitCode: 127,
         failed: true,
         message: failure.message,
-        startAtMs: Date.now() + restartDelayMs(this.#recentRestarts),
+        startAtMs: this.#startAgainAtMs(),
       });
     }
   }
@@ -84,8 +86,36 @@ export class Life {
       await runtime.stop(record, status.init, signal);
       exitCode = (await this.#exitCode(status.init.pid)) ?? 0;
     } else await runtime.tearDown();
-    this.#recentRestarts = 0;
+    this.#container.recover();
     this.#container.setStatus({ kind: "stopped", exitCode, failed: false, message: "stopped", startAtMs: 0 });
+  }
+
+  /** It runs, but does not do its work: it is stopped, and started again as if it had failed by itself. */
+  async giveUp(why: string, signal: AbortSignal): Promise<void> {
+    const { logger, record, runtime } = this.#container;
+    if (record?.status.kind !== "running") return;
+    const { init, startedAtMs } = record.status;
+    logger.warn({ why }, "the container is unhealthy and is restarted");
+    await runtime.stop(record, init, signal);
+    const exitCode = (await this.#exitCode(init.pid)) ?? -1;
+    this.#noticeRecovery(startedAtMs);
+    this.#container.setStatus({
+      kind: "stopped",
+      exitCode,
+      failed: true,
+      message: `unhealthy: ${why}`,
+      startAtMs: this.#startAgainAtMs(),
+    });
+  }
+
+  #noticeRecovery(startedAtMs: number): void {
+    const backoff = this.#container.record?.spec.backoff;
+    if (hasRecovered(Date.now() - startedAtMs, backoff)) this.#container.recover();
+  }
+
+  #startAgainAtMs(): number {
+    const { record } = this.#container;
+    return Date.now() + restartDelayMs(record?.recentRestarts ?? 0, record?.spec.backoff);
   }
 
   async #exitCode(initPid: number): Promise<number | undefined> {

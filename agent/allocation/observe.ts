@@ -12,7 +12,7 @@ export function observe(
   cgroup: ContainerCgroup,
   step: Step,
   findings: Findings | undefined,
-): ObservedAllocation {
+): Omit<ObservedAllocation, "healthOutput" | "restartInMs"> {
   const { status } = record;
   return {
     containerId: record.containerId,
@@ -26,10 +26,14 @@ export function observe(
     restartGeneration: record.restartGeneration,
     blockers: [...(findings?.blockers ?? [])],
     needs: [...(findings?.needs ?? [])],
-    health: HealthState.UNSPECIFIED,
-    healthOutput: "",
-    restartInMs: 0,
+    health: healthOf(record),
   };
+}
+
+/** Without a check, and of one that does not run, there is nothing to say. */
+function healthOf({ health, spec, status }: ContainerRecord): HealthState {
+  if (spec.health === undefined || status.kind === "stopped") return HealthState.UNSPECIFIED;
+  return health === undefined || health === HealthState.UNSPECIFIED ? HealthState.STARTING : health;
 }
 
 function stateOf(status: RecordStatus, step: Step): AllocationState {

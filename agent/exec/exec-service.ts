@@ -13,6 +13,7 @@ import { ExecSession } from "./exec-session.ts";
 import { endLeftovers } from "./leftovers.ts";
 import { hasListener } from "./output-subject.ts";
 import { RuncExec } from "./runc-exec.ts";
+import { runShortCommand, type ShortOutcome } from "./short-command.ts";
 
 export interface ExecHost {
   /** What the reconcile side knows of a container; undefined: it is not on this host. */
@@ -32,6 +33,14 @@ export interface ExecService extends AsyncDisposable {
    */
   quiesce(containerId: string, graceMs: number, reason: string): Promise<void>;
   admit(containerId: string): void;
+  /**
+   * Does something inside the container from the host, such as holding a connection to it. Its signal aborts when the
+   * container is about to be frozen, and `quiesce` waits until it has ended. Throws `unavailable` when it is no time for
+   * visits.
+   */
+  visit<T>(containerId: string, what: (leaving: AbortSignal) => Promise<T>): Promise<T>;
+  /** Runs a command to its end, with nobody at its input. Throws the signal's reason when that aborts. */
+  command(containerId: string, command: readonly string[], signal: AbortSignal): Promise<ShortOutcome>;
 }
 
 export interface ExecServiceOptions {
@@ -63,9 +72,16 @@ export async function serveExec(options: ExecServiceOptions): Promise<ExecServic
   return service;
 }
 
+interface Visit {
+  readonly leaving: AbortController;
+  readonly ended: Promise<boolean>;
+}
+
 class Service implements ExecService {
   readonly #options: ExecServiceOptions;
   readonly #sessions = new Map<string, ExecSession>();
+  /** By container. */
+  readonly #visits = new Map<string, Set<Visit>>();
   /** Containers that admit nobody, and why. */
   readonly #barred = new Map<string, string>();
   readonly #stopping = new AbortController();
@@ -90,8 +106,10 @@ class Service implements ExecService {
   async quiesce(containerId: string, graceMs: number, reason: string): Promise<void> {
     this.#barred.set(containerId, reason);
     const sessions = [...this.#sessions.values()].filter((session) => session.containerId === containerId);
-    if (sessions.length === 0) return;
-    const ended = Promise.all(sessions.map((session) => session.ended));
+    const visits = [...(this.#visits.get(containerId) ?? [])];
+    for (const visit of visits) visit.leaving.abort(new GodwitError("cancelled", reason));
+    if (sessions.length + visits.length === 0) return;
+    const ended = Promise.all([...sessions, ...visits].map(({ ended }) => ended));
     await withDeadline(ended, graceMs);
     for (const session of sessions) session.end(reason);
     const clean = await withDeadline(ended, QUIESCE_DEADLINE_MS);
@@ -104,9 +122,31 @@ class Service implements ExecService {
     this.#barred.delete(containerId);
   }
 
+  async visit<T>(containerId: string, what: (leaving: AbortSignal) => Promise<T>): Promise<T> {
+    this.#checkAdmitted(containerId);
+    const leaving = new AbortController();
+    const { promise: ended, resolve } = Promise.withResolvers<boolean>();
+    const visit: Visit = { leaving, ended };
+    const visits = this.#visits.get(containerId) ?? new Set();
+    this.#visits.set(containerId, visits.add(visit));
+    try {
+      return await what(leaving.signal);
+    } finally {
+      visits.delete(visit);
+      if (visits.size === 0) this.#visits.delete(containerId);
+      resolve(true);
+    }
+  }
+
+  command(containerId: string, command: readonly string[], signal: AbortSignal): Promise<ShortOutcome> {
+    const open = ExecOpen.fromPartial({ containerId, command: [...command] });
+    return runShortCommand(() => this.#start(open, newSessionId()), signal);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop();
-    await Promise.all([...this.#sessions.values()].map((session) => session.ended));
+    const visits = [...this.#visits.values()].flatMap((of) => [...of]);
+    await Promise.all([...this.#sessions.values(), ...visits].map(({ ended }) => ended));
   }
 
   #stop(): void {
@@ -114,6 +154,9 @@ class Service implements ExecService {
     this.#stopping.abort();
     this.#requests.unsubscribe();
     for (const session of this.#sessions.values()) session.end("the agent of the node is stopping");
+    for (const visits of this.#visits.values())
+      for (const { leaving } of visits)
+        leaving.abort(new GodwitError("cancelled", "the agent of the node is stopping"));
   }
 
   async #serve(message: Msg): Promise<void> {
@@ -146,6 +189,22 @@ class Service implements ExecService {
   #admitSession(open: ExecOpen, inputSubject: string): ExecSession {
     checkRequest(open);
     const { containerId } = open;
+    this.#checkAdmitted(containerId);
+    const others = [...this.#sessions.values()].filter((session) => session.containerId === containerId);
+    if (others.length >= SESSIONS_PER_CONTAINER) {
+      throw new GodwitError(
+        "exhausted",
+        `${SESSIONS_PER_CONTAINER} commands run in ${containerId} already; end one`,
+      );
+    }
+    const { connection, logger } = this.#options;
+    const session = new ExecSession({ id: inputSubject, open, connection, inputSubject, logger });
+    this.#sessions.set(session.id, session);
+    return session;
+  }
+
+  /** Throws unless the container is here, runs, and is not about to be frozen. */
+  #checkAdmitted(containerId: string): void {
     const known = this.#options.host.lookup(containerId);
     if (this.#stopping.signal.aborted)
       throw new GodwitError("unavailable", "the agent of the node is stopping");
@@ -159,17 +218,6 @@ class Service implements ExecService {
         `container ${containerId} takes no commands: ${known.detail || known.state}`,
       );
     }
-    const others = [...this.#sessions.values()].filter((session) => session.containerId === containerId);
-    if (others.length >= SESSIONS_PER_CONTAINER) {
-      throw new GodwitError(
-        "exhausted",
-        `${SESSIONS_PER_CONTAINER} commands run in ${containerId} already; end one`,
-      );
-    }
-    const { connection, logger } = this.#options;
-    const session = new ExecSession({ id: inputSubject, open, connection, inputSubject, logger });
-    this.#sessions.set(session.id, session);
-    return session;
   }
 
   async #start(open: ExecOpen, inputSubject: string): Promise<RuncExec> {

@@ -1,7 +1,9 @@
 import { type DesiredAllocation, Role } from "../../proto/gen/godwit/v1/agent.ts";
+import { HealthState, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerRecord } from "./record.ts";
+import { isAmended } from "./amendment.ts";
 import { isRestarted } from "./restart-policy.ts";
 
 /**
@@ -23,6 +25,10 @@ export type Step =
   | { readonly kind: "copy"; readonly migrationId: string }
   /** Source: the migration was aborted. */
   | { readonly kind: "thaw" }
+  /** It runs and does not do its work: it is stopped, to be started again. */
+  | { readonly kind: "give-up" }
+  /** Its spec has changed in what needs no restart. */
+  | { readonly kind: "amend" }
   /** What is here belongs to the new epoch: its migration was returned. */
   | { readonly kind: "inherit" };
 
@@ -110,8 +116,13 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
       return startOrStop(desired);
     case "running":
       if (desired.desired === DesiredState.STOPPED) return { kind: "stop" };
-      return desired.restartGeneration > record.restartGeneration ? { kind: "stop" } : NONE;
+      if (desired.restartGeneration > record.restartGeneration) return { kind: "stop" };
+      if (desired.spec !== undefined && isAmended(record.spec, desired.spec)) return { kind: "amend" };
+      return record.health === HealthState.UNHEALTHY && record.spec.restart !== RestartPolicy.NEVER
+        ? { kind: "give-up" }
+        : NONE;
     case "stopped": {
+      if (desired.spec !== undefined && isAmended(record.spec, desired.spec)) return { kind: "amend" };
       if (desired.desired !== DesiredState.RUNNING) return NONE;
       if (desired.restartGeneration > record.restartGeneration) return { kind: "start" };
       if (!status.failed && !isRestarted(record.spec.restart, status.exitCode)) return NONE;
@@ -120,6 +131,18 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
         : { kind: "wait", untilMs: status.startAtMs };
     }
   }
+}
+
+/** How long until it is started again by itself; 0: it is not about to be. */
+export function restartInMs(
+  { spec, status }: ContainerRecord,
+  desired: DesiredAllocation | undefined,
+  nowMs: number,
+): number {
+  if (status.kind !== "stopped" || desired?.role !== Role.OWNER || desired.desired !== DesiredState.RUNNING)
+    return 0;
+  const isComing = status.failed || isRestarted(spec.restart, status.exitCode);
+  return isComing ? Math.max(0, Math.round(status.startAtMs - nowMs)) : 0;
 }
 
 const startOrStop = (desired: DesiredAllocation): Step => ({

@@ -1,4 +1,4 @@
-import { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, Image, type HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 
 /**
  * What an agent must know of a container after a restart: one JSON file a container, replaced atomically
@@ -14,6 +14,10 @@ export interface ContainerRecord {
   readonly mac: string;
   readonly restartGeneration: number;
   readonly restarts: number;
+  /** Quick ones in a row, by which the wait before the next grows. Absent in records of older agents: none. */
+  readonly recentRestarts?: number;
+  /** Absent: nobody checks, or has yet. */
+  readonly health?: HealthState;
   readonly status: RecordStatus;
 }
 

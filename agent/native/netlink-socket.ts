@@ -1,9 +1,7 @@
-import { closeSync, openSync } from "node:fs";
-
 import koffi from "koffi";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { enterNamespace, Namespace } from "./process.ts";
+import { withinNetwork } from "./network-namespace.ts";
 
 /** Netlink sockets (netlink(7)), of this process's network namespace or of another. */
 const libc = koffi.load("libc.so.6");
@@ -24,20 +22,7 @@ export function openNetlink(protocol: number): number {
 
 /** The same in another namespace, where the socket stays. @param path such as /run/netns/NAME */
 export function openNetlinkIn(path: string, protocol: number): number {
-  const own = openSync("/proc/thread-self/ns/net", "r");
-  const other = openSync(path, "r");
-  try {
-    // Only this thread changes places, and it does nothing else until it is back.
-    enterNamespace(other, Namespace.network);
-    try {
-      return openNetlink(protocol);
-    } finally {
-      enterNamespace(own, Namespace.network);
-    }
-  } finally {
-    closeSync(other);
-    closeSync(own);
-  }
+  return withinNetwork(path, () => openNetlink(protocol));
 }
 
 export function sendNetlink(descriptor: number, message: Buffer): void {

@@ -29,6 +29,8 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
         cpuUsageUsec: observed.cpuUsageUsec,
         state: observed.state,
         blockers: observed.blockers,
+        healthOutput: observed.healthOutput,
+        restartInMs: observed.restartInMs,
       };
     },
     migration: (id) => {

@@ -36,6 +36,7 @@ import { Leader } from "./leader.ts";
 import { Membership } from "./membership.ts";
 import { Operations } from "./operations.ts";
 import { runtimeOf } from "./runtime.ts";
+import { ServiceOperations } from "./service-operations.ts";
 
 /** Entries of others are announced as they are appended; this finds those whose announcement was lost. */
 const LOOK_AT_LOG_MS = 5_000;
@@ -61,6 +62,7 @@ export class RunningScheduler implements Scheduler {
   readonly #snapshotter: Snapshotter;
   readonly #operations: Operations;
   readonly #membership: Membership;
+  readonly services: ServiceOperations;
   readonly #changes = new Changes();
   readonly #cleanup = new DisposableStack();
   /** Of the entry that is being applied, by command. */
@@ -96,6 +98,7 @@ export class RunningScheduler implements Scheduler {
       committer: this.#committer,
       onElected: () => this.#beginToLead(),
     });
+    this.services = new ServiceOperations(replica.cluster, (command) => this.#committer.propose(command));
     this.#operations = new Operations(
       replica.cluster,
       (command) => this.#committer.propose(command),

@@ -58,11 +58,13 @@ export const changedFields = (before: ContainerSpec, after: ContainerSpec): stri
   return [...keys].filter((key) => !sameValue(field(before, key), field(after, key))).sort();
 };
 
-/** Fields that a running container takes over without a restart; its own name and pin are not the template's. */
+/**
+ * Fields that a running container takes over without a restart, and that cannot break it: a health check could. Its own
+ * name and pin are not the template's.
+ */
 const IN_PLACE: ReadonlySet<string> = new Set([
   "restart",
   "backoff",
-  "health",
   "migration",
   "blackoutBudgetMs",
   "labels",

@@ -7,6 +7,7 @@ import {
   type Command,
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
+import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { isHeldBySource } from "../state/apply-migration.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
@@ -29,6 +30,11 @@ const switchedTo = (cluster: Cluster, node: string): Migration[] =>
   [...cluster.index.moving]
     .flatMap((id) => cluster.state.migrations[id] ?? [])
     .filter(({ state, to }) => state === MigrationState.SWITCHED && to === node);
+
+const HEALTHS: Partial<Record<HealthState, string>> = {
+  [HealthState.HEALTHY]: "container.healthy",
+  [HealthState.UNHEALTHY]: "container.unhealthy",
+};
 
 const OBSERVED: Partial<Record<AllocationState, string>> = {
   [AllocationState.RUNNING]: "container.running",
@@ -194,9 +200,14 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
           ];
     }
     case "allocationObserved": {
-      const { containerId, node, state: seen, exitCode, message } = command.value;
+      const { containerId, node, state: seen, exitCode, health, message } = command.value;
       const name = containerName(containerId);
       if (node === "") return [happening("container.pending", name, message)];
+      const before = state.containers[containerId]?.allocation;
+      if (seen === AllocationState.RUNNING && before?.state === seen && before.health !== health)
+        return HEALTHS[health] === undefined
+          ? []
+          : [happening(HEALTHS[health], name, `on ${node}${message === "" ? "" : `: ${message}`}`)];
       const kind = OBSERVED[seen];
       if (kind === undefined) return [];
       const code = seen === AllocationState.EXITED ? ` with code ${exitCode}` : "";

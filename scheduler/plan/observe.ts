@@ -7,6 +7,7 @@ import {
   type Container,
 } from "../../proto/gen/godwit/v1/log.ts";
 import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
+import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
@@ -42,6 +43,10 @@ const isMigrationFreeze = (
   observed.state === AllocationState.FROZEN &&
   (!current || cluster.state.migrations[container.migrationId]?.state === MigrationState.RUNNING);
 
+/** Of one that runs and is ill: what its check said. */
+const messageOf = ({ health, healthOutput, message }: ObservedAllocation): string =>
+  message === "" && health === HealthState.UNHEALTHY ? healthOutput : message;
+
 export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] => {
   const commands: Command[] = [];
   for (const node of volatile.fresh) {
@@ -71,7 +76,7 @@ export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] =>
           state: observed.state,
           exitCode: observed.exitCode,
           restarts: observed.restarts,
-          message: observed.message.slice(0, MAX_MESSAGE),
+          message: messageOf(observed).slice(0, MAX_MESSAGE),
           health: observed.health,
         }),
       );

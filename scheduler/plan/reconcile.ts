@@ -9,13 +9,15 @@ import { planFences } from "./failover.ts";
 import { planMigrations } from "./migrations.ts";
 import { planLeases, planObserved } from "./observe.ts";
 import { choosePlacement, PlannedUse } from "./placement.ts";
+import { PlannedDisruptions } from "./disruption.ts";
 import { planRemovals } from "./removal.ts";
+import { planServices } from "./services.ts";
 import type { Volatile } from "./volatile.ts";
 
 export interface ReconcileOptions {
   readonly leaseMs: number;
   readonly nowMs: number;
-  /** Ids for migrations that a drain starts. */
+  /** Ids for migrations and containers. */
   readonly newId: () => string;
 }
 
@@ -59,6 +61,12 @@ export const reconcile = (cluster: Cluster, volatile: Volatile, options: Reconci
   ...planFences(cluster, volatile, options.nowMs),
   ...planObserved(cluster, volatile),
   ...planRemovals(cluster, volatile),
+  ...planServices(cluster, {
+    planned: new PlannedDisruptions(cluster),
+    nowMs: options.nowMs,
+    leaderSinceMs: volatile.leaderSinceMs,
+    newId: options.newId,
+  }),
   ...planPlacements(cluster),
   ...planDrains(cluster, volatile, options.newId, options.nowMs),
 ];

@@ -3,7 +3,11 @@ import { Server, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
-import { GodwitService, type GodwitServer } from "../../proto/gen/godwit/v1/api.ts";
+import {
+  GodwitService,
+  type ApplyServicesRequest,
+  type GodwitServer,
+} from "../../proto/gen/godwit/v1/api.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { Scheduler } from "../../scheduler/mod.ts";
 import { Calls } from "./calls.ts";
@@ -18,6 +22,7 @@ import { setFailover } from "./service/failover.ts";
 import { ImageService } from "./service/images.ts";
 import { MigrationService } from "./service/migrations.ts";
 import { NodeService } from "./service/nodes.ts";
+import { ServiceService } from "./service/services.ts";
 import { runExec } from "./session/exec.ts";
 import { readLogs } from "./session/logs.ts";
 
@@ -126,6 +131,9 @@ function handlers(
   nodes: NodeService,
 ): Partial<GodwitServer> {
   const containers = new ContainerService(scheduler);
+  const services = new ServiceService(scheduler);
+  const planned = calls.unary((request: ApplyServicesRequest) => services.apply(request));
+  const applied = calls.change((request: ApplyServicesRequest) => services.apply(request));
   const migrations = new MigrationService(scheduler, connection);
   return {
     status: calls.anywhere((request, signal) => nodes.status(request, signal)),
@@ -154,5 +162,13 @@ function handlers(
     drain: calls.leaderStream((request, signal) => nodes.drain(request, signal)),
     cancelDrain: calls.change((request) => nodes.cancelDrain(request)),
     events: calls.serverStream((request, signal) => nodes.events(request, signal)),
+    // A dry run only reads, and what it reads must not be stale.
+    applyServices: (call, callback) => (call.request.dryRun ? planned : applied)(call, callback),
+    listServices: calls.unary(() => services.list()),
+    inspectService: calls.unary((request) => services.inspect(request)),
+    watchService: calls.leaderStream((request, signal) => services.watch(request, signal)),
+    scaleService: calls.change((request) => services.scale(request)),
+    rollBackService: calls.change((request) => services.rollBack(request)),
+    removeService: calls.change((request) => services.remove(request)),
   };
 }

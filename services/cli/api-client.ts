@@ -46,8 +46,17 @@ const ONCE: ReadonlySet<string> = new Set<UnaryName>([
   "trustNodeKey",
   "setSchedulable",
   "cancelDrain",
+  "applyServices",
+  "scaleService",
+  "rollBackService",
+  "removeService",
 ]);
-const REMOVALS: ReadonlySet<string> = new Set<UnaryName>(["removeContainer", "removeImage", "removeNode"]);
+const REMOVALS: ReadonlySet<string> = new Set<UnaryName>([
+  "removeContainer",
+  "removeImage",
+  "removeNode",
+  "removeService",
+]);
 
 interface Endpoint {
   readonly target: string;

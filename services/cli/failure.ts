@@ -1,7 +1,7 @@
 /** How the command ends when something went wrong: one line on standard error, and an exit code that scripts rely on. */
 import { GodwitError } from "../../proto/contract/error.ts";
 
-export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, interrupted: 130 } as const;
+export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, changes: 4, interrupted: 130 } as const;
 
 /** Ends the command with `exitCode`; an empty message says that everything was said already. */
 export class ExitWith extends Error {
@@ -28,7 +28,7 @@ export const GRPC = {
 /** The part of grpc-js's ServiceError that is looked at here, so that this file does not load the library. */
 export interface CallFailure {
   readonly code: number;
-  readonly details: string;
+  details: string;
   readonly metadata?: { get(key: string): unknown[] };
 }
 

@@ -8,6 +8,7 @@ import {
   RestartPolicy,
 } from "../../proto/gen/godwit/v1/spec.ts";
 import { addAssignment } from "./assignment.ts";
+import { addHealthFlags, healthOf, type HealthFlags } from "./health-flags.ts";
 import type { OutputFormat } from "./output.ts";
 import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
 import { parseBytes, parseCount, parseCpuMillis, parseDurationMs, parseRate } from "./quantity.ts";
@@ -20,7 +21,7 @@ interface Common {
   readonly api?: string;
   readonly output: OutputFormat;
 }
-interface RunFlags extends Common {
+interface RunFlags extends Common, HealthFlags {
   readonly node: string;
   readonly memory: number;
   readonly cpus: number;
@@ -46,8 +47,7 @@ const pids = (text: string): number => parseCount(text, "number of processes");
 const NOTHING: Assignments = {};
 
 export function addContainerVerbs(program: Command): void {
-  program
-    .command("run")
+  addHealthFlags(program.command("run"))
     .description("start a container and wait until it runs")
     .argument("<name>")
     .argument("<image>")
@@ -239,5 +239,6 @@ function specOf(name: string, image: string, command: readonly string[], flags: 
     noCures: !flags.cures,
     stopGraceSeconds: Math.ceil(flags.stopGrace / 1000),
     stopSignal: flags.stopSignal,
+    ...healthOf(flags),
   });
 }

@@ -4,6 +4,7 @@ import { EXIT, ExitWith } from "./failure.ts";
 import { addContainerVerbs } from "./program-containers.ts";
 import { addFailoverVerbs } from "./program-failover.ts";
 import { addClusterVerbs } from "./program-cluster.ts";
+import { addServiceVerbs } from "./program-services.ts";
 import { apiOption } from "./shared-flags.ts";
 
 export async function runProgram(argv: readonly string[]): Promise<void> {
@@ -16,7 +17,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
     .helpCommand(true)
     .addHelpText(
       "after",
-      "\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a safety rule or a budget.",
+      "\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a safety rule or a budget, 4 'diff' found changes.",
     );
   program
     .command("dev")
@@ -24,6 +25,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
     .allowUnknownOption()
     .argument("[args...]");
   addContainerVerbs(program);
+  addServiceVerbs(program);
   addClusterVerbs(program);
   addFailoverVerbs(program);
   quieten(program);

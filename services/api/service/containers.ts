@@ -68,7 +68,7 @@ export class ContainerService {
     const { id } = findContainer(this.#scheduler.state(), request.nameOrId);
     // The memory in use is never the same twice and alone is no news.
     yield* follow(this.#scheduler, signal, () => this.#view(id), {
-      key: (info) => JSON.stringify({ ...info, memoryBytes: 0 }),
+      key: (info) => JSON.stringify({ ...info, memoryBytes: 0, restartInMs: 0 }),
     });
   }
 

@@ -67,7 +67,7 @@ function lostMessage(state: DeepReadonlyState, container: ContainerRecord, name:
 export function containerInfo(
   state: DeepReadonlyState,
   container: ContainerRecord,
-  runtime?: Pick<ContainerRuntime, "memoryBytes" | "blockers">,
+  runtime?: Partial<ContainerRuntime>,
 ): ContainerInfo {
   const allocation = container.allocation;
   const nodeLost = allocation !== undefined && state.nodes[allocation.node]?.state === NodeState.LOST;
@@ -88,8 +88,8 @@ export function containerInfo(
     memoryBytes: runtime?.memoryBytes ?? 0,
     blockers: [...(runtime?.blockers ?? [])],
     health: HEALTH[allocation?.health ?? HealthState.UNSPECIFIED],
-    healthOutput: "",
-    restartInMs: 0,
+    healthOutput: runtime?.healthOutput ?? "",
+    restartInMs: runtime?.restartInMs ?? 0,
     service: container.service,
     serviceRevision: container.serviceRevision,
     desired: container.desired === DesiredState.STOPPED ? "stopped" : "running",

@@ -1,6 +1,7 @@
 /** Containers as JSON and as tables. Pure. */
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { MigrationPolicy } from "../../../proto/gen/godwit/v1/spec.ts";
+import { containerFields as writtenContainer } from "../manifest/document.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatCpus, formatDuration } from "../quantity.ts";
 import { failoverWord, policyWord, restartWord, textOrNull, timeOrNull } from "./words.ts";
@@ -29,7 +30,17 @@ export function containerRow(info: ContainerInfo): Record<string, unknown> {
     message: textOrNull(info.message),
     createdAt: timeOrNull(info.createdAtMs),
     blockers: info.blockers,
+    health: textOrNull(info.health),
+    restartInMs: info.restartInMs === 0 ? null : info.restartInMs,
+    service: textOrNull(info.service),
   };
+}
+
+/** With its health where somebody checks it, and when it is started again where it is about to be. */
+function stateWord(info: ContainerInfo): string {
+  if (info.restartInMs > 0) return `${info.state}, restarting in ${Math.ceil(info.restartInMs / 1_000)}s`;
+  const isUp = info.state === "running" || info.state === "migrating";
+  return isUp && info.health !== "" ? `${info.state} (${info.health})` : info.state;
 }
 
 /** Whether it can be moved, or what is in the way, in as few words as fit a column. */
@@ -46,6 +57,7 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
   return {
     ...containerRow(info),
     desired: info.desired,
+    healthOutput: textOrNull(info.healthOutput),
     exitCode:
       info.state === "exited" || info.state === "failed" || info.state === "stopped" ? info.exitCode : null,
     memoryBytes: info.memoryBytes,
@@ -76,6 +88,8 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
             cures: !spec.noCures,
             stopGraceSeconds: spec.stopGraceSeconds,
             stopSignal: textOrNull(spec.stopSignal),
+            health: writtenContainer(spec)["health"] ?? null,
+            backoff: spec.backoff ?? null,
           },
   };
 }
@@ -86,7 +100,7 @@ export function containerColumns(nowMs: number): Column<ContainerInfo>[] {
     { title: "ID", cell: (info) => info.id, wide: true },
     { title: "IMAGE", cell: (info) => info.spec?.image ?? "" },
     { title: "NODE", cell: (info) => dash(info.node) },
-    { title: "STATE", cell: (info) => info.state },
+    { title: "STATE", cell: stateWord },
     { title: "ADDRESS", cell: (info) => dash(plainAddress(info.address)) },
     { title: "RESTARTS", cell: (info) => String(info.restarts), right: true },
     {
@@ -136,6 +150,10 @@ export function containerFields(info: ContainerInfo, nowMs: number): (readonly [
     ["Labels", dash(labelText(spec?.labels ?? {}))],
     ["Created", `${formatAge(nowMs - info.createdAtMs)} ago`],
   ];
+  if (info.health !== "")
+    rows.push(["Health", info.healthOutput === "" ? info.health : `${info.health}: ${info.healthOutput}`]);
+  if (info.restartInMs > 0) rows.push(["Restarting", `in ${Math.ceil(info.restartInMs / 1_000)} s`]);
+  if (info.service !== "") rows.push(["Service", `${info.service}, revision ${info.serviceRevision}`]);
   if (info.migrationId !== "") rows.push(["Moving", info.migrationId]);
   return rows;
 }
