@@ -14,6 +14,7 @@ import type {
 import type { WhyView } from "./plan/movable.ts";
 import type { FailoverOperations } from "./public-failover.ts";
 import type { Services } from "./public-services.ts";
+import type { Balancing } from "./public-balance.ts";
 
 type DeepReadonly<T> = T extends (infer U)[]
   ? readonly DeepReadonly<U>[]
@@ -191,6 +192,7 @@ export interface Scheduler extends AsyncDisposable, FailoverOperations {
   /** Undefined: there is no such container. */
   why(containerId: string): WhyView | undefined;
   readonly services: Services;
+  readonly balancing: Balancing;
   /** Yields (coalesced) after every change of state or runtime since the call, until the signal aborts. */
   changes(signal: AbortSignal): AsyncIterable<void>;
 

@@ -1,3 +1,4 @@
+import { networkBytes } from "../native/network-bytes.ts";
 import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
@@ -14,6 +15,8 @@ export function observe(
   findings: Findings | undefined,
 ): Omit<ObservedAllocation, "healthOutput" | "restartInMs"> {
   const { status } = record;
+  const io = cgroup.blockIoBytes();
+  const network = status.kind === "running" ? networkBytes(status.init.pid) : undefined;
   return {
     containerId: record.containerId,
     epoch: record.epoch,
@@ -23,6 +26,9 @@ export function observe(
     message: status.kind === "stopped" ? status.message : "",
     memoryBytes: cgroup.memoryBytes(),
     cpuUsageUsec: cgroup.cpuUsageUsec(),
+    pids: cgroup.pidsCount(),
+    ...(io === undefined ? {} : { readBytes: io.read, writtenBytes: io.written }),
+    ...(network === undefined ? {} : { receivedBytes: network.received, sentBytes: network.sent }),
     restartGeneration: record.restartGeneration,
     blockers: [...(findings?.blockers ?? [])],
     needs: [...(findings?.needs ?? [])],

@@ -266,6 +266,26 @@ export class ContainerCgroup {
     return folder === undefined ? 0 : Math.floor(Number(read(`${folder}/cpuacct.usage`)) / 1000) || 0;
   }
 
+  /** Tasks inside now. */
+  pidsCount(): number {
+    const folder = this.#folders.get(this.#v2 ? "" : "pids");
+    return folder === undefined ? 0 : Number(read(`${folder}/pids.current`)) || 0;
+  }
+
+  /** Read from and written to block devices since the cgroup was made; undefined: not accounted for here. */
+  blockIoBytes(): { readonly read: number; readonly written: number } | undefined {
+    const folder = this.#folders.get(this.#v2 ? "" : "blkio");
+    if (folder === undefined) return undefined;
+    const file = `${folder}/${this.#v2 ? "io.stat" : "blkio.throttle.io_service_bytes"}`;
+    if (!exists(file)) return undefined;
+    const text = read(file);
+    const sum = (pattern: RegExp): number =>
+      [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0);
+    return this.#v2
+      ? { read: sum(/\brbytes=(\d+)/g), written: sum(/\bwbytes=(\d+)/g) }
+      : { read: sum(/^\d+:\d+ Read (\d+)$/gm), written: sum(/^\d+:\d+ Write (\d+)$/gm) };
+  }
+
   /** Whether the kernel's OOM killer has killed something inside since the cgroup was made. */
   outOfMemoryKills(): number {
     const folder = this.#folders.get(this.#v2 ? "" : "memory");

@@ -40,5 +40,11 @@ function cpuFlags(): string[] {
 }
 
 export function measureLoad(cpuMillisUsed: number): Load {
-  return { cpuMillisUsed, memoryBytesUsed: totalmem() - freemem(), load1: loadavg()[0] ?? 0 };
+  return {
+    cpuMillisUsed,
+    memoryBytesUsed: totalmem() - freemem(),
+    load1: loadavg()[0] ?? 0,
+    // Goes on when the agent is restarted, unlike performance.now().
+    measuredAtMs: Number(process.hrtime.bigint() / 1_000n) / 1_000,
+  };
 }

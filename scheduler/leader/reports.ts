@@ -1,6 +1,8 @@
 import type { Load, MigrationReport, Report } from "../../proto/gen/godwit/v1/agent.ts";
 import { Load as LoadMessage } from "../../proto/gen/godwit/v1/agent.ts";
 import { fenceMarginMs } from "../model/lease.ts";
+import { Balancer } from "../plan/balance/balancer.ts";
+import { LoadBook } from "../plan/balance/load.ts";
 import {
   migrationSeen,
   observedOn,
@@ -16,6 +18,7 @@ export class Reports implements Volatile {
   readonly migrations = new Map<string, MigrationSeen>();
   readonly fresh = new Set<string>();
   readonly leaderSinceMs: number;
+  readonly balancer: Balancer;
   readonly #leaseMs: number;
   readonly #lastReportMs = new Map<string, number>();
   /** No lease ends before, whatever the reports say: while the leader was deaf, silence proves nothing. */
@@ -24,6 +27,7 @@ export class Reports implements Volatile {
   constructor(leaseMs: number, nowMs: number) {
     this.#leaseMs = leaseMs;
     this.leaderSinceMs = nowMs;
+    this.balancer = new Balancer(new LoadBook(), nowMs);
     this.#graceUntilMs = nowMs + leaseMs;
   }
 
@@ -51,6 +55,7 @@ export class Reports implements Volatile {
       allocations: new Map(report.allocations.map((allocation) => [allocation.containerId, allocation])),
       current,
     });
+    this.balancer.book.accept(cluster, node, report, nowMs);
     for (const one of report.migrations) this.#acceptMigration(cluster, node, one, nowMs);
   }
 

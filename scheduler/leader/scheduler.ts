@@ -6,7 +6,7 @@ import { NodeState, type Container, type Migration } from "../../proto/gen/godwi
 import type { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
 import { Committer } from "../log/committer.ts";
 import type { Link } from "../log/link.ts";
-import type { Machine } from "../log/machine.ts";
+import { idFrom, type Machine } from "../log/machine.ts";
 import type { OpenedLog } from "../log/open.ts";
 import type { Applied } from "../log/replica.ts";
 import { Snapshotter } from "../log/snapshotter.ts";
@@ -29,6 +29,7 @@ import type {
 import type { Cluster } from "../state/cluster.ts";
 import { isRepeated } from "../state/requests.ts";
 import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
+import { BalanceOperations } from "./balance-operations.ts";
 import { Changes } from "./changes.ts";
 import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
 import { setFailover } from "./failover-operations.ts";
@@ -63,6 +64,7 @@ export class RunningScheduler implements Scheduler {
   readonly #operations: Operations;
   readonly #membership: Membership;
   readonly services: ServiceOperations;
+  readonly balancing: BalanceOperations;
   readonly #changes = new Changes();
   readonly #cleanup = new DisposableStack();
   /** Of the entry that is being applied, by command. */
@@ -105,6 +107,13 @@ export class RunningScheduler implements Scheduler {
       machine,
       () => this.#seen,
     );
+    this.balancing = new BalanceOperations({
+      cluster: replica.cluster,
+      propose: (command) => this.#committer.propose(command),
+      nowMs: () => machine.nowMs(),
+      newId: () => idFrom(machine),
+      reports: () => this.#leader?.reports,
+    });
     this.#cleanup.use(log.onForeignAppend(() => this.#committer.catchUp()));
     this.#cleanup.use(machine.every(LOOK_AT_LOG_MS, () => this.#committer.catchUp()));
     this.#cleanup.use(link.onReconnect(() => this.#committer.catchUp()));

@@ -12,6 +12,13 @@ import { isHeldBySource } from "../state/apply-migration.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { whyItWaits } from "../state/failover.ts";
+import {
+  balanceAdvisedEvent,
+  balanceMeasuredEvents,
+  balancePausedEvent,
+  balanceSetEvent,
+  forecastText,
+} from "./balance/events.ts";
 import { formatKey } from "../state/node-key.ts";
 import { happening, type Happening } from "./happening.ts";
 import { serviceHappenings } from "./service-events.ts";
@@ -214,10 +221,9 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       return [happening(kind, name, `on ${node}${code}${message === "" ? "" : `: ${message}`}`)];
     }
     case "migrationStarted": {
-      const { id, containerId, from, to, reason } = command.value;
-      return [
-        happening("migration.started", containerName(containerId), `${id} ${from} → ${to} (${reason})`),
-      ];
+      const { balance, id, containerId, from, to, reason } = command.value;
+      const why = balance === undefined ? reason : `${reason}: ${forecastText(from, to, balance)}`;
+      return [happening("migration.started", containerName(containerId), `${id} ${from} → ${to} (${why})`)];
     }
     case "migrationSwitched":
       return ofMigration(command.value.id, (migration) =>
@@ -249,6 +255,14 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
       return ofMigration(command.value.id, (migration) =>
         happening("migration.cancelling", migration.containerName, migration.id),
       );
+    case "balanceSet":
+      return [balanceSetEvent(command.value)];
+    case "balancePaused":
+      return [balancePausedEvent(command.value.reason)];
+    case "balanceMeasured":
+      return balanceMeasuredEvents(cluster, command.value);
+    case "balanceAdvised":
+      return [balanceAdvisedEvent(command.value)];
     default:
       return serviceHappenings(cluster, command);
   }

@@ -69,4 +69,5 @@ export const reconcile = (cluster: Cluster, volatile: Volatile, options: Reconci
   }),
   ...planPlacements(cluster),
   ...planDrains(cluster, volatile, options.newId, options.nowMs),
+  ...(volatile.balancer?.round({ cluster, seen: volatile, nowMs: options.nowMs }, options.newId) ?? []),
 ];

@@ -6,6 +6,9 @@ import {
   type Report,
 } from "../../proto/gen/godwit/v1/agent.ts";
 
+import type { Command } from "../../proto/gen/godwit/v1/log.ts";
+import type { Cluster } from "../state/cluster.ts";
+
 export interface NodeSeen {
   readonly report: Report;
   /** The report's allocations by container. */
@@ -36,6 +39,20 @@ export interface Volatile {
   fencedFromMs(node: string, fenceMs: number): number;
   /** Time limits count from here at the earliest: what happened before is not known. */
   readonly leaderSinceMs: number;
+  /** Absent: nothing is balanced. */
+  readonly balancer?: RoundPlanner;
+}
+
+/** A planner that remembers something from one round to the next. */
+interface RoundPlanner {
+  round(
+    terms: {
+      readonly cluster: Cluster;
+      readonly seen: Pick<Volatile, "migrations" | "nodes">;
+      readonly nowMs: number;
+    },
+    newId: () => string,
+  ): Command[];
 }
 
 export const observedOn = (seen: NodeSeen | undefined, containerId: string): ObservedAllocation | undefined =>

@@ -124,6 +124,7 @@ export const migrationStarted = (
       figures: undefined,
       bandwidthBytesPerSecond: start.bandwidthBytesPerSecond,
       ...(start.predicted === undefined ? {} : { predicted: start.predicted }),
+      ...(start.balance === undefined ? {} : { balance: start.balance }),
     };
     container.migrationId = start.id;
   });

@@ -10,6 +10,7 @@ import {
   containerRemoveRequested,
 } from "./apply-container.ts";
 import { failoverSet, nodeFenced, nodeFenceSet } from "./apply-fence.ts";
+import { balanceAdvised, balanceMeasured, balancePaused, balanceSet } from "./apply-balance.ts";
 import { imageAdded, imageRemoved } from "./apply-image.ts";
 import {
   migrationAborted,
@@ -149,6 +150,14 @@ const applyOne = (
       return serviceContainerRetired(cluster, command.value);
     case "serviceContainerAmended":
       return serviceContainerAmended(cluster, command.value);
+    case "balanceSet":
+      return balanceSet(cluster, command.value, context);
+    case "balancePaused":
+      return balancePaused(cluster, command.value, context);
+    case "balanceMeasured":
+      return balanceMeasured(cluster, command.value);
+    case "balanceAdvised":
+      return balanceAdvised(cluster, command.value, context);
   }
 };
 

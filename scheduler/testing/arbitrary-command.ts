@@ -1,8 +1,9 @@
 /** Commands at random over a few names, so that they meet. */
 import * as fc from "fast-check";
 import { AllocationState, DesiredState, NodeState, type Command } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { BalanceForecast, HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { ServiceSpec } from "../../proto/gen/godwit/v1/service.ts";
+import { balanceCommands } from "./arbitrary-balance.ts";
 import { command } from "../plan/command.ts";
 import { idOf, type Drive } from "./drive.ts";
 import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "./sample.ts";
@@ -150,6 +151,7 @@ const plainCommand = fc.oneof(
         drainId: fc.constantFrom("", "d1"),
         reason: fc.constant("operator"),
         bandwidthBytesPerSecond: fc.constantFrom(0, 1_000_000),
+        balance: fc.constantFrom(undefined, BalanceForecast.fromPartial({ predictedGain: 0.2 })),
       })
       .map(make("migrationStarted")),
   },
@@ -161,6 +163,7 @@ const plainCommand = fc.oneof(
   fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationReturned")),
   fc.record({ id: migration, figures: fc.constant(undefined) }).map(make("migrationFinished")),
   fc.record({ id: migration }).map(make("migrationCancelRequested")),
+  ...balanceCommands(migration),
   ...serviceCommands,
 );
 

@@ -17,6 +17,7 @@ import { SpoolFolder } from "./image/spool.ts";
 import { LeaderGate } from "./leader-gate.ts";
 import { bind } from "./listen.ts";
 import { addReflection } from "./reflection.ts";
+import { BalanceService } from "./service/balance.ts";
 import { ContainerService } from "./service/containers.ts";
 import { setFailover } from "./service/failover.ts";
 import { ImageService } from "./service/images.ts";
@@ -78,13 +79,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
   });
-  const implementation = handlers(
-    new Calls(logger, stopping.signal, gate),
-    scheduler,
-    connection,
-    images,
-    nodes,
-  );
+  const calls = new Calls(logger, stopping.signal, gate);
+  const implementation = {
+    ...handlers(calls, scheduler, connection, images, nodes),
+    ...balanceHandlers(calls, new BalanceService(scheduler, nowMs)),
+  };
   server.addService(GodwitService, implementation as GodwitServer & UntypedServiceImplementation);
   const health = new HealthImplementation({ "": "SERVING", [SERVICE]: "SERVING" });
   health.addToServer(server);
@@ -172,3 +171,11 @@ function handlers(
     removeService: calls.change((request) => services.remove(request)),
   };
 }
+
+const balanceHandlers = (calls: Calls, balance: BalanceService): Partial<GodwitServer> => ({
+  balanceStatus: calls.unary(() => balance.status()),
+  setBalance: calls.unary((request) => balance.set(request)),
+  planBalance: calls.unary(() => balance.plan()),
+  runBalance: calls.unary(() => balance.run()),
+  listStats: calls.unary((request) => balance.stats(request)),
+});

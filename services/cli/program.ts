@@ -1,6 +1,7 @@
 /** The verbs and flags of the `godwit` command. Each verb's code is loaded when it is used. */
 import { Command, CommanderError } from "commander";
 import { EXIT, ExitWith } from "./failure.ts";
+import { addBalanceVerbs } from "./program-balance.ts";
 import { addContainerVerbs } from "./program-containers.ts";
 import { addFailoverVerbs } from "./program-failover.ts";
 import { addClusterVerbs } from "./program-cluster.ts";
@@ -28,6 +29,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
   addServiceVerbs(program);
   addClusterVerbs(program);
   addFailoverVerbs(program);
+  addBalanceVerbs(program);
   quieten(program);
   try {
     await program.parseAsync([...argv], { from: "user" });

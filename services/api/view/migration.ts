@@ -70,6 +70,8 @@ export function migrationInfo(record: MigrationRecord, runtime: MigrationRuntime
     predicted: record.predicted ?? runtime?.source?.forecast,
     copy: ended ? undefined : runtime?.source?.copy,
     errorCode: record.errorCode,
+    balance: record.balance,
+    balanceOutcome: record.balanceOutcome,
   };
 }
 

@@ -7,6 +7,7 @@ import {
 } from "../../../proto/gen/godwit/v1/spec.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatDuration } from "../quantity.ts";
+import { balanceDocument, gainWords } from "./balance.ts";
 import { modeWord, textOrNull, timeOrNull } from "./words.ts";
 
 /** The fields that scripts rely on, of `move` and `migrations` alike. */
@@ -58,6 +59,7 @@ export function migrationDetail(info: MigrationInfo): Record<string, unknown> {
     ...migrationRow(info),
     containerId: info.containerId,
     reason: info.reason,
+    balance: balanceDocument(info),
     phase: textOrNull(info.phase),
     bytesDone: info.bytesDone,
     bytesTotal: info.bytesTotal,
@@ -180,6 +182,8 @@ export function migrationFields(info: MigrationInfo, nowMs: number): [string, st
     ["reused", known(figures?.reusedBytes, formatBytes)],
   );
   if (predicted !== undefined) fields.push(["forecast", forecastWords(predicted)], ["off by", offBy(info)]);
+  const gain = gainWords(info);
+  if (gain !== undefined) fields.push(["balance", gain]);
   if (info.error !== "") fields.push(["error", info.error]);
   return fields;
 }

@@ -2,6 +2,7 @@
 import type { WhyNode, WhyReport } from "../../../proto/gen/godwit/v1/api.ts";
 import { oneLine, type Column } from "../output.ts";
 import { formatAge } from "../quantity.ts";
+import { gainWords } from "./balance.ts";
 import { migrationDetail, migrationSummary } from "./migration.ts";
 import { timeOrNull } from "./words.ts";
 
@@ -36,6 +37,8 @@ export function whyLines(report: WhyReport, nowMs: number): string[] {
   const ago = (atMs: number): string => `${formatAge(nowMs - atMs)} ago`;
   for (const { atMs, text } of history) lines.push(`  ${ago(atMs)}: ${text}`);
   if (lastMove !== undefined) lines.push(`Last move: ${migrationSummary(lastMove)}`);
+  const gain = lastMove === undefined ? undefined : gainWords(lastMove);
+  if (gain !== undefined) lines.push(`  to balance the load: ${gain}`);
   if (lastFailure !== undefined)
     lines.push(
       `Last attempt, ${ago(lastFailure.startedAtMs)}, from ${lastFailure.from} to ${lastFailure.to}, failed: ${lastFailure.error}`,

@@ -306,6 +306,8 @@ export interface Load {
   cpuMillisUsed: number;
   memoryBytesUsed: number;
   load1: number;
+  /** When it was measured, by a clock of the host that only goes forward. 0: not said. */
+  measuredAtMs: number;
 }
 
 export interface ObservedAllocation {
@@ -327,6 +329,15 @@ export interface ObservedAllocation {
   healthOutput: string;
   /** Until it is started again; 0: it is not about to be. */
   restartInMs: number;
+  pids: number;
+  /** Since the cgroup was made; absent where the kernel does not tell. */
+  readBytes?: number | undefined;
+  writtenBytes?:
+    | number
+    | undefined;
+  /** Since it was joined to the network of this host. */
+  receivedBytes?: number | undefined;
+  sentBytes?: number | undefined;
 }
 
 export interface ReportReply {
@@ -780,7 +791,7 @@ export const Report: MessageFns<Report> = {
 };
 
 function createBaseLoad(): Load {
-  return { cpuMillisUsed: 0, memoryBytesUsed: 0, load1: 0 };
+  return { cpuMillisUsed: 0, memoryBytesUsed: 0, load1: 0, measuredAtMs: 0 };
 }
 
 export const Load: MessageFns<Load> = {
@@ -793,6 +804,9 @@ export const Load: MessageFns<Load> = {
     }
     if (message.load1 !== 0) {
       writer.uint32(25).double(message.load1);
+    }
+    if (message.measuredAtMs !== 0) {
+      writer.uint32(1121).double(message.measuredAtMs);
     }
     return writer;
   },
@@ -834,6 +848,14 @@ export const Load: MessageFns<Load> = {
             message.load1 = reader.double();
             continue;
           }
+          case 140: {
+            if (tag !== 1121) {
+              break;
+            }
+
+            message.measuredAtMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -859,6 +881,11 @@ export const Load: MessageFns<Load> = {
         ? globalThis.Number(object.memory_bytes_used)
         : 0,
       load1: isSet(object.load1) ? globalThis.Number(object.load1) : 0,
+      measuredAtMs: isSet(object.measuredAtMs)
+        ? globalThis.Number(object.measuredAtMs)
+        : isSet(object.measured_at_ms)
+        ? globalThis.Number(object.measured_at_ms)
+        : 0,
     };
   },
 
@@ -873,6 +900,9 @@ export const Load: MessageFns<Load> = {
     if (message.load1 !== 0) {
       obj.load1 = floatToJson(message.load1);
     }
+    if (message.measuredAtMs !== 0) {
+      obj.measuredAtMs = floatToJson(message.measuredAtMs);
+    }
     return obj;
   },
 
@@ -884,6 +914,7 @@ export const Load: MessageFns<Load> = {
     message.cpuMillisUsed = object.cpuMillisUsed ?? 0;
     message.memoryBytesUsed = object.memoryBytesUsed ?? 0;
     message.load1 = object.load1 ?? 0;
+    message.measuredAtMs = object.measuredAtMs ?? 0;
     return message;
   },
 };
@@ -904,6 +935,11 @@ function createBaseObservedAllocation(): ObservedAllocation {
     health: HealthState.UNSPECIFIED,
     healthOutput: "",
     restartInMs: 0,
+    pids: 0,
+    readBytes: undefined,
+    writtenBytes: undefined,
+    receivedBytes: undefined,
+    sentBytes: undefined,
   };
 }
 
@@ -950,6 +986,21 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     }
     if (message.restartInMs !== 0) {
       writer.uint32(976).uint32(message.restartInMs);
+    }
+    if (message.pids !== 0) {
+      writer.uint32(1120).uint32(message.pids);
+    }
+    if (message.readBytes !== undefined) {
+      writer.uint32(1128).uint64(message.readBytes);
+    }
+    if (message.writtenBytes !== undefined) {
+      writer.uint32(1136).uint64(message.writtenBytes);
+    }
+    if (message.receivedBytes !== undefined) {
+      writer.uint32(1144).uint64(message.receivedBytes);
+    }
+    if (message.sentBytes !== undefined) {
+      writer.uint32(1152).uint64(message.sentBytes);
     }
     return writer;
   },
@@ -1079,6 +1130,46 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
             message.restartInMs = reader.uint32();
             continue;
           }
+          case 140: {
+            if (tag !== 1120) {
+              break;
+            }
+
+            message.pids = reader.uint32();
+            continue;
+          }
+          case 141: {
+            if (tag !== 1128) {
+              break;
+            }
+
+            message.readBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 142: {
+            if (tag !== 1136) {
+              break;
+            }
+
+            message.writtenBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 143: {
+            if (tag !== 1144) {
+              break;
+            }
+
+            message.receivedBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 144: {
+            if (tag !== 1152) {
+              break;
+            }
+
+            message.sentBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1139,6 +1230,27 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
         : isSet(object.restart_in_ms)
         ? globalThis.Number(object.restart_in_ms)
         : 0,
+      pids: isSet(object.pids) ? globalThis.Number(object.pids) : 0,
+      readBytes: isSet(object.readBytes)
+        ? globalThis.Number(object.readBytes)
+        : isSet(object.read_bytes)
+        ? globalThis.Number(object.read_bytes)
+        : undefined,
+      writtenBytes: isSet(object.writtenBytes)
+        ? globalThis.Number(object.writtenBytes)
+        : isSet(object.written_bytes)
+        ? globalThis.Number(object.written_bytes)
+        : undefined,
+      receivedBytes: isSet(object.receivedBytes)
+        ? globalThis.Number(object.receivedBytes)
+        : isSet(object.received_bytes)
+        ? globalThis.Number(object.received_bytes)
+        : undefined,
+      sentBytes: isSet(object.sentBytes)
+        ? globalThis.Number(object.sentBytes)
+        : isSet(object.sent_bytes)
+        ? globalThis.Number(object.sent_bytes)
+        : undefined,
     };
   },
 
@@ -1186,6 +1298,21 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     if (message.restartInMs !== 0) {
       obj.restartInMs = Math.round(message.restartInMs);
     }
+    if (message.pids !== 0) {
+      obj.pids = Math.round(message.pids);
+    }
+    if (message.readBytes !== undefined) {
+      obj.readBytes = Math.round(message.readBytes);
+    }
+    if (message.writtenBytes !== undefined) {
+      obj.writtenBytes = Math.round(message.writtenBytes);
+    }
+    if (message.receivedBytes !== undefined) {
+      obj.receivedBytes = Math.round(message.receivedBytes);
+    }
+    if (message.sentBytes !== undefined) {
+      obj.sentBytes = Math.round(message.sentBytes);
+    }
     return obj;
   },
 
@@ -1208,6 +1335,11 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     message.health = object.health ?? HealthState.UNSPECIFIED;
     message.healthOutput = object.healthOutput ?? "";
     message.restartInMs = object.restartInMs ?? 0;
+    message.pids = object.pids ?? 0;
+    message.readBytes = object.readBytes ?? undefined;
+    message.writtenBytes = object.writtenBytes ?? undefined;
+    message.receivedBytes = object.receivedBytes ?? undefined;
+    message.sentBytes = object.sentBytes ?? undefined;
     return message;
   },
 };

@@ -26,6 +26,10 @@ import {
 } from "@grpc/grpc-js";
 import { ServiceSpec } from "./service.ts";
 import {
+  BalanceAdvice,
+  BalanceForecast,
+  BalanceOutcome,
+  BalanceSettings,
   Blocker,
   ContainerSpec,
   CopyProgress,
@@ -322,7 +326,12 @@ export interface MigrationInfo {
     | string
     | undefined;
   /** Of a plan: why there is no forecast. */
-  remark?: string | undefined;
+  remark?:
+    | string
+    | undefined;
+  /** Of a move that the balancer made. */
+  balance?: BalanceForecast | undefined;
+  balanceOutcome?: BalanceOutcome | undefined;
 }
 
 export interface ListMigrationsRequest {
@@ -519,6 +528,113 @@ export interface ServiceRevisionInfo {
   atMs: number;
   image: string;
   imageDigest: string;
+}
+
+export interface BalanceStatusRequest {
+}
+
+export interface BalanceReport {
+  settings:
+    | BalanceSettings
+    | undefined;
+  /** Why it has paused itself; empty: it has not. */
+  pausedReason: string;
+  pausedAtMs: number;
+  /** Why nothing is moved now, most important first; empty: something is. */
+  idleBecause: string[];
+  /** How far the hottest node is above the mean, and the mean. */
+  imbalance: number;
+  meanLoad: number;
+  /** hottest first */
+  nodes: BalanceNode[];
+  advice: BalanceAdvice[];
+  advisedAtMs: number;
+  /** Newest first. */
+  moves: MigrationInfo[];
+  missesInARow: number;
+}
+
+export interface BalanceNode {
+  node: string;
+  /** The largest of the next two. */
+  load: number;
+  /** Smoothed, of its containers, as shares of the node. */
+  cpu: number;
+  memory: number;
+  /** Share of the time in which something waits for it (PSI); absent: not reported. */
+  cpuPressure?: number | undefined;
+  memoryPressure?: number | undefined;
+  hotRounds: number;
+  /** Why it does not count or takes nothing now; empty: it does. */
+  remark: string;
+}
+
+export interface SetBalanceRequest {
+  settings:
+    | BalanceSettings
+    | undefined;
+  /** Which of them to take over, by name in lower camel case; the others stay as they are. */
+  fields: string[];
+}
+
+export interface PlanBalanceRequest {
+}
+
+export interface RunBalanceRequest {
+}
+
+export interface BalancePlan {
+  moves: BalanceAdvice[];
+  /** Of RunBalance, in the same order. */
+  migrationIds: string[];
+  /** Why there are not more. */
+  idleBecause: string[];
+}
+
+export interface ListStatsRequest {
+  nameOrId: string;
+}
+
+export interface StatsReport {
+  atMs: number;
+  containers: ContainerStats[];
+  nodes: NodeStats[];
+}
+
+/** What is absent is not known (yet). */
+export interface ContainerStats {
+  id: string;
+  name: string;
+  node: string;
+  state: string;
+  cpuMillis?: number | undefined;
+  cpuMillisSmoothed?: number | undefined;
+  cpuLimitMillis: number;
+  memoryBytes: number;
+  memoryLimitBytes: number;
+  pids: number;
+  pidsLimit: number;
+  /** Since it has been on its node. */
+  readBytes?: number | undefined;
+  writtenBytes?: number | undefined;
+  receivedBytes?: number | undefined;
+  sentBytes?: number | undefined;
+}
+
+export interface NodeStats {
+  node: string;
+  state: string;
+  containers: number;
+  cpuMillis: number;
+  cpuMillisUsed?: number | undefined;
+  memoryBytes: number;
+  /** by its containers */
+  memoryBytesUsed: number;
+  hostMemoryBytesUsed: number;
+  load1: number;
+  cpuPressure?: number | undefined;
+  memoryPressure?: number | undefined;
+  ioPressure?: number | undefined;
 }
 
 function createBaseStatusRequest(): StatusRequest {
@@ -4433,6 +4549,8 @@ function createBaseMigrationInfo(): MigrationInfo {
     copy: undefined,
     errorCode: undefined,
     remark: undefined,
+    balance: undefined,
+    balanceOutcome: undefined,
   };
 }
 
@@ -4494,6 +4612,12 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
     }
     if (message.remark !== undefined) {
       writer.uint32(154).string(message.remark);
+    }
+    if (message.balance !== undefined) {
+      BalanceForecast.encode(message.balance, writer.uint32(1122).fork()).join();
+    }
+    if (message.balanceOutcome !== undefined) {
+      BalanceOutcome.encode(message.balanceOutcome, writer.uint32(1130).fork()).join();
     }
     return writer;
   },
@@ -4663,6 +4787,22 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
             message.remark = reader.string();
             continue;
           }
+          case 140: {
+            if (tag !== 1122) {
+              break;
+            }
+
+            message.balance = BalanceForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 141: {
+            if (tag !== 1130) {
+              break;
+            }
+
+            message.balanceOutcome = BalanceOutcome.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4720,6 +4860,12 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
         ? globalThis.String(object.error_code)
         : undefined,
       remark: isSet(object.remark) ? globalThis.String(object.remark) : undefined,
+      balance: isSet(object.balance) ? BalanceForecast.fromJSON(object.balance) : undefined,
+      balanceOutcome: isSet(object.balanceOutcome)
+        ? BalanceOutcome.fromJSON(object.balanceOutcome)
+        : isSet(object.balance_outcome)
+        ? BalanceOutcome.fromJSON(object.balance_outcome)
+        : undefined,
     };
   },
 
@@ -4782,6 +4928,12 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
     if (message.remark !== undefined) {
       obj.remark = message.remark;
     }
+    if (message.balance !== undefined) {
+      obj.balance = BalanceForecast.toJSON(message.balance);
+    }
+    if (message.balanceOutcome !== undefined) {
+      obj.balanceOutcome = BalanceOutcome.toJSON(message.balanceOutcome);
+    }
     return obj;
   },
 
@@ -4815,6 +4967,12 @@ export const MigrationInfo: MessageFns<MigrationInfo> = {
       : undefined;
     message.errorCode = object.errorCode ?? undefined;
     message.remark = object.remark ?? undefined;
+    message.balance = (object.balance !== undefined && object.balance !== null)
+      ? BalanceForecast.fromPartial(object.balance)
+      : undefined;
+    message.balanceOutcome = (object.balanceOutcome !== undefined && object.balanceOutcome !== null)
+      ? BalanceOutcome.fromPartial(object.balanceOutcome)
+      : undefined;
     return message;
   },
 };
@@ -7841,6 +7999,1648 @@ export const ServiceRevisionInfo: MessageFns<ServiceRevisionInfo> = {
   },
 };
 
+function createBaseBalanceStatusRequest(): BalanceStatusRequest {
+  return {};
+}
+
+export const BalanceStatusRequest: MessageFns<BalanceStatusRequest> = {
+  encode(_: BalanceStatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceStatusRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceStatusRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): BalanceStatusRequest {
+    return {};
+  },
+
+  toJSON(_: BalanceStatusRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceStatusRequest>): BalanceStatusRequest {
+    return BalanceStatusRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<BalanceStatusRequest>): BalanceStatusRequest {
+    const message = createBaseBalanceStatusRequest();
+    return message;
+  },
+};
+
+function createBaseBalanceReport(): BalanceReport {
+  return {
+    settings: undefined,
+    pausedReason: "",
+    pausedAtMs: 0,
+    idleBecause: [],
+    imbalance: 0,
+    meanLoad: 0,
+    nodes: [],
+    advice: [],
+    advisedAtMs: 0,
+    moves: [],
+    missesInARow: 0,
+  };
+}
+
+export const BalanceReport: MessageFns<BalanceReport> = {
+  encode(message: BalanceReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.settings !== undefined) {
+      BalanceSettings.encode(message.settings, writer.uint32(10).fork()).join();
+    }
+    if (message.pausedReason !== "") {
+      writer.uint32(18).string(message.pausedReason);
+    }
+    if (message.pausedAtMs !== 0) {
+      writer.uint32(24).int64(message.pausedAtMs);
+    }
+    for (const v of message.idleBecause) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.imbalance !== 0) {
+      writer.uint32(41).double(message.imbalance);
+    }
+    if (message.meanLoad !== 0) {
+      writer.uint32(49).double(message.meanLoad);
+    }
+    for (const v of message.nodes) {
+      BalanceNode.encode(v!, writer.uint32(58).fork()).join();
+    }
+    for (const v of message.advice) {
+      BalanceAdvice.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.advisedAtMs !== 0) {
+      writer.uint32(72).int64(message.advisedAtMs);
+    }
+    for (const v of message.moves) {
+      MigrationInfo.encode(v!, writer.uint32(82).fork()).join();
+    }
+    if (message.missesInARow !== 0) {
+      writer.uint32(88).uint32(message.missesInARow);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.settings = BalanceSettings.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pausedReason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pausedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.idleBecause.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.imbalance = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.meanLoad = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.nodes.push(BalanceNode.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.advice.push(BalanceAdvice.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.advisedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.moves.push(MigrationInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.missesInARow = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceReport {
+    return {
+      settings: isSet(object.settings) ? BalanceSettings.fromJSON(object.settings) : undefined,
+      pausedReason: isSet(object.pausedReason)
+        ? globalThis.String(object.pausedReason)
+        : isSet(object.paused_reason)
+        ? globalThis.String(object.paused_reason)
+        : "",
+      pausedAtMs: isSet(object.pausedAtMs)
+        ? globalThis.Number(object.pausedAtMs)
+        : isSet(object.paused_at_ms)
+        ? globalThis.Number(object.paused_at_ms)
+        : 0,
+      idleBecause: globalThis.Array.isArray(object?.idleBecause)
+        ? object.idleBecause.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.idle_because)
+        ? object.idle_because.map((e: any) => globalThis.String(e))
+        : [],
+      imbalance: isSet(object.imbalance) ? globalThis.Number(object.imbalance) : 0,
+      meanLoad: isSet(object.meanLoad)
+        ? globalThis.Number(object.meanLoad)
+        : isSet(object.mean_load)
+        ? globalThis.Number(object.mean_load)
+        : 0,
+      nodes: globalThis.Array.isArray(object?.nodes)
+        ? object.nodes.map((e: any) => BalanceNode.fromJSON(e))
+        : [],
+      advice: globalThis.Array.isArray(object?.advice) ? object.advice.map((e: any) => BalanceAdvice.fromJSON(e)) : [],
+      advisedAtMs: isSet(object.advisedAtMs)
+        ? globalThis.Number(object.advisedAtMs)
+        : isSet(object.advised_at_ms)
+        ? globalThis.Number(object.advised_at_ms)
+        : 0,
+      moves: globalThis.Array.isArray(object?.moves) ? object.moves.map((e: any) => MigrationInfo.fromJSON(e)) : [],
+      missesInARow: isSet(object.missesInARow)
+        ? globalThis.Number(object.missesInARow)
+        : isSet(object.misses_in_a_row)
+        ? globalThis.Number(object.misses_in_a_row)
+        : 0,
+    };
+  },
+
+  toJSON(message: BalanceReport): unknown {
+    const obj: any = {};
+    if (message.settings !== undefined) {
+      obj.settings = BalanceSettings.toJSON(message.settings);
+    }
+    if (message.pausedReason !== "") {
+      obj.pausedReason = message.pausedReason;
+    }
+    if (message.pausedAtMs !== 0) {
+      obj.pausedAtMs = Math.round(message.pausedAtMs);
+    }
+    if (message.idleBecause?.length) {
+      obj.idleBecause = message.idleBecause;
+    }
+    if (message.imbalance !== 0) {
+      obj.imbalance = floatToJson(message.imbalance);
+    }
+    if (message.meanLoad !== 0) {
+      obj.meanLoad = floatToJson(message.meanLoad);
+    }
+    if (message.nodes?.length) {
+      obj.nodes = message.nodes.map((e) => BalanceNode.toJSON(e));
+    }
+    if (message.advice?.length) {
+      obj.advice = message.advice.map((e) => BalanceAdvice.toJSON(e));
+    }
+    if (message.advisedAtMs !== 0) {
+      obj.advisedAtMs = Math.round(message.advisedAtMs);
+    }
+    if (message.moves?.length) {
+      obj.moves = message.moves.map((e) => MigrationInfo.toJSON(e));
+    }
+    if (message.missesInARow !== 0) {
+      obj.missesInARow = Math.round(message.missesInARow);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceReport>): BalanceReport {
+    return BalanceReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceReport>): BalanceReport {
+    const message = createBaseBalanceReport();
+    message.settings = (object.settings !== undefined && object.settings !== null)
+      ? BalanceSettings.fromPartial(object.settings)
+      : undefined;
+    message.pausedReason = object.pausedReason ?? "";
+    message.pausedAtMs = object.pausedAtMs ?? 0;
+    message.idleBecause = object.idleBecause?.map((e) => e) || [];
+    message.imbalance = object.imbalance ?? 0;
+    message.meanLoad = object.meanLoad ?? 0;
+    message.nodes = object.nodes?.map((e) => BalanceNode.fromPartial(e)) || [];
+    message.advice = object.advice?.map((e) => BalanceAdvice.fromPartial(e)) || [];
+    message.advisedAtMs = object.advisedAtMs ?? 0;
+    message.moves = object.moves?.map((e) => MigrationInfo.fromPartial(e)) || [];
+    message.missesInARow = object.missesInARow ?? 0;
+    return message;
+  },
+};
+
+function createBaseBalanceNode(): BalanceNode {
+  return {
+    node: "",
+    load: 0,
+    cpu: 0,
+    memory: 0,
+    cpuPressure: undefined,
+    memoryPressure: undefined,
+    hotRounds: 0,
+    remark: "",
+  };
+}
+
+export const BalanceNode: MessageFns<BalanceNode> = {
+  encode(message: BalanceNode, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.load !== 0) {
+      writer.uint32(17).double(message.load);
+    }
+    if (message.cpu !== 0) {
+      writer.uint32(25).double(message.cpu);
+    }
+    if (message.memory !== 0) {
+      writer.uint32(33).double(message.memory);
+    }
+    if (message.cpuPressure !== undefined) {
+      writer.uint32(41).double(message.cpuPressure);
+    }
+    if (message.memoryPressure !== undefined) {
+      writer.uint32(49).double(message.memoryPressure);
+    }
+    if (message.hotRounds !== 0) {
+      writer.uint32(56).uint32(message.hotRounds);
+    }
+    if (message.remark !== "") {
+      writer.uint32(66).string(message.remark);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceNode {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceNode();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.load = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.cpu = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.memory = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.cpuPressure = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.memoryPressure = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.hotRounds = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.remark = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceNode {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      load: isSet(object.load) ? globalThis.Number(object.load) : 0,
+      cpu: isSet(object.cpu) ? globalThis.Number(object.cpu) : 0,
+      memory: isSet(object.memory) ? globalThis.Number(object.memory) : 0,
+      cpuPressure: isSet(object.cpuPressure)
+        ? globalThis.Number(object.cpuPressure)
+        : isSet(object.cpu_pressure)
+        ? globalThis.Number(object.cpu_pressure)
+        : undefined,
+      memoryPressure: isSet(object.memoryPressure)
+        ? globalThis.Number(object.memoryPressure)
+        : isSet(object.memory_pressure)
+        ? globalThis.Number(object.memory_pressure)
+        : undefined,
+      hotRounds: isSet(object.hotRounds)
+        ? globalThis.Number(object.hotRounds)
+        : isSet(object.hot_rounds)
+        ? globalThis.Number(object.hot_rounds)
+        : 0,
+      remark: isSet(object.remark) ? globalThis.String(object.remark) : "",
+    };
+  },
+
+  toJSON(message: BalanceNode): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.load !== 0) {
+      obj.load = floatToJson(message.load);
+    }
+    if (message.cpu !== 0) {
+      obj.cpu = floatToJson(message.cpu);
+    }
+    if (message.memory !== 0) {
+      obj.memory = floatToJson(message.memory);
+    }
+    if (message.cpuPressure !== undefined) {
+      obj.cpuPressure = floatToJson(message.cpuPressure);
+    }
+    if (message.memoryPressure !== undefined) {
+      obj.memoryPressure = floatToJson(message.memoryPressure);
+    }
+    if (message.hotRounds !== 0) {
+      obj.hotRounds = Math.round(message.hotRounds);
+    }
+    if (message.remark !== "") {
+      obj.remark = message.remark;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceNode>): BalanceNode {
+    return BalanceNode.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceNode>): BalanceNode {
+    const message = createBaseBalanceNode();
+    message.node = object.node ?? "";
+    message.load = object.load ?? 0;
+    message.cpu = object.cpu ?? 0;
+    message.memory = object.memory ?? 0;
+    message.cpuPressure = object.cpuPressure ?? undefined;
+    message.memoryPressure = object.memoryPressure ?? undefined;
+    message.hotRounds = object.hotRounds ?? 0;
+    message.remark = object.remark ?? "";
+    return message;
+  },
+};
+
+function createBaseSetBalanceRequest(): SetBalanceRequest {
+  return { settings: undefined, fields: [] };
+}
+
+export const SetBalanceRequest: MessageFns<SetBalanceRequest> = {
+  encode(message: SetBalanceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.settings !== undefined) {
+      BalanceSettings.encode(message.settings, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.fields) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetBalanceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetBalanceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.settings = BalanceSettings.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.fields.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetBalanceRequest {
+    return {
+      settings: isSet(object.settings) ? BalanceSettings.fromJSON(object.settings) : undefined,
+      fields: globalThis.Array.isArray(object?.fields) ? object.fields.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: SetBalanceRequest): unknown {
+    const obj: any = {};
+    if (message.settings !== undefined) {
+      obj.settings = BalanceSettings.toJSON(message.settings);
+    }
+    if (message.fields?.length) {
+      obj.fields = message.fields;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetBalanceRequest>): SetBalanceRequest {
+    return SetBalanceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetBalanceRequest>): SetBalanceRequest {
+    const message = createBaseSetBalanceRequest();
+    message.settings = (object.settings !== undefined && object.settings !== null)
+      ? BalanceSettings.fromPartial(object.settings)
+      : undefined;
+    message.fields = object.fields?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBasePlanBalanceRequest(): PlanBalanceRequest {
+  return {};
+}
+
+export const PlanBalanceRequest: MessageFns<PlanBalanceRequest> = {
+  encode(_: PlanBalanceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanBalanceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanBalanceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): PlanBalanceRequest {
+    return {};
+  },
+
+  toJSON(_: PlanBalanceRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanBalanceRequest>): PlanBalanceRequest {
+    return PlanBalanceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<PlanBalanceRequest>): PlanBalanceRequest {
+    const message = createBasePlanBalanceRequest();
+    return message;
+  },
+};
+
+function createBaseRunBalanceRequest(): RunBalanceRequest {
+  return {};
+}
+
+export const RunBalanceRequest: MessageFns<RunBalanceRequest> = {
+  encode(_: RunBalanceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RunBalanceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRunBalanceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RunBalanceRequest {
+    return {};
+  },
+
+  toJSON(_: RunBalanceRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<RunBalanceRequest>): RunBalanceRequest {
+    return RunBalanceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<RunBalanceRequest>): RunBalanceRequest {
+    const message = createBaseRunBalanceRequest();
+    return message;
+  },
+};
+
+function createBaseBalancePlan(): BalancePlan {
+  return { moves: [], migrationIds: [], idleBecause: [] };
+}
+
+export const BalancePlan: MessageFns<BalancePlan> = {
+  encode(message: BalancePlan, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.moves) {
+      BalanceAdvice.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.migrationIds) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.idleBecause) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalancePlan {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalancePlan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.moves.push(BalanceAdvice.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.migrationIds.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.idleBecause.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalancePlan {
+    return {
+      moves: globalThis.Array.isArray(object?.moves) ? object.moves.map((e: any) => BalanceAdvice.fromJSON(e)) : [],
+      migrationIds: globalThis.Array.isArray(object?.migrationIds)
+        ? object.migrationIds.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.migration_ids)
+        ? object.migration_ids.map((e: any) => globalThis.String(e))
+        : [],
+      idleBecause: globalThis.Array.isArray(object?.idleBecause)
+        ? object.idleBecause.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.idle_because)
+        ? object.idle_because.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: BalancePlan): unknown {
+    const obj: any = {};
+    if (message.moves?.length) {
+      obj.moves = message.moves.map((e) => BalanceAdvice.toJSON(e));
+    }
+    if (message.migrationIds?.length) {
+      obj.migrationIds = message.migrationIds;
+    }
+    if (message.idleBecause?.length) {
+      obj.idleBecause = message.idleBecause;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalancePlan>): BalancePlan {
+    return BalancePlan.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalancePlan>): BalancePlan {
+    const message = createBaseBalancePlan();
+    message.moves = object.moves?.map((e) => BalanceAdvice.fromPartial(e)) || [];
+    message.migrationIds = object.migrationIds?.map((e) => e) || [];
+    message.idleBecause = object.idleBecause?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseListStatsRequest(): ListStatsRequest {
+  return { nameOrId: "" };
+}
+
+export const ListStatsRequest: MessageFns<ListStatsRequest> = {
+  encode(message: ListStatsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nameOrId !== "") {
+      writer.uint32(10).string(message.nameOrId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListStatsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListStatsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nameOrId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListStatsRequest {
+    return {
+      nameOrId: isSet(object.nameOrId)
+        ? globalThis.String(object.nameOrId)
+        : isSet(object.name_or_id)
+        ? globalThis.String(object.name_or_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ListStatsRequest): unknown {
+    const obj: any = {};
+    if (message.nameOrId !== "") {
+      obj.nameOrId = message.nameOrId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListStatsRequest>): ListStatsRequest {
+    return ListStatsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListStatsRequest>): ListStatsRequest {
+    const message = createBaseListStatsRequest();
+    message.nameOrId = object.nameOrId ?? "";
+    return message;
+  },
+};
+
+function createBaseStatsReport(): StatsReport {
+  return { atMs: 0, containers: [], nodes: [] };
+}
+
+export const StatsReport: MessageFns<StatsReport> = {
+  encode(message: StatsReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.atMs !== 0) {
+      writer.uint32(8).int64(message.atMs);
+    }
+    for (const v of message.containers) {
+      ContainerStats.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.nodes) {
+      NodeStats.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StatsReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStatsReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.containers.push(ContainerStats.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.nodes.push(NodeStats.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StatsReport {
+    return {
+      atMs: isSet(object.atMs)
+        ? globalThis.Number(object.atMs)
+        : isSet(object.at_ms)
+        ? globalThis.Number(object.at_ms)
+        : 0,
+      containers: globalThis.Array.isArray(object?.containers)
+        ? object.containers.map((e: any) => ContainerStats.fromJSON(e))
+        : [],
+      nodes: globalThis.Array.isArray(object?.nodes) ? object.nodes.map((e: any) => NodeStats.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: StatsReport): unknown {
+    const obj: any = {};
+    if (message.atMs !== 0) {
+      obj.atMs = Math.round(message.atMs);
+    }
+    if (message.containers?.length) {
+      obj.containers = message.containers.map((e) => ContainerStats.toJSON(e));
+    }
+    if (message.nodes?.length) {
+      obj.nodes = message.nodes.map((e) => NodeStats.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StatsReport>): StatsReport {
+    return StatsReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StatsReport>): StatsReport {
+    const message = createBaseStatsReport();
+    message.atMs = object.atMs ?? 0;
+    message.containers = object.containers?.map((e) => ContainerStats.fromPartial(e)) || [];
+    message.nodes = object.nodes?.map((e) => NodeStats.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseContainerStats(): ContainerStats {
+  return {
+    id: "",
+    name: "",
+    node: "",
+    state: "",
+    cpuMillis: undefined,
+    cpuMillisSmoothed: undefined,
+    cpuLimitMillis: 0,
+    memoryBytes: 0,
+    memoryLimitBytes: 0,
+    pids: 0,
+    pidsLimit: 0,
+    readBytes: undefined,
+    writtenBytes: undefined,
+    receivedBytes: undefined,
+    sentBytes: undefined,
+  };
+}
+
+export const ContainerStats: MessageFns<ContainerStats> = {
+  encode(message: ContainerStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.node !== "") {
+      writer.uint32(26).string(message.node);
+    }
+    if (message.state !== "") {
+      writer.uint32(34).string(message.state);
+    }
+    if (message.cpuMillis !== undefined) {
+      writer.uint32(41).double(message.cpuMillis);
+    }
+    if (message.cpuMillisSmoothed !== undefined) {
+      writer.uint32(49).double(message.cpuMillisSmoothed);
+    }
+    if (message.cpuLimitMillis !== 0) {
+      writer.uint32(56).uint32(message.cpuLimitMillis);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(64).uint64(message.memoryBytes);
+    }
+    if (message.memoryLimitBytes !== 0) {
+      writer.uint32(72).uint64(message.memoryLimitBytes);
+    }
+    if (message.pids !== 0) {
+      writer.uint32(80).uint32(message.pids);
+    }
+    if (message.pidsLimit !== 0) {
+      writer.uint32(88).uint32(message.pidsLimit);
+    }
+    if (message.readBytes !== undefined) {
+      writer.uint32(96).uint64(message.readBytes);
+    }
+    if (message.writtenBytes !== undefined) {
+      writer.uint32(104).uint64(message.writtenBytes);
+    }
+    if (message.receivedBytes !== undefined) {
+      writer.uint32(112).uint64(message.receivedBytes);
+    }
+    if (message.sentBytes !== undefined) {
+      writer.uint32(120).uint64(message.sentBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContainerStats {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContainerStats();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.cpuMillis = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.cpuMillisSmoothed = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.cpuLimitMillis = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.memoryLimitBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.pids = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.pidsLimit = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.readBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.writtenBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.receivedBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.sentBytes = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ContainerStats {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      state: isSet(object.state) ? globalThis.String(object.state) : "",
+      cpuMillis: isSet(object.cpuMillis)
+        ? globalThis.Number(object.cpuMillis)
+        : isSet(object.cpu_millis)
+        ? globalThis.Number(object.cpu_millis)
+        : undefined,
+      cpuMillisSmoothed: isSet(object.cpuMillisSmoothed)
+        ? globalThis.Number(object.cpuMillisSmoothed)
+        : isSet(object.cpu_millis_smoothed)
+        ? globalThis.Number(object.cpu_millis_smoothed)
+        : undefined,
+      cpuLimitMillis: isSet(object.cpuLimitMillis)
+        ? globalThis.Number(object.cpuLimitMillis)
+        : isSet(object.cpu_limit_millis)
+        ? globalThis.Number(object.cpu_limit_millis)
+        : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      memoryLimitBytes: isSet(object.memoryLimitBytes)
+        ? globalThis.Number(object.memoryLimitBytes)
+        : isSet(object.memory_limit_bytes)
+        ? globalThis.Number(object.memory_limit_bytes)
+        : 0,
+      pids: isSet(object.pids) ? globalThis.Number(object.pids) : 0,
+      pidsLimit: isSet(object.pidsLimit)
+        ? globalThis.Number(object.pidsLimit)
+        : isSet(object.pids_limit)
+        ? globalThis.Number(object.pids_limit)
+        : 0,
+      readBytes: isSet(object.readBytes)
+        ? globalThis.Number(object.readBytes)
+        : isSet(object.read_bytes)
+        ? globalThis.Number(object.read_bytes)
+        : undefined,
+      writtenBytes: isSet(object.writtenBytes)
+        ? globalThis.Number(object.writtenBytes)
+        : isSet(object.written_bytes)
+        ? globalThis.Number(object.written_bytes)
+        : undefined,
+      receivedBytes: isSet(object.receivedBytes)
+        ? globalThis.Number(object.receivedBytes)
+        : isSet(object.received_bytes)
+        ? globalThis.Number(object.received_bytes)
+        : undefined,
+      sentBytes: isSet(object.sentBytes)
+        ? globalThis.Number(object.sentBytes)
+        : isSet(object.sent_bytes)
+        ? globalThis.Number(object.sent_bytes)
+        : undefined,
+    };
+  },
+
+  toJSON(message: ContainerStats): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.state !== "") {
+      obj.state = message.state;
+    }
+    if (message.cpuMillis !== undefined) {
+      obj.cpuMillis = floatToJson(message.cpuMillis);
+    }
+    if (message.cpuMillisSmoothed !== undefined) {
+      obj.cpuMillisSmoothed = floatToJson(message.cpuMillisSmoothed);
+    }
+    if (message.cpuLimitMillis !== 0) {
+      obj.cpuLimitMillis = Math.round(message.cpuLimitMillis);
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.memoryLimitBytes !== 0) {
+      obj.memoryLimitBytes = Math.round(message.memoryLimitBytes);
+    }
+    if (message.pids !== 0) {
+      obj.pids = Math.round(message.pids);
+    }
+    if (message.pidsLimit !== 0) {
+      obj.pidsLimit = Math.round(message.pidsLimit);
+    }
+    if (message.readBytes !== undefined) {
+      obj.readBytes = Math.round(message.readBytes);
+    }
+    if (message.writtenBytes !== undefined) {
+      obj.writtenBytes = Math.round(message.writtenBytes);
+    }
+    if (message.receivedBytes !== undefined) {
+      obj.receivedBytes = Math.round(message.receivedBytes);
+    }
+    if (message.sentBytes !== undefined) {
+      obj.sentBytes = Math.round(message.sentBytes);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ContainerStats>): ContainerStats {
+    return ContainerStats.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContainerStats>): ContainerStats {
+    const message = createBaseContainerStats();
+    message.id = object.id ?? "";
+    message.name = object.name ?? "";
+    message.node = object.node ?? "";
+    message.state = object.state ?? "";
+    message.cpuMillis = object.cpuMillis ?? undefined;
+    message.cpuMillisSmoothed = object.cpuMillisSmoothed ?? undefined;
+    message.cpuLimitMillis = object.cpuLimitMillis ?? 0;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.memoryLimitBytes = object.memoryLimitBytes ?? 0;
+    message.pids = object.pids ?? 0;
+    message.pidsLimit = object.pidsLimit ?? 0;
+    message.readBytes = object.readBytes ?? undefined;
+    message.writtenBytes = object.writtenBytes ?? undefined;
+    message.receivedBytes = object.receivedBytes ?? undefined;
+    message.sentBytes = object.sentBytes ?? undefined;
+    return message;
+  },
+};
+
+function createBaseNodeStats(): NodeStats {
+  return {
+    node: "",
+    state: "",
+    containers: 0,
+    cpuMillis: 0,
+    cpuMillisUsed: undefined,
+    memoryBytes: 0,
+    memoryBytesUsed: 0,
+    hostMemoryBytesUsed: 0,
+    load1: 0,
+    cpuPressure: undefined,
+    memoryPressure: undefined,
+    ioPressure: undefined,
+  };
+}
+
+export const NodeStats: MessageFns<NodeStats> = {
+  encode(message: NodeStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.state !== "") {
+      writer.uint32(18).string(message.state);
+    }
+    if (message.containers !== 0) {
+      writer.uint32(24).uint32(message.containers);
+    }
+    if (message.cpuMillis !== 0) {
+      writer.uint32(32).uint32(message.cpuMillis);
+    }
+    if (message.cpuMillisUsed !== undefined) {
+      writer.uint32(41).double(message.cpuMillisUsed);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(48).uint64(message.memoryBytes);
+    }
+    if (message.memoryBytesUsed !== 0) {
+      writer.uint32(56).uint64(message.memoryBytesUsed);
+    }
+    if (message.hostMemoryBytesUsed !== 0) {
+      writer.uint32(64).uint64(message.hostMemoryBytesUsed);
+    }
+    if (message.load1 !== 0) {
+      writer.uint32(73).double(message.load1);
+    }
+    if (message.cpuPressure !== undefined) {
+      writer.uint32(81).double(message.cpuPressure);
+    }
+    if (message.memoryPressure !== undefined) {
+      writer.uint32(89).double(message.memoryPressure);
+    }
+    if (message.ioPressure !== undefined) {
+      writer.uint32(97).double(message.ioPressure);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeStats {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeStats();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.containers = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.cpuMillis = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.cpuMillisUsed = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.memoryBytesUsed = longToNumber(reader.uint64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.hostMemoryBytesUsed = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 73) {
+              break;
+            }
+
+            message.load1 = reader.double();
+            continue;
+          }
+          case 10: {
+            if (tag !== 81) {
+              break;
+            }
+
+            message.cpuPressure = reader.double();
+            continue;
+          }
+          case 11: {
+            if (tag !== 89) {
+              break;
+            }
+
+            message.memoryPressure = reader.double();
+            continue;
+          }
+          case 12: {
+            if (tag !== 97) {
+              break;
+            }
+
+            message.ioPressure = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeStats {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      state: isSet(object.state) ? globalThis.String(object.state) : "",
+      containers: isSet(object.containers) ? globalThis.Number(object.containers) : 0,
+      cpuMillis: isSet(object.cpuMillis)
+        ? globalThis.Number(object.cpuMillis)
+        : isSet(object.cpu_millis)
+        ? globalThis.Number(object.cpu_millis)
+        : 0,
+      cpuMillisUsed: isSet(object.cpuMillisUsed)
+        ? globalThis.Number(object.cpuMillisUsed)
+        : isSet(object.cpu_millis_used)
+        ? globalThis.Number(object.cpu_millis_used)
+        : undefined,
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      memoryBytesUsed: isSet(object.memoryBytesUsed)
+        ? globalThis.Number(object.memoryBytesUsed)
+        : isSet(object.memory_bytes_used)
+        ? globalThis.Number(object.memory_bytes_used)
+        : 0,
+      hostMemoryBytesUsed: isSet(object.hostMemoryBytesUsed)
+        ? globalThis.Number(object.hostMemoryBytesUsed)
+        : isSet(object.host_memory_bytes_used)
+        ? globalThis.Number(object.host_memory_bytes_used)
+        : 0,
+      load1: isSet(object.load1) ? globalThis.Number(object.load1) : 0,
+      cpuPressure: isSet(object.cpuPressure)
+        ? globalThis.Number(object.cpuPressure)
+        : isSet(object.cpu_pressure)
+        ? globalThis.Number(object.cpu_pressure)
+        : undefined,
+      memoryPressure: isSet(object.memoryPressure)
+        ? globalThis.Number(object.memoryPressure)
+        : isSet(object.memory_pressure)
+        ? globalThis.Number(object.memory_pressure)
+        : undefined,
+      ioPressure: isSet(object.ioPressure)
+        ? globalThis.Number(object.ioPressure)
+        : isSet(object.io_pressure)
+        ? globalThis.Number(object.io_pressure)
+        : undefined,
+    };
+  },
+
+  toJSON(message: NodeStats): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.state !== "") {
+      obj.state = message.state;
+    }
+    if (message.containers !== 0) {
+      obj.containers = Math.round(message.containers);
+    }
+    if (message.cpuMillis !== 0) {
+      obj.cpuMillis = Math.round(message.cpuMillis);
+    }
+    if (message.cpuMillisUsed !== undefined) {
+      obj.cpuMillisUsed = floatToJson(message.cpuMillisUsed);
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.memoryBytesUsed !== 0) {
+      obj.memoryBytesUsed = Math.round(message.memoryBytesUsed);
+    }
+    if (message.hostMemoryBytesUsed !== 0) {
+      obj.hostMemoryBytesUsed = Math.round(message.hostMemoryBytesUsed);
+    }
+    if (message.load1 !== 0) {
+      obj.load1 = floatToJson(message.load1);
+    }
+    if (message.cpuPressure !== undefined) {
+      obj.cpuPressure = floatToJson(message.cpuPressure);
+    }
+    if (message.memoryPressure !== undefined) {
+      obj.memoryPressure = floatToJson(message.memoryPressure);
+    }
+    if (message.ioPressure !== undefined) {
+      obj.ioPressure = floatToJson(message.ioPressure);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeStats>): NodeStats {
+    return NodeStats.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeStats>): NodeStats {
+    const message = createBaseNodeStats();
+    message.node = object.node ?? "";
+    message.state = object.state ?? "";
+    message.containers = object.containers ?? 0;
+    message.cpuMillis = object.cpuMillis ?? 0;
+    message.cpuMillisUsed = object.cpuMillisUsed ?? undefined;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.memoryBytesUsed = object.memoryBytesUsed ?? 0;
+    message.hostMemoryBytesUsed = object.hostMemoryBytesUsed ?? 0;
+    message.load1 = object.load1 ?? 0;
+    message.cpuPressure = object.cpuPressure ?? undefined;
+    message.memoryPressure = object.memoryPressure ?? undefined;
+    message.ioPressure = object.ioPressure ?? undefined;
+    return message;
+  },
+};
+
 export type GodwitService = typeof GodwitService;
 export const GodwitService = {
   status: {
@@ -8169,6 +9969,53 @@ export const GodwitService = {
     responseSerialize: (value: ServiceInfo): Buffer => Buffer.from(ServiceInfo.encode(value).finish()),
     responseDeserialize: (value: Buffer): ServiceInfo => ServiceInfo.decode(value),
   },
+  balanceStatus: {
+    path: "/godwit.v1.Godwit/BalanceStatus" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: BalanceStatusRequest): Buffer => Buffer.from(BalanceStatusRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): BalanceStatusRequest => BalanceStatusRequest.decode(value),
+    responseSerialize: (value: BalanceReport): Buffer => Buffer.from(BalanceReport.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BalanceReport => BalanceReport.decode(value),
+  },
+  setBalance: {
+    path: "/godwit.v1.Godwit/SetBalance" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetBalanceRequest): Buffer => Buffer.from(SetBalanceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetBalanceRequest => SetBalanceRequest.decode(value),
+    responseSerialize: (value: BalanceReport): Buffer => Buffer.from(BalanceReport.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BalanceReport => BalanceReport.decode(value),
+  },
+  /** What would be moved now. */
+  planBalance: {
+    path: "/godwit.v1.Godwit/PlanBalance" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PlanBalanceRequest): Buffer => Buffer.from(PlanBalanceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PlanBalanceRequest => PlanBalanceRequest.decode(value),
+    responseSerialize: (value: BalancePlan): Buffer => Buffer.from(BalancePlan.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BalancePlan => BalancePlan.decode(value),
+  },
+  /** Starts those moves; WatchMigration follows each. */
+  runBalance: {
+    path: "/godwit.v1.Godwit/RunBalance" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RunBalanceRequest): Buffer => Buffer.from(RunBalanceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RunBalanceRequest => RunBalanceRequest.decode(value),
+    responseSerialize: (value: BalancePlan): Buffer => Buffer.from(BalancePlan.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BalancePlan => BalancePlan.decode(value),
+  },
+  listStats: {
+    path: "/godwit.v1.Godwit/ListStats" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListStatsRequest): Buffer => Buffer.from(ListStatsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListStatsRequest => ListStatsRequest.decode(value),
+    responseSerialize: (value: StatsReport): Buffer => Buffer.from(StatsReport.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StatsReport => StatsReport.decode(value),
+  },
 } as const;
 
 export interface GodwitServer extends UntypedServiceImplementation {
@@ -8224,6 +10071,13 @@ export interface GodwitServer extends UntypedServiceImplementation {
   rollBackService: handleUnaryCall<RollBackServiceRequest, ServiceInfo>;
   /** Stops and removes its containers; it is gone when the last of them is. */
   removeService: handleUnaryCall<ServiceRef, ServiceInfo>;
+  balanceStatus: handleUnaryCall<BalanceStatusRequest, BalanceReport>;
+  setBalance: handleUnaryCall<SetBalanceRequest, BalanceReport>;
+  /** What would be moved now. */
+  planBalance: handleUnaryCall<PlanBalanceRequest, BalancePlan>;
+  /** Starts those moves; WatchMigration follows each. */
+  runBalance: handleUnaryCall<RunBalanceRequest, BalancePlan>;
+  listStats: handleUnaryCall<ListStatsRequest, StatsReport>;
 }
 
 export interface GodwitClient extends Client {
@@ -8648,6 +10502,83 @@ export interface GodwitClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ServiceInfo) => void,
+  ): ClientUnaryCall;
+  balanceStatus(
+    request: BalanceStatusRequest,
+    callback: (error: ServiceError | null, response: BalanceReport) => void,
+  ): ClientUnaryCall;
+  balanceStatus(
+    request: BalanceStatusRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: BalanceReport) => void,
+  ): ClientUnaryCall;
+  balanceStatus(
+    request: BalanceStatusRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: BalanceReport) => void,
+  ): ClientUnaryCall;
+  setBalance(
+    request: SetBalanceRequest,
+    callback: (error: ServiceError | null, response: BalanceReport) => void,
+  ): ClientUnaryCall;
+  setBalance(
+    request: SetBalanceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: BalanceReport) => void,
+  ): ClientUnaryCall;
+  setBalance(
+    request: SetBalanceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: BalanceReport) => void,
+  ): ClientUnaryCall;
+  /** What would be moved now. */
+  planBalance(
+    request: PlanBalanceRequest,
+    callback: (error: ServiceError | null, response: BalancePlan) => void,
+  ): ClientUnaryCall;
+  planBalance(
+    request: PlanBalanceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: BalancePlan) => void,
+  ): ClientUnaryCall;
+  planBalance(
+    request: PlanBalanceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: BalancePlan) => void,
+  ): ClientUnaryCall;
+  /** Starts those moves; WatchMigration follows each. */
+  runBalance(
+    request: RunBalanceRequest,
+    callback: (error: ServiceError | null, response: BalancePlan) => void,
+  ): ClientUnaryCall;
+  runBalance(
+    request: RunBalanceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: BalancePlan) => void,
+  ): ClientUnaryCall;
+  runBalance(
+    request: RunBalanceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: BalancePlan) => void,
+  ): ClientUnaryCall;
+  listStats(
+    request: ListStatsRequest,
+    callback: (error: ServiceError | null, response: StatsReport) => void,
+  ): ClientUnaryCall;
+  listStats(
+    request: ListStatsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: StatsReport) => void,
+  ): ClientUnaryCall;
+  listStats(
+    request: ListStatsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: StatsReport) => void,
   ): ClientUnaryCall;
 }
 

@@ -8,6 +8,10 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { ServiceSpec } from "./service.ts";
 import {
+  BalanceAdvice,
+  BalanceForecast,
+  BalanceOutcome,
+  BalanceSettings,
   ContainerSpec,
   HealthState,
   healthStateFromJSON,
@@ -437,6 +441,10 @@ export interface Command {
     | { $case: "nodeFenceSet"; value: NodeFenceSet }
     | { $case: "nodeFenced"; value: NodeFenced }
     | { $case: "failoverSet"; value: FailoverSet }
+    | { $case: "balanceSet"; value: BalanceSet }
+    | { $case: "balancePaused"; value: BalancePaused }
+    | { $case: "balanceMeasured"; value: BalanceMeasured }
+    | { $case: "balanceAdvised"; value: BalanceAdvised }
     | undefined;
   /** Of the client's call that this is a part of: a second command of the same request changes nothing. Empty: none. */
   requestId?: string | undefined;
@@ -588,7 +596,11 @@ export interface MigrationStarted {
   /** 0: what the source's agent is configured with */
   bandwidthBytesPerSecond: number;
   /** When one was made before the order was given. */
-  predicted?: MigrationForecast | undefined;
+  predicted?:
+    | MigrationForecast
+    | undefined;
+  /** Of a move that the balancer makes. */
+  balance?: BalanceForecast | undefined;
 }
 
 export interface MigrationSwitched {
@@ -678,6 +690,26 @@ export interface ServiceContainerAmended {
   revision: number;
 }
 
+/** All settings of the balancer, which ends a pause and begins to count misses anew. */
+export interface BalanceSet {
+  settings: BalanceSettings | undefined;
+}
+
+/** The balancer stops by itself until it is set again. */
+export interface BalancePaused {
+  reason: string;
+}
+
+export interface BalanceMeasured {
+  migrationId: string;
+  outcome: BalanceOutcome | undefined;
+}
+
+/** What it would move now; empty: nothing any more. */
+export interface BalanceAdvised {
+  moves: BalanceAdvice[];
+}
+
 /** ---- state ---- */
 export interface State {
   epoch: number;
@@ -699,6 +731,8 @@ export interface State {
   /** Requests that have taken effect and containers that were removed, oldest first: a bounded number of the newest. */
   recentRequests: string[];
   failoverOff: boolean;
+  /** Absent: never set. */
+  balancing?: Balancing | undefined;
 }
 
 export interface State_NodesEntry {
@@ -724,6 +758,20 @@ export interface State_MigrationsEntry {
 export interface State_ServicesEntry {
   key: string;
   value: Service | undefined;
+}
+
+export interface Balancing {
+  /** absent: the defaults */
+  settings?:
+    | BalanceSettings
+    | undefined;
+  /** Why it has paused itself; empty: it has not. */
+  pausedReason: string;
+  pausedAtMs: number;
+  /** Misses count from here. */
+  setAtMs: number;
+  advice: BalanceAdvice[];
+  advisedAtMs: number;
 }
 
 export interface Node {
@@ -851,6 +899,8 @@ export interface Migration {
   bandwidthBytesPerSecond: number;
   predicted?: MigrationForecast | undefined;
   errorCode?: string | undefined;
+  balance?: BalanceForecast | undefined;
+  balanceOutcome?: BalanceOutcome | undefined;
 }
 
 function createBaseLogEntry(): LogEntry {
@@ -1102,6 +1152,18 @@ export const Command: MessageFns<Command> = {
         break;
       case "failoverSet":
         FailoverSet.encode(message.command.value, writer.uint32(1218).fork()).join();
+        break;
+      case "balanceSet":
+        BalanceSet.encode(message.command.value, writer.uint32(1122).fork()).join();
+        break;
+      case "balancePaused":
+        BalancePaused.encode(message.command.value, writer.uint32(1130).fork()).join();
+        break;
+      case "balanceMeasured":
+        BalanceMeasured.encode(message.command.value, writer.uint32(1138).fork()).join();
+        break;
+      case "balanceAdvised":
+        BalanceAdvised.encode(message.command.value, writer.uint32(1146).fork()).join();
         break;
     }
     if (message.requestId !== undefined) {
@@ -1425,6 +1487,38 @@ export const Command: MessageFns<Command> = {
             message.command = { $case: "failoverSet", value: FailoverSet.decode(reader, reader.uint32()) };
             continue;
           }
+          case 140: {
+            if (tag !== 1122) {
+              break;
+            }
+
+            message.command = { $case: "balanceSet", value: BalanceSet.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 141: {
+            if (tag !== 1130) {
+              break;
+            }
+
+            message.command = { $case: "balancePaused", value: BalancePaused.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 142: {
+            if (tag !== 1138) {
+              break;
+            }
+
+            message.command = { $case: "balanceMeasured", value: BalanceMeasured.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 143: {
+            if (tag !== 1146) {
+              break;
+            }
+
+            message.command = { $case: "balanceAdvised", value: BalanceAdvised.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 100: {
             if (tag !== 802) {
               break;
@@ -1604,6 +1698,22 @@ export const Command: MessageFns<Command> = {
         ? { $case: "failoverSet", value: FailoverSet.fromJSON(object.failoverSet) }
         : isSet(object.failover_set)
         ? { $case: "failoverSet", value: FailoverSet.fromJSON(object.failover_set) }
+        : isSet(object.balanceSet)
+        ? { $case: "balanceSet", value: BalanceSet.fromJSON(object.balanceSet) }
+        : isSet(object.balance_set)
+        ? { $case: "balanceSet", value: BalanceSet.fromJSON(object.balance_set) }
+        : isSet(object.balancePaused)
+        ? { $case: "balancePaused", value: BalancePaused.fromJSON(object.balancePaused) }
+        : isSet(object.balance_paused)
+        ? { $case: "balancePaused", value: BalancePaused.fromJSON(object.balance_paused) }
+        : isSet(object.balanceMeasured)
+        ? { $case: "balanceMeasured", value: BalanceMeasured.fromJSON(object.balanceMeasured) }
+        : isSet(object.balance_measured)
+        ? { $case: "balanceMeasured", value: BalanceMeasured.fromJSON(object.balance_measured) }
+        : isSet(object.balanceAdvised)
+        ? { $case: "balanceAdvised", value: BalanceAdvised.fromJSON(object.balanceAdvised) }
+        : isSet(object.balance_advised)
+        ? { $case: "balanceAdvised", value: BalanceAdvised.fromJSON(object.balance_advised) }
         : undefined,
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
@@ -1683,6 +1793,14 @@ export const Command: MessageFns<Command> = {
       obj.nodeFenced = NodeFenced.toJSON(message.command.value);
     } else if (message.command?.$case === "failoverSet") {
       obj.failoverSet = FailoverSet.toJSON(message.command.value);
+    } else if (message.command?.$case === "balanceSet") {
+      obj.balanceSet = BalanceSet.toJSON(message.command.value);
+    } else if (message.command?.$case === "balancePaused") {
+      obj.balancePaused = BalancePaused.toJSON(message.command.value);
+    } else if (message.command?.$case === "balanceMeasured") {
+      obj.balanceMeasured = BalanceMeasured.toJSON(message.command.value);
+    } else if (message.command?.$case === "balanceAdvised") {
+      obj.balanceAdvised = BalanceAdvised.toJSON(message.command.value);
     }
     if (message.requestId !== undefined) {
       obj.requestId = message.requestId;
@@ -1927,6 +2045,30 @@ export const Command: MessageFns<Command> = {
       case "failoverSet": {
         if (object.command?.value !== undefined && object.command?.value !== null) {
           message.command = { $case: "failoverSet", value: FailoverSet.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "balanceSet": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "balanceSet", value: BalanceSet.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "balancePaused": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "balancePaused", value: BalancePaused.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "balanceMeasured": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "balanceMeasured", value: BalanceMeasured.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "balanceAdvised": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "balanceAdvised", value: BalanceAdvised.fromPartial(object.command.value) };
         }
         break;
       }
@@ -4061,6 +4203,7 @@ function createBaseMigrationStarted(): MigrationStarted {
     reason: "",
     bandwidthBytesPerSecond: 0,
     predicted: undefined,
+    balance: undefined,
   };
 }
 
@@ -4098,6 +4241,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     }
     if (message.predicted !== undefined) {
       MigrationForecast.encode(message.predicted, writer.uint32(82).fork()).join();
+    }
+    if (message.balance !== undefined) {
+      BalanceForecast.encode(message.balance, writer.uint32(1122).fork()).join();
     }
     return writer;
   },
@@ -4203,6 +4349,14 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
             message.predicted = MigrationForecast.decode(reader, reader.uint32());
             continue;
           }
+          case 140: {
+            if (tag !== 1122) {
+              break;
+            }
+
+            message.balance = BalanceForecast.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4244,6 +4398,7 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
         ? globalThis.Number(object.bandwidth_bytes_per_second)
         : 0,
       predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
+      balance: isSet(object.balance) ? BalanceForecast.fromJSON(object.balance) : undefined,
     };
   },
 
@@ -4282,6 +4437,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     if (message.predicted !== undefined) {
       obj.predicted = MigrationForecast.toJSON(message.predicted);
     }
+    if (message.balance !== undefined) {
+      obj.balance = BalanceForecast.toJSON(message.balance);
+    }
     return obj;
   },
 
@@ -4302,6 +4460,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
     message.predicted = (object.predicted !== undefined && object.predicted !== null)
       ? MigrationForecast.fromPartial(object.predicted)
+      : undefined;
+    message.balance = (object.balance !== undefined && object.balance !== null)
+      ? BalanceForecast.fromPartial(object.balance)
       : undefined;
     return message;
   },
@@ -5590,6 +5751,302 @@ export const ServiceContainerAmended: MessageFns<ServiceContainerAmended> = {
   },
 };
 
+function createBaseBalanceSet(): BalanceSet {
+  return { settings: undefined };
+}
+
+export const BalanceSet: MessageFns<BalanceSet> = {
+  encode(message: BalanceSet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.settings !== undefined) {
+      BalanceSettings.encode(message.settings, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceSet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceSet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.settings = BalanceSettings.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceSet {
+    return { settings: isSet(object.settings) ? BalanceSettings.fromJSON(object.settings) : undefined };
+  },
+
+  toJSON(message: BalanceSet): unknown {
+    const obj: any = {};
+    if (message.settings !== undefined) {
+      obj.settings = BalanceSettings.toJSON(message.settings);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceSet>): BalanceSet {
+    return BalanceSet.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceSet>): BalanceSet {
+    const message = createBaseBalanceSet();
+    message.settings = (object.settings !== undefined && object.settings !== null)
+      ? BalanceSettings.fromPartial(object.settings)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseBalancePaused(): BalancePaused {
+  return { reason: "" };
+}
+
+export const BalancePaused: MessageFns<BalancePaused> = {
+  encode(message: BalancePaused, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reason !== "") {
+      writer.uint32(10).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalancePaused {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalancePaused();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalancePaused {
+    return { reason: isSet(object.reason) ? globalThis.String(object.reason) : "" };
+  },
+
+  toJSON(message: BalancePaused): unknown {
+    const obj: any = {};
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalancePaused>): BalancePaused {
+    return BalancePaused.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalancePaused>): BalancePaused {
+    const message = createBaseBalancePaused();
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseBalanceMeasured(): BalanceMeasured {
+  return { migrationId: "", outcome: undefined };
+}
+
+export const BalanceMeasured: MessageFns<BalanceMeasured> = {
+  encode(message: BalanceMeasured, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.migrationId !== "") {
+      writer.uint32(10).string(message.migrationId);
+    }
+    if (message.outcome !== undefined) {
+      BalanceOutcome.encode(message.outcome, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceMeasured {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceMeasured();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.migrationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.outcome = BalanceOutcome.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceMeasured {
+    return {
+      migrationId: isSet(object.migrationId)
+        ? globalThis.String(object.migrationId)
+        : isSet(object.migration_id)
+        ? globalThis.String(object.migration_id)
+        : "",
+      outcome: isSet(object.outcome) ? BalanceOutcome.fromJSON(object.outcome) : undefined,
+    };
+  },
+
+  toJSON(message: BalanceMeasured): unknown {
+    const obj: any = {};
+    if (message.migrationId !== "") {
+      obj.migrationId = message.migrationId;
+    }
+    if (message.outcome !== undefined) {
+      obj.outcome = BalanceOutcome.toJSON(message.outcome);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceMeasured>): BalanceMeasured {
+    return BalanceMeasured.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceMeasured>): BalanceMeasured {
+    const message = createBaseBalanceMeasured();
+    message.migrationId = object.migrationId ?? "";
+    message.outcome = (object.outcome !== undefined && object.outcome !== null)
+      ? BalanceOutcome.fromPartial(object.outcome)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseBalanceAdvised(): BalanceAdvised {
+  return { moves: [] };
+}
+
+export const BalanceAdvised: MessageFns<BalanceAdvised> = {
+  encode(message: BalanceAdvised, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.moves) {
+      BalanceAdvice.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceAdvised {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceAdvised();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.moves.push(BalanceAdvice.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceAdvised {
+    return {
+      moves: globalThis.Array.isArray(object?.moves) ? object.moves.map((e: any) => BalanceAdvice.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: BalanceAdvised): unknown {
+    const obj: any = {};
+    if (message.moves?.length) {
+      obj.moves = message.moves.map((e) => BalanceAdvice.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceAdvised>): BalanceAdvised {
+    return BalanceAdvised.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceAdvised>): BalanceAdvised {
+    const message = createBaseBalanceAdvised();
+    message.moves = object.moves?.map((e) => BalanceAdvice.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseState(): State {
   return {
     epoch: 0,
@@ -5605,6 +6062,7 @@ function createBaseState(): State {
     services: {},
     recentRequests: [],
     failoverOff: false,
+    balancing: undefined,
   };
 }
 
@@ -5652,6 +6110,9 @@ export const State: MessageFns<State> = {
     }
     if (message.failoverOff !== false) {
       writer.uint32(1200).bool(message.failoverOff);
+    }
+    if (message.balancing !== undefined) {
+      Balancing.encode(message.balancing, writer.uint32(1122).fork()).join();
     }
     return writer;
   },
@@ -5798,6 +6259,14 @@ export const State: MessageFns<State> = {
             message.failoverOff = reader.bool();
             continue;
           }
+          case 140: {
+            if (tag !== 1122) {
+              break;
+            }
+
+            message.balancing = Balancing.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5918,6 +6387,7 @@ export const State: MessageFns<State> = {
         : isSet(object.failover_off)
         ? globalThis.Boolean(object.failover_off)
         : false,
+      balancing: isSet(object.balancing) ? Balancing.fromJSON(object.balancing) : undefined,
     };
   },
 
@@ -5992,6 +6462,9 @@ export const State: MessageFns<State> = {
     if (message.failoverOff !== false) {
       obj.failoverOff = message.failoverOff;
     }
+    if (message.balancing !== undefined) {
+      obj.balancing = Balancing.toJSON(message.balancing);
+    }
     return obj;
   },
 
@@ -6053,6 +6526,9 @@ export const State: MessageFns<State> = {
     );
     message.recentRequests = object.recentRequests?.map((e) => e) || [];
     message.failoverOff = object.failoverOff ?? false;
+    message.balancing = (object.balancing !== undefined && object.balancing !== null)
+      ? Balancing.fromPartial(object.balancing)
+      : undefined;
     return message;
   },
 };
@@ -6484,6 +6960,173 @@ export const State_ServicesEntry: MessageFns<State_ServicesEntry> = {
     message.value = (object.value !== undefined && object.value !== null)
       ? Service.fromPartial(object.value)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseBalancing(): Balancing {
+  return { settings: undefined, pausedReason: "", pausedAtMs: 0, setAtMs: 0, advice: [], advisedAtMs: 0 };
+}
+
+export const Balancing: MessageFns<Balancing> = {
+  encode(message: Balancing, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.settings !== undefined) {
+      BalanceSettings.encode(message.settings, writer.uint32(10).fork()).join();
+    }
+    if (message.pausedReason !== "") {
+      writer.uint32(18).string(message.pausedReason);
+    }
+    if (message.pausedAtMs !== 0) {
+      writer.uint32(24).int64(message.pausedAtMs);
+    }
+    if (message.setAtMs !== 0) {
+      writer.uint32(32).int64(message.setAtMs);
+    }
+    for (const v of message.advice) {
+      BalanceAdvice.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.advisedAtMs !== 0) {
+      writer.uint32(48).int64(message.advisedAtMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Balancing {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalancing();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.settings = BalanceSettings.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pausedReason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pausedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.setAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.advice.push(BalanceAdvice.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.advisedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Balancing {
+    return {
+      settings: isSet(object.settings) ? BalanceSettings.fromJSON(object.settings) : undefined,
+      pausedReason: isSet(object.pausedReason)
+        ? globalThis.String(object.pausedReason)
+        : isSet(object.paused_reason)
+        ? globalThis.String(object.paused_reason)
+        : "",
+      pausedAtMs: isSet(object.pausedAtMs)
+        ? globalThis.Number(object.pausedAtMs)
+        : isSet(object.paused_at_ms)
+        ? globalThis.Number(object.paused_at_ms)
+        : 0,
+      setAtMs: isSet(object.setAtMs)
+        ? globalThis.Number(object.setAtMs)
+        : isSet(object.set_at_ms)
+        ? globalThis.Number(object.set_at_ms)
+        : 0,
+      advice: globalThis.Array.isArray(object?.advice) ? object.advice.map((e: any) => BalanceAdvice.fromJSON(e)) : [],
+      advisedAtMs: isSet(object.advisedAtMs)
+        ? globalThis.Number(object.advisedAtMs)
+        : isSet(object.advised_at_ms)
+        ? globalThis.Number(object.advised_at_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: Balancing): unknown {
+    const obj: any = {};
+    if (message.settings !== undefined) {
+      obj.settings = BalanceSettings.toJSON(message.settings);
+    }
+    if (message.pausedReason !== "") {
+      obj.pausedReason = message.pausedReason;
+    }
+    if (message.pausedAtMs !== 0) {
+      obj.pausedAtMs = Math.round(message.pausedAtMs);
+    }
+    if (message.setAtMs !== 0) {
+      obj.setAtMs = Math.round(message.setAtMs);
+    }
+    if (message.advice?.length) {
+      obj.advice = message.advice.map((e) => BalanceAdvice.toJSON(e));
+    }
+    if (message.advisedAtMs !== 0) {
+      obj.advisedAtMs = Math.round(message.advisedAtMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Balancing>): Balancing {
+    return Balancing.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Balancing>): Balancing {
+    const message = createBaseBalancing();
+    message.settings = (object.settings !== undefined && object.settings !== null)
+      ? BalanceSettings.fromPartial(object.settings)
+      : undefined;
+    message.pausedReason = object.pausedReason ?? "";
+    message.pausedAtMs = object.pausedAtMs ?? 0;
+    message.setAtMs = object.setAtMs ?? 0;
+    message.advice = object.advice?.map((e) => BalanceAdvice.fromPartial(e)) || [];
+    message.advisedAtMs = object.advisedAtMs ?? 0;
     return message;
   },
 };
@@ -7977,6 +8620,8 @@ function createBaseMigration(): Migration {
     bandwidthBytesPerSecond: 0,
     predicted: undefined,
     errorCode: undefined,
+    balance: undefined,
+    balanceOutcome: undefined,
   };
 }
 
@@ -8041,6 +8686,12 @@ export const Migration: MessageFns<Migration> = {
     }
     if (message.errorCode !== undefined) {
       writer.uint32(154).string(message.errorCode);
+    }
+    if (message.balance !== undefined) {
+      BalanceForecast.encode(message.balance, writer.uint32(1122).fork()).join();
+    }
+    if (message.balanceOutcome !== undefined) {
+      BalanceOutcome.encode(message.balanceOutcome, writer.uint32(1130).fork()).join();
     }
     return writer;
   },
@@ -8218,6 +8869,22 @@ export const Migration: MessageFns<Migration> = {
             message.errorCode = reader.string();
             continue;
           }
+          case 140: {
+            if (tag !== 1122) {
+              break;
+            }
+
+            message.balance = BalanceForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 141: {
+            if (tag !== 1130) {
+              break;
+            }
+
+            message.balanceOutcome = BalanceOutcome.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8292,6 +8959,12 @@ export const Migration: MessageFns<Migration> = {
         : isSet(object.error_code)
         ? globalThis.String(object.error_code)
         : undefined,
+      balance: isSet(object.balance) ? BalanceForecast.fromJSON(object.balance) : undefined,
+      balanceOutcome: isSet(object.balanceOutcome)
+        ? BalanceOutcome.fromJSON(object.balanceOutcome)
+        : isSet(object.balance_outcome)
+        ? BalanceOutcome.fromJSON(object.balance_outcome)
+        : undefined,
     };
   },
 
@@ -8357,6 +9030,12 @@ export const Migration: MessageFns<Migration> = {
     if (message.errorCode !== undefined) {
       obj.errorCode = message.errorCode;
     }
+    if (message.balance !== undefined) {
+      obj.balance = BalanceForecast.toJSON(message.balance);
+    }
+    if (message.balanceOutcome !== undefined) {
+      obj.balanceOutcome = BalanceOutcome.toJSON(message.balanceOutcome);
+    }
     return obj;
   },
 
@@ -8389,6 +9068,12 @@ export const Migration: MessageFns<Migration> = {
       ? MigrationForecast.fromPartial(object.predicted)
       : undefined;
     message.errorCode = object.errorCode ?? undefined;
+    message.balance = (object.balance !== undefined && object.balance !== null)
+      ? BalanceForecast.fromPartial(object.balance)
+      : undefined;
+    message.balanceOutcome = (object.balanceOutcome !== undefined && object.balanceOutcome !== null)
+      ? BalanceOutcome.fromPartial(object.balanceOutcome)
+      : undefined;
     return message;
   },
 };

@@ -352,6 +352,75 @@ export function migrationModeToNumber(object: MigrationMode): number {
   }
 }
 
+/** ---- balancing ---- */
+export const BalancePolicy = {
+  /** UNSPECIFIED - read as RECOMMEND */
+  UNSPECIFIED: "BALANCE_POLICY_UNSPECIFIED",
+  OFF: "BALANCE_POLICY_OFF",
+  /** RECOMMEND - says what it would move */
+  RECOMMEND: "BALANCE_POLICY_RECOMMEND",
+  /** AUTO - moves it */
+  AUTO: "BALANCE_POLICY_AUTO",
+} as const;
+
+export type BalancePolicy = typeof BalancePolicy[keyof typeof BalancePolicy];
+
+export namespace BalancePolicy {
+  export type UNSPECIFIED = typeof BalancePolicy.UNSPECIFIED;
+  export type OFF = typeof BalancePolicy.OFF;
+  export type RECOMMEND = typeof BalancePolicy.RECOMMEND;
+  export type AUTO = typeof BalancePolicy.AUTO;
+}
+
+export function balancePolicyFromJSON(object: any): BalancePolicy {
+  switch (object) {
+    case 0:
+    case "BALANCE_POLICY_UNSPECIFIED":
+      return BalancePolicy.UNSPECIFIED;
+    case 1:
+    case "BALANCE_POLICY_OFF":
+      return BalancePolicy.OFF;
+    case 2:
+    case "BALANCE_POLICY_RECOMMEND":
+      return BalancePolicy.RECOMMEND;
+    case 3:
+    case "BALANCE_POLICY_AUTO":
+      return BalancePolicy.AUTO;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum BalancePolicy");
+  }
+}
+
+export function balancePolicyToJSON(object: BalancePolicy): string {
+  switch (object) {
+    case BalancePolicy.UNSPECIFIED:
+      return "BALANCE_POLICY_UNSPECIFIED";
+    case BalancePolicy.OFF:
+      return "BALANCE_POLICY_OFF";
+    case BalancePolicy.RECOMMEND:
+      return "BALANCE_POLICY_RECOMMEND";
+    case BalancePolicy.AUTO:
+      return "BALANCE_POLICY_AUTO";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum BalancePolicy");
+  }
+}
+
+export function balancePolicyToNumber(object: BalancePolicy): number {
+  switch (object) {
+    case BalancePolicy.UNSPECIFIED:
+      return 0;
+    case BalancePolicy.OFF:
+      return 1;
+    case BalancePolicy.RECOMMEND:
+      return 2;
+    case BalancePolicy.AUTO:
+      return 3;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum BalancePolicy");
+  }
+}
+
 /** Hard limits of one container; 0 means "no limit" except where a comment says otherwise. */
 export interface Resources {
   memoryBytes: number;
@@ -537,6 +606,73 @@ export interface CopyProgress {
   remainingMs: number;
   /** below 100: slowed down */
   cpuPercent: number;
+}
+
+/** Shares are parts of a whole node: 0.15 is 15 points. The defaults are the scheduler's (model/balance-settings.ts). */
+export interface BalanceSettings {
+  policy: BalancePolicy;
+  /** A node is hot when its load is this far above the mean of all nodes. */
+  threshold: number;
+  roundMs: number;
+  /** It counts when it was hot for so many rounds in a row. */
+  holdRounds: number;
+  /** Half-life of the smoothed loads. */
+  smoothingMs: number;
+  /** From the end of a move to the measurement of what it has gained; until then its target takes no other. */
+  settleMs: number;
+  /** A container that has moved (for whatever reason) is left alone for so long. */
+  coolDownMs: number;
+  /** Moves at once, in the cluster and of one node (as source or target). */
+  parallel: number;
+  parallelPerNode: number;
+  /** The longest blackout; a container's own budget counts if it is smaller. 0: only the container's own. */
+  blackoutBudgetMs: number;
+  /** How long a container is expected to stay, at least, where it is moved to. */
+  expectedStayMs: number;
+  /** What is gained in that time must be so many times what the move costs. */
+  gainOverCost: number;
+  /** After so many missed predictions in a row it pauses itself. 0: never. */
+  misses: number;
+  /** Times in which it may move something, such as "Mon-Fri 22:00-06:00" (UTC); empty: always. */
+  windows: string[];
+  /** Until then (milliseconds since 1970) nothing is moved. 0: no freeze. */
+  freezeUntilMs: number;
+}
+
+/** Why the balancer made a move, said before it. */
+export interface BalanceForecast {
+  /** Smoothed loads of both nodes before the move, as shares of the node. */
+  fromLoad: number;
+  toLoad: number;
+  /** Of the container. */
+  cpuMillis: number;
+  memoryBytes: number;
+  /** By how much the loads of the two nodes come closer to each other. */
+  predictedGain: number;
+  blackoutMs: number;
+  totalMs: number;
+  sentBytes: number;
+  /** Waiting that is spared over the expected stay, and what the move takes, both in seconds of one core. */
+  benefitCoreSeconds: number;
+  costCoreSeconds: number;
+}
+
+/** What became of the prediction. */
+export interface BalanceOutcome {
+  measuredAtMs: number;
+  actualGain: number;
+  missed: boolean;
+  /** Why it could not be measured; empty: it was. */
+  remark: string;
+}
+
+export interface BalanceAdvice {
+  containerId: string;
+  /** name */
+  container: string;
+  from: string;
+  to: string;
+  forecast: BalanceForecast | undefined;
 }
 
 function createBaseResources(): Resources {
@@ -3039,6 +3175,885 @@ export const CopyProgress: MessageFns<CopyProgress> = {
     message.copyBytesPerSecond = object.copyBytesPerSecond ?? 0;
     message.remainingMs = object.remainingMs ?? 0;
     message.cpuPercent = object.cpuPercent ?? 0;
+    return message;
+  },
+};
+
+function createBaseBalanceSettings(): BalanceSettings {
+  return {
+    policy: BalancePolicy.UNSPECIFIED,
+    threshold: 0,
+    roundMs: 0,
+    holdRounds: 0,
+    smoothingMs: 0,
+    settleMs: 0,
+    coolDownMs: 0,
+    parallel: 0,
+    parallelPerNode: 0,
+    blackoutBudgetMs: 0,
+    expectedStayMs: 0,
+    gainOverCost: 0,
+    misses: 0,
+    windows: [],
+    freezeUntilMs: 0,
+  };
+}
+
+export const BalanceSettings: MessageFns<BalanceSettings> = {
+  encode(message: BalanceSettings, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.policy !== BalancePolicy.UNSPECIFIED) {
+      writer.uint32(8).int32(balancePolicyToNumber(message.policy));
+    }
+    if (message.threshold !== 0) {
+      writer.uint32(17).double(message.threshold);
+    }
+    if (message.roundMs !== 0) {
+      writer.uint32(24).uint32(message.roundMs);
+    }
+    if (message.holdRounds !== 0) {
+      writer.uint32(32).uint32(message.holdRounds);
+    }
+    if (message.smoothingMs !== 0) {
+      writer.uint32(40).uint32(message.smoothingMs);
+    }
+    if (message.settleMs !== 0) {
+      writer.uint32(48).uint32(message.settleMs);
+    }
+    if (message.coolDownMs !== 0) {
+      writer.uint32(56).uint32(message.coolDownMs);
+    }
+    if (message.parallel !== 0) {
+      writer.uint32(64).uint32(message.parallel);
+    }
+    if (message.parallelPerNode !== 0) {
+      writer.uint32(72).uint32(message.parallelPerNode);
+    }
+    if (message.blackoutBudgetMs !== 0) {
+      writer.uint32(80).uint32(message.blackoutBudgetMs);
+    }
+    if (message.expectedStayMs !== 0) {
+      writer.uint32(88).uint32(message.expectedStayMs);
+    }
+    if (message.gainOverCost !== 0) {
+      writer.uint32(97).double(message.gainOverCost);
+    }
+    if (message.misses !== 0) {
+      writer.uint32(104).uint32(message.misses);
+    }
+    for (const v of message.windows) {
+      writer.uint32(114).string(v!);
+    }
+    if (message.freezeUntilMs !== 0) {
+      writer.uint32(120).int64(message.freezeUntilMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceSettings {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceSettings();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.policy = balancePolicyFromJSON(reader.int32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.threshold = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.roundMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.holdRounds = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.smoothingMs = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.settleMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.coolDownMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.parallel = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.parallelPerNode = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.blackoutBudgetMs = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.expectedStayMs = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 97) {
+              break;
+            }
+
+            message.gainOverCost = reader.double();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.misses = reader.uint32();
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.windows.push(reader.string());
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.freezeUntilMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceSettings {
+    return {
+      policy: isSet(object.policy) ? balancePolicyFromJSON(object.policy) : BalancePolicy.UNSPECIFIED,
+      threshold: isSet(object.threshold) ? globalThis.Number(object.threshold) : 0,
+      roundMs: isSet(object.roundMs)
+        ? globalThis.Number(object.roundMs)
+        : isSet(object.round_ms)
+        ? globalThis.Number(object.round_ms)
+        : 0,
+      holdRounds: isSet(object.holdRounds)
+        ? globalThis.Number(object.holdRounds)
+        : isSet(object.hold_rounds)
+        ? globalThis.Number(object.hold_rounds)
+        : 0,
+      smoothingMs: isSet(object.smoothingMs)
+        ? globalThis.Number(object.smoothingMs)
+        : isSet(object.smoothing_ms)
+        ? globalThis.Number(object.smoothing_ms)
+        : 0,
+      settleMs: isSet(object.settleMs)
+        ? globalThis.Number(object.settleMs)
+        : isSet(object.settle_ms)
+        ? globalThis.Number(object.settle_ms)
+        : 0,
+      coolDownMs: isSet(object.coolDownMs)
+        ? globalThis.Number(object.coolDownMs)
+        : isSet(object.cool_down_ms)
+        ? globalThis.Number(object.cool_down_ms)
+        : 0,
+      parallel: isSet(object.parallel) ? globalThis.Number(object.parallel) : 0,
+      parallelPerNode: isSet(object.parallelPerNode)
+        ? globalThis.Number(object.parallelPerNode)
+        : isSet(object.parallel_per_node)
+        ? globalThis.Number(object.parallel_per_node)
+        : 0,
+      blackoutBudgetMs: isSet(object.blackoutBudgetMs)
+        ? globalThis.Number(object.blackoutBudgetMs)
+        : isSet(object.blackout_budget_ms)
+        ? globalThis.Number(object.blackout_budget_ms)
+        : 0,
+      expectedStayMs: isSet(object.expectedStayMs)
+        ? globalThis.Number(object.expectedStayMs)
+        : isSet(object.expected_stay_ms)
+        ? globalThis.Number(object.expected_stay_ms)
+        : 0,
+      gainOverCost: isSet(object.gainOverCost)
+        ? globalThis.Number(object.gainOverCost)
+        : isSet(object.gain_over_cost)
+        ? globalThis.Number(object.gain_over_cost)
+        : 0,
+      misses: isSet(object.misses) ? globalThis.Number(object.misses) : 0,
+      windows: globalThis.Array.isArray(object?.windows)
+        ? object.windows.map((e: any) => globalThis.String(e))
+        : [],
+      freezeUntilMs: isSet(object.freezeUntilMs)
+        ? globalThis.Number(object.freezeUntilMs)
+        : isSet(object.freeze_until_ms)
+        ? globalThis.Number(object.freeze_until_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: BalanceSettings): unknown {
+    const obj: any = {};
+    if (message.policy !== BalancePolicy.UNSPECIFIED) {
+      obj.policy = balancePolicyToJSON(message.policy);
+    }
+    if (message.threshold !== 0) {
+      obj.threshold = floatToJson(message.threshold);
+    }
+    if (message.roundMs !== 0) {
+      obj.roundMs = Math.round(message.roundMs);
+    }
+    if (message.holdRounds !== 0) {
+      obj.holdRounds = Math.round(message.holdRounds);
+    }
+    if (message.smoothingMs !== 0) {
+      obj.smoothingMs = Math.round(message.smoothingMs);
+    }
+    if (message.settleMs !== 0) {
+      obj.settleMs = Math.round(message.settleMs);
+    }
+    if (message.coolDownMs !== 0) {
+      obj.coolDownMs = Math.round(message.coolDownMs);
+    }
+    if (message.parallel !== 0) {
+      obj.parallel = Math.round(message.parallel);
+    }
+    if (message.parallelPerNode !== 0) {
+      obj.parallelPerNode = Math.round(message.parallelPerNode);
+    }
+    if (message.blackoutBudgetMs !== 0) {
+      obj.blackoutBudgetMs = Math.round(message.blackoutBudgetMs);
+    }
+    if (message.expectedStayMs !== 0) {
+      obj.expectedStayMs = Math.round(message.expectedStayMs);
+    }
+    if (message.gainOverCost !== 0) {
+      obj.gainOverCost = floatToJson(message.gainOverCost);
+    }
+    if (message.misses !== 0) {
+      obj.misses = Math.round(message.misses);
+    }
+    if (message.windows?.length) {
+      obj.windows = message.windows;
+    }
+    if (message.freezeUntilMs !== 0) {
+      obj.freezeUntilMs = Math.round(message.freezeUntilMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceSettings>): BalanceSettings {
+    return BalanceSettings.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceSettings>): BalanceSettings {
+    const message = createBaseBalanceSettings();
+    message.policy = object.policy ?? BalancePolicy.UNSPECIFIED;
+    message.threshold = object.threshold ?? 0;
+    message.roundMs = object.roundMs ?? 0;
+    message.holdRounds = object.holdRounds ?? 0;
+    message.smoothingMs = object.smoothingMs ?? 0;
+    message.settleMs = object.settleMs ?? 0;
+    message.coolDownMs = object.coolDownMs ?? 0;
+    message.parallel = object.parallel ?? 0;
+    message.parallelPerNode = object.parallelPerNode ?? 0;
+    message.blackoutBudgetMs = object.blackoutBudgetMs ?? 0;
+    message.expectedStayMs = object.expectedStayMs ?? 0;
+    message.gainOverCost = object.gainOverCost ?? 0;
+    message.misses = object.misses ?? 0;
+    message.windows = object.windows?.map((e) => e) || [];
+    message.freezeUntilMs = object.freezeUntilMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseBalanceForecast(): BalanceForecast {
+  return {
+    fromLoad: 0,
+    toLoad: 0,
+    cpuMillis: 0,
+    memoryBytes: 0,
+    predictedGain: 0,
+    blackoutMs: 0,
+    totalMs: 0,
+    sentBytes: 0,
+    benefitCoreSeconds: 0,
+    costCoreSeconds: 0,
+  };
+}
+
+export const BalanceForecast: MessageFns<BalanceForecast> = {
+  encode(message: BalanceForecast, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fromLoad !== 0) {
+      writer.uint32(9).double(message.fromLoad);
+    }
+    if (message.toLoad !== 0) {
+      writer.uint32(17).double(message.toLoad);
+    }
+    if (message.cpuMillis !== 0) {
+      writer.uint32(25).double(message.cpuMillis);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(32).uint64(message.memoryBytes);
+    }
+    if (message.predictedGain !== 0) {
+      writer.uint32(41).double(message.predictedGain);
+    }
+    if (message.blackoutMs !== 0) {
+      writer.uint32(49).double(message.blackoutMs);
+    }
+    if (message.totalMs !== 0) {
+      writer.uint32(57).double(message.totalMs);
+    }
+    if (message.sentBytes !== 0) {
+      writer.uint32(64).uint64(message.sentBytes);
+    }
+    if (message.benefitCoreSeconds !== 0) {
+      writer.uint32(73).double(message.benefitCoreSeconds);
+    }
+    if (message.costCoreSeconds !== 0) {
+      writer.uint32(81).double(message.costCoreSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceForecast {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceForecast();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.fromLoad = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.toLoad = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.cpuMillis = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.predictedGain = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.blackoutMs = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.totalMs = reader.double();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.sentBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 73) {
+              break;
+            }
+
+            message.benefitCoreSeconds = reader.double();
+            continue;
+          }
+          case 10: {
+            if (tag !== 81) {
+              break;
+            }
+
+            message.costCoreSeconds = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceForecast {
+    return {
+      fromLoad: isSet(object.fromLoad)
+        ? globalThis.Number(object.fromLoad)
+        : isSet(object.from_load)
+        ? globalThis.Number(object.from_load)
+        : 0,
+      toLoad: isSet(object.toLoad)
+        ? globalThis.Number(object.toLoad)
+        : isSet(object.to_load)
+        ? globalThis.Number(object.to_load)
+        : 0,
+      cpuMillis: isSet(object.cpuMillis)
+        ? globalThis.Number(object.cpuMillis)
+        : isSet(object.cpu_millis)
+        ? globalThis.Number(object.cpu_millis)
+        : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      predictedGain: isSet(object.predictedGain)
+        ? globalThis.Number(object.predictedGain)
+        : isSet(object.predicted_gain)
+        ? globalThis.Number(object.predicted_gain)
+        : 0,
+      blackoutMs: isSet(object.blackoutMs)
+        ? globalThis.Number(object.blackoutMs)
+        : isSet(object.blackout_ms)
+        ? globalThis.Number(object.blackout_ms)
+        : 0,
+      totalMs: isSet(object.totalMs)
+        ? globalThis.Number(object.totalMs)
+        : isSet(object.total_ms)
+        ? globalThis.Number(object.total_ms)
+        : 0,
+      sentBytes: isSet(object.sentBytes)
+        ? globalThis.Number(object.sentBytes)
+        : isSet(object.sent_bytes)
+        ? globalThis.Number(object.sent_bytes)
+        : 0,
+      benefitCoreSeconds: isSet(object.benefitCoreSeconds)
+        ? globalThis.Number(object.benefitCoreSeconds)
+        : isSet(object.benefit_core_seconds)
+        ? globalThis.Number(object.benefit_core_seconds)
+        : 0,
+      costCoreSeconds: isSet(object.costCoreSeconds)
+        ? globalThis.Number(object.costCoreSeconds)
+        : isSet(object.cost_core_seconds)
+        ? globalThis.Number(object.cost_core_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: BalanceForecast): unknown {
+    const obj: any = {};
+    if (message.fromLoad !== 0) {
+      obj.fromLoad = floatToJson(message.fromLoad);
+    }
+    if (message.toLoad !== 0) {
+      obj.toLoad = floatToJson(message.toLoad);
+    }
+    if (message.cpuMillis !== 0) {
+      obj.cpuMillis = floatToJson(message.cpuMillis);
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.predictedGain !== 0) {
+      obj.predictedGain = floatToJson(message.predictedGain);
+    }
+    if (message.blackoutMs !== 0) {
+      obj.blackoutMs = floatToJson(message.blackoutMs);
+    }
+    if (message.totalMs !== 0) {
+      obj.totalMs = floatToJson(message.totalMs);
+    }
+    if (message.sentBytes !== 0) {
+      obj.sentBytes = Math.round(message.sentBytes);
+    }
+    if (message.benefitCoreSeconds !== 0) {
+      obj.benefitCoreSeconds = floatToJson(message.benefitCoreSeconds);
+    }
+    if (message.costCoreSeconds !== 0) {
+      obj.costCoreSeconds = floatToJson(message.costCoreSeconds);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceForecast>): BalanceForecast {
+    return BalanceForecast.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceForecast>): BalanceForecast {
+    const message = createBaseBalanceForecast();
+    message.fromLoad = object.fromLoad ?? 0;
+    message.toLoad = object.toLoad ?? 0;
+    message.cpuMillis = object.cpuMillis ?? 0;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.predictedGain = object.predictedGain ?? 0;
+    message.blackoutMs = object.blackoutMs ?? 0;
+    message.totalMs = object.totalMs ?? 0;
+    message.sentBytes = object.sentBytes ?? 0;
+    message.benefitCoreSeconds = object.benefitCoreSeconds ?? 0;
+    message.costCoreSeconds = object.costCoreSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseBalanceOutcome(): BalanceOutcome {
+  return { measuredAtMs: 0, actualGain: 0, missed: false, remark: "" };
+}
+
+export const BalanceOutcome: MessageFns<BalanceOutcome> = {
+  encode(message: BalanceOutcome, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.measuredAtMs !== 0) {
+      writer.uint32(8).int64(message.measuredAtMs);
+    }
+    if (message.actualGain !== 0) {
+      writer.uint32(17).double(message.actualGain);
+    }
+    if (message.missed !== false) {
+      writer.uint32(24).bool(message.missed);
+    }
+    if (message.remark !== "") {
+      writer.uint32(34).string(message.remark);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceOutcome {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceOutcome();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.measuredAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.actualGain = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.missed = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.remark = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceOutcome {
+    return {
+      measuredAtMs: isSet(object.measuredAtMs)
+        ? globalThis.Number(object.measuredAtMs)
+        : isSet(object.measured_at_ms)
+        ? globalThis.Number(object.measured_at_ms)
+        : 0,
+      actualGain: isSet(object.actualGain)
+        ? globalThis.Number(object.actualGain)
+        : isSet(object.actual_gain)
+        ? globalThis.Number(object.actual_gain)
+        : 0,
+      missed: isSet(object.missed) ? globalThis.Boolean(object.missed) : false,
+      remark: isSet(object.remark) ? globalThis.String(object.remark) : "",
+    };
+  },
+
+  toJSON(message: BalanceOutcome): unknown {
+    const obj: any = {};
+    if (message.measuredAtMs !== 0) {
+      obj.measuredAtMs = Math.round(message.measuredAtMs);
+    }
+    if (message.actualGain !== 0) {
+      obj.actualGain = floatToJson(message.actualGain);
+    }
+    if (message.missed !== false) {
+      obj.missed = message.missed;
+    }
+    if (message.remark !== "") {
+      obj.remark = message.remark;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceOutcome>): BalanceOutcome {
+    return BalanceOutcome.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceOutcome>): BalanceOutcome {
+    const message = createBaseBalanceOutcome();
+    message.measuredAtMs = object.measuredAtMs ?? 0;
+    message.actualGain = object.actualGain ?? 0;
+    message.missed = object.missed ?? false;
+    message.remark = object.remark ?? "";
+    return message;
+  },
+};
+
+function createBaseBalanceAdvice(): BalanceAdvice {
+  return { containerId: "", container: "", from: "", to: "", forecast: undefined };
+}
+
+export const BalanceAdvice: MessageFns<BalanceAdvice> = {
+  encode(message: BalanceAdvice, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.container !== "") {
+      writer.uint32(18).string(message.container);
+    }
+    if (message.from !== "") {
+      writer.uint32(26).string(message.from);
+    }
+    if (message.to !== "") {
+      writer.uint32(34).string(message.to);
+    }
+    if (message.forecast !== undefined) {
+      BalanceForecast.encode(message.forecast, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BalanceAdvice {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalanceAdvice();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.container = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.from = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.forecast = BalanceForecast.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BalanceAdvice {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      container: isSet(object.container) ? globalThis.String(object.container) : "",
+      from: isSet(object.from) ? globalThis.String(object.from) : "",
+      to: isSet(object.to) ? globalThis.String(object.to) : "",
+      forecast: isSet(object.forecast) ? BalanceForecast.fromJSON(object.forecast) : undefined,
+    };
+  },
+
+  toJSON(message: BalanceAdvice): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.container !== "") {
+      obj.container = message.container;
+    }
+    if (message.from !== "") {
+      obj.from = message.from;
+    }
+    if (message.to !== "") {
+      obj.to = message.to;
+    }
+    if (message.forecast !== undefined) {
+      obj.forecast = BalanceForecast.toJSON(message.forecast);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BalanceAdvice>): BalanceAdvice {
+    return BalanceAdvice.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BalanceAdvice>): BalanceAdvice {
+    const message = createBaseBalanceAdvice();
+    message.containerId = object.containerId ?? "";
+    message.container = object.container ?? "";
+    message.from = object.from ?? "";
+    message.to = object.to ?? "";
+    message.forecast = (object.forecast !== undefined && object.forecast !== null)
+      ? BalanceForecast.fromPartial(object.forecast)
+      : undefined;
     return message;
   },
 };

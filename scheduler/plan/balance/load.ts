@@ -1,0 +1,287 @@
+/**
+ * What containers and nodes use, smoothed, from one report after the other. A container's figures go with it when it
+ * moves, and a node's are the sum of its containers': a move changes both nodes' loads at once, not when the
+ * smoothing has caught up, so that nobody acts twice on one and the same load. Pure: time is an argument.
+ */
+import type { Load, ObservedAllocation, Report } from "../../../proto/gen/godwit/v1/agent.ts";
+import { AllocationState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
+import { balanceSettingsOf } from "../../state/apply-balance.ts";
+import type { Cluster } from "../../state/cluster.ts";
+
+const SAMPLES_PER_HALF_LIFE = 8;
+const MIN_SPACING_MS = 200;
+const MAX_SPACING_MS = 5_000;
+/** Beyond what it is due, a node's report is late by so much before it counts as silent. */
+const LATE_MS = 10_000;
+/** No cgroup uses more than its host has, but for the two being read a moment apart. */
+const MOST_OF_NODE = 1.05;
+
+/** Shares (0 to 1) of the time in which something waited; absent: not reported. */
+export interface Pressure {
+  readonly cpu: number;
+  readonly memory: number;
+  readonly io: number;
+}
+
+export interface ContainerLoad {
+  readonly node: string;
+  /** Smoothed. */
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  /** Between the last two samples. */
+  readonly recentCpuMillis: number;
+  /** How long its CPU has been watched; 0: only its memory is known. */
+  readonly watchedMs: number;
+  /** The same, since it has been on this node. */
+  readonly watchedHereMs: number;
+}
+
+export interface NodeUsage {
+  /** Sums of its containers' smoothed figures. */
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly recentCpuMillis: number;
+  /** How far the smoothed CPU is likely to be off, by how much the samples differ from it. */
+  readonly noiseMillis: number;
+  readonly pressure: Pressure | undefined;
+  /** When it was last sampled. */
+  readonly atMs: number;
+  readonly watchedMs: number;
+}
+
+class ContainerEntry implements ContainerLoad {
+  node: string;
+  cpuMillis = 0;
+  memoryBytes = 0;
+  recentCpuMillis = 0;
+  watchedMs = 0;
+  watchedHereMs = 0;
+  /** The counter at the last sample; undefined: the next one only begins anew. */
+  baseUsec: number | undefined;
+  /** Of the sample that it was last seen in. */
+  mark = 0;
+
+  constructor(node: string) {
+    this.node = node;
+  }
+}
+
+class NodeEntry implements NodeUsage {
+  cpuMillis = 0;
+  memoryBytes = 0;
+  recentCpuMillis = 0;
+  noiseMillis = 0;
+  /** Of a single sample. */
+  deviationMillis = 0;
+  pressure: Pressure | undefined;
+  atMs: number;
+  clockMs: number;
+  /** Reports that come sooner are left alone. */
+  spacingMs = MAX_SPACING_MS;
+  watchedMs = 0;
+  mark = 0;
+  ids: string[] = [];
+
+  constructor(atMs: number, clockMs: number) {
+    this.atMs = atMs;
+    this.clockMs = clockMs;
+  }
+}
+
+const measured = (value: number): number => (Number.isFinite(value) && value > 0 ? value : 0);
+
+/** The weight of a new sample: halves the past each half-life, and a plain mean while little is known. */
+const weightOf = (elapsedMs: number, halfLifeMs: number, watchedMs: number): number =>
+  Math.max(1 - 2 ** (-elapsedMs / halfLifeMs), elapsedMs / (watchedMs + elapsedMs));
+
+const OVER: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
+
+export class LoadBook {
+  readonly #containers = new Map<string, ContainerEntry>();
+  readonly #nodes = new Map<string, NodeEntry>();
+
+  container(id: string): ContainerLoad | undefined {
+    return this.#containers.get(id);
+  }
+  node(name: string): NodeUsage | undefined {
+    return this.#nodes.get(name);
+  }
+  /** A node that has not been sampled lately: nobody knows what it does. */
+  isSilent(name: string, nowMs: number): boolean {
+    const entry = this.#nodes.get(name);
+    return entry === undefined || nowMs - entry.atMs > entry.spacingMs + LATE_MS;
+  }
+
+  /** Takes a report in, or leaves it where the last one was taken in a moment ago. */
+  accept(cluster: Cluster, name: string, report: Report, nowMs: number): void {
+    const { smoothingMs } = balanceSettingsOf(cluster.state);
+    const load = report.load;
+    // The agent's clock does not know how long the report was under way or waited to be read.
+    const clockMs = measured(load?.measuredAtMs ?? 0) || nowMs;
+    const entry = this.#nodes.get(name);
+    if (entry === undefined) {
+      const begun = new NodeEntry(nowMs, clockMs);
+      this.#nodes.set(name, begun);
+      this.#sample(cluster, begun, report, 0, smoothingMs);
+      return;
+    }
+    const elapsedMs = clockMs - entry.clockMs;
+    entry.spacingMs = Math.min(MAX_SPACING_MS, Math.max(MIN_SPACING_MS, smoothingMs / SAMPLES_PER_HALF_LIFE));
+    // Back in time: the host was started anew, and its counters with it.
+    if (elapsedMs >= 0 && elapsedMs < entry.spacingMs) return;
+    entry.atMs = nowMs;
+    entry.clockMs = clockMs;
+    this.#sample(cluster, entry, report, Math.max(0, elapsedMs), smoothingMs);
+  }
+
+  #sample(cluster: Cluster, entry: NodeEntry, report: Report, elapsedMs: number, halfLifeMs: number): void {
+    const name = report.info?.name ?? "";
+    entry.mark += 1;
+    this.#smoothPressure(entry, report.load, elapsedMs, halfLifeMs);
+    entry.watchedMs += elapsedMs;
+    const before = entry.ids;
+    const ids: string[] = [];
+    const sum = { cpuMillis: 0, memoryBytes: 0, recentCpuMillis: 0 };
+    const mostMillis = (report.info?.cpuMillis ?? 0) * MOST_OF_NODE;
+    for (const observed of report.allocations) {
+      const { containerId } = observed;
+      const container = cluster.state.containers[containerId];
+      // A target lists what arrives, and a source what it still holds frozen: it counts where it belongs to.
+      if (container?.allocation?.node !== name) continue;
+      let one = this.#containers.get(containerId);
+      if (one === undefined) this.#containers.set(containerId, (one = new ContainerEntry(name)));
+      this.#settle(one, containerId, name);
+      one.mark = entry.mark;
+      smooth(one, observed, { elapsedMs, halfLifeMs, mostMillis, isMoving: container.migrationId !== "" });
+      ids.push(containerId);
+      sum.cpuMillis += one.cpuMillis;
+      sum.memoryBytes += one.memoryBytes;
+      sum.recentCpuMillis += one.recentCpuMillis;
+    }
+    for (const id of before) {
+      const one = this.#containers.get(id);
+      if (one === undefined || one.node !== name || one.mark === entry.mark) continue;
+      const owner = cluster.state.containers[id]?.allocation?.node;
+      if (owner === undefined || owner === name || !this.#nodes.has(owner)) this.#containers.delete(id);
+      else this.#settle(one, id, owner);
+    }
+    Object.assign(entry, sum, { ids });
+    if (elapsedMs === 0) return;
+    const weight = weightOf(elapsedMs, halfLifeMs, entry.watchedMs - elapsedMs);
+    const off = Math.abs(sum.recentCpuMillis - sum.cpuMillis);
+    entry.deviationMillis += weight * (off - entry.deviationMillis);
+    // The standard error of an exponentially weighted mean of independent samples.
+    entry.noiseMillis = entry.deviationMillis * Math.sqrt(weight / (2 - weight));
+  }
+
+  #smoothPressure(entry: NodeEntry, load: Load | undefined, elapsedMs: number, halfLifeMs: number): void {
+    const now = pressureOf(load);
+    const before = entry.pressure;
+    if (now === undefined || before === undefined) {
+      entry.pressure = now;
+      return;
+    }
+    const weight = weightOf(elapsedMs, halfLifeMs, entry.watchedMs) || 0;
+    const mixed = (kind: keyof Pressure): number => before[kind] + weight * (now[kind] - before[kind]);
+    entry.pressure = { cpu: mixed("cpu"), memory: mixed("memory"), io: mixed("io") };
+  }
+
+  /** Ownership has moved: what the container uses is the new node's from now on. */
+  relocate(cluster: Cluster, containerId: string): void {
+    const owner = cluster.state.containers[containerId]?.allocation?.node;
+    const one = this.#containers.get(containerId);
+    if (one !== undefined && owner !== undefined && this.#nodes.has(owner))
+      this.#settle(one, containerId, owner);
+  }
+
+  /** Counts the container on that node. Its counters begin anew there, what is known of it does not. */
+  #settle(one: ContainerEntry, id: string, name: string): void {
+    if (one.node === name) return;
+    for (const [node, sign] of [
+      [this.#nodes.get(one.node), -1],
+      [this.#nodes.get(name), 1],
+    ] as const) {
+      if (node === undefined) continue;
+      node.cpuMillis = Math.max(0, node.cpuMillis + sign * one.cpuMillis);
+      node.memoryBytes = Math.max(0, node.memoryBytes + sign * one.memoryBytes);
+      node.recentCpuMillis = Math.max(0, node.recentCpuMillis + sign * one.recentCpuMillis);
+    }
+    one.node = name;
+    one.baseUsec = undefined;
+    one.watchedHereMs = 0;
+    this.#nodes.get(name)?.ids.push(id);
+  }
+
+  /** Nodes that are no more. */
+  forget(cluster: Cluster): void {
+    for (const [name, entry] of this.#nodes) {
+      if (cluster.state.nodes[name] !== undefined) continue;
+      this.#nodes.delete(name);
+      for (const id of entry.ids) if (this.#containers.get(id)?.node === name) this.#containers.delete(id);
+    }
+  }
+}
+
+interface SampleTerms {
+  readonly elapsedMs: number;
+  readonly halfLifeMs: number;
+  readonly mostMillis: number;
+  /** It stands still or is slowed down for moments that say nothing about it. */
+  readonly isMoving: boolean;
+}
+
+const smooth = (one: ContainerEntry, observed: ObservedAllocation, terms: SampleTerms): void => {
+  const usec = measured(observed.cpuUsageUsec);
+  const memory = measured(observed.memoryBytes);
+  const base = one.baseUsec;
+  one.baseUsec = usec;
+  if (OVER.has(observed.state)) {
+    one.cpuMillis = one.memoryBytes = one.recentCpuMillis = one.watchedMs = one.watchedHereMs = 0;
+    one.baseUsec = undefined;
+    return;
+  }
+  if (one.memoryBytes === 0 || terms.elapsedMs === 0) one.memoryBytes = memory;
+  else {
+    const weight = weightOf(terms.elapsedMs, terms.halfLifeMs, one.watchedMs);
+    one.memoryBytes += weight * (memory - one.memoryBytes);
+  }
+  // A counter that has fallen is another one: it was started anew.
+  if (base === undefined || usec < base || terms.elapsedMs === 0 || terms.isMoving) return;
+  const rate = Math.min((usec - base) / terms.elapsedMs, terms.mostMillis);
+  one.recentCpuMillis = rate;
+  one.cpuMillis += weightOf(terms.elapsedMs, terms.halfLifeMs, one.watchedMs) * (rate - one.cpuMillis);
+  one.watchedMs += terms.elapsedMs;
+  one.watchedHereMs += terms.elapsedMs;
+};
+
+/** PSI as the agent reports it, in percent of the last ten seconds. */
+export const pressureOf = (_load: Load | undefined): Pressure | undefined => undefined;
+
+export interface NodeLoad {
+  readonly node: string;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  /** Shares of the node. */
+  readonly cpu: number;
+  readonly memory: number;
+  /** How far `cpu` is likely to be off. */
+  readonly noise: number;
+  readonly pressure: Pressure | undefined;
+}
+
+export const nodeLoadOf = (info: NodeInfo, usage: NodeUsage): NodeLoad => ({
+  node: info.name,
+  cores: info.cpuMillis / 1_000,
+  memoryBytes: info.memoryBytes,
+  cpu: usage.cpuMillis / Math.max(1, info.cpuMillis),
+  memory: usage.memoryBytes / Math.max(1, info.memoryBytes),
+  noise: usage.noiseMillis / Math.max(1, info.cpuMillis),
+  pressure: usage.pressure,
+});
+
+/** What of a node is used, by the resource that most is used of. */
+export const loadOf = ({ cpu, memory }: Pick<NodeLoad, "cpu" | "memory">): number => Math.max(cpu, memory);
+
+/** The load as those feel it that wait: a node that is full cannot show what it lacks, but its pressure does. */
+export const strainOf = ({ cpu, memory, pressure }: Pick<NodeLoad, "cpu" | "memory" | "pressure">): number =>
+  Math.max(cpu * (1 + (pressure?.cpu ?? 0)), memory * (1 + (pressure?.memory ?? 0)));
