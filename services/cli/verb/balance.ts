@@ -51,11 +51,13 @@ export async function balance(action: BalanceAction, options: BalanceOptions): P
     await api.call("setBalance", { settings: { ...NO_SETTINGS, ...options.settings }, fields });
   switch (action) {
     case "plan":
-      return plan(api, options.output);
+      await plan(api, options.output);
+      return;
     case "run":
-      return run(api, options);
+      await run(api, options);
+      return;
     default:
-      return status(api, options.output);
+      await status(api, options.output);
   }
 }
 
