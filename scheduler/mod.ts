@@ -6,7 +6,6 @@ export { startScheduler } from "./leader/start.ts";
 export type {
   ContainerRuntime,
   DeepReadonlyState,
-  DrainProgress,
   LogServer,
   MigrationRuntime,
   MovePlan,
@@ -15,3 +14,4 @@ export type {
   SchedulerOptions,
 } from "./public.ts";
 export type { ServicePlan } from "./public-services.ts";
+export type { DrainProgress } from "./maintenance.ts";

@@ -2,7 +2,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import type { Load, MigrationReport } from "../proto/gen/godwit/v1/agent.ts";
-import type { DrainItem, Event } from "../proto/gen/godwit/v1/api.ts";
+import type { Event } from "../proto/gen/godwit/v1/api.ts";
 import type { AllocationState, Container, Migration, State } from "../proto/gen/godwit/v1/log.ts";
 import type {
   Blocker,
@@ -11,6 +11,7 @@ import type {
   MigrationForecast,
   MigrationMode,
 } from "../proto/gen/godwit/v1/spec.ts";
+import type { Maintenance } from "./maintenance.ts";
 import type { WhyView } from "./plan/movable.ts";
 import type { FailoverOperations } from "./public-failover.ts";
 import type { Services } from "./public-services.ts";
@@ -140,16 +141,6 @@ export interface MovePlan {
   readonly bandwidthBytesPerSecond: number;
 }
 
-export interface DrainProgress {
-  readonly node: string;
-  readonly state: "planned" | "draining" | "drained" | "failed" | "cancelled";
-  readonly moved: readonly DrainItem[];
-  readonly failed: readonly DrainItem[];
-  readonly remaining: readonly DrainItem[];
-  readonly totalMs: number;
-  readonly error: string;
-}
-
 export interface NodeRemoval {
   /** Names of those that go on as they were frozen, at the host that they were about to leave. */
   readonly returned: readonly string[];
@@ -157,21 +148,11 @@ export interface NodeRemoval {
   readonly placedAnew: readonly string[];
 }
 
-export interface DrainOptions {
-  readonly node: string;
-  /** Milliseconds from now; 0: none. */
-  readonly deadlineMs: number;
-  /** Containers moved at a time; 0: 1. */
-  readonly parallel: number;
-  /** Moves also containers whose migration policy forbids it. */
-  readonly force: boolean;
-}
-
 /**
  * Every method that changes something resolves once the change is in the log, and rejects with a GodwitError; with
  * `unavailable` where another scheduler leads.
  */
-export interface Scheduler extends AsyncDisposable, FailoverOperations {
+export interface Scheduler extends AsyncDisposable, FailoverOperations, Maintenance {
   readonly id: string;
   /** As far as it knows: see `confirm`. */
   readonly leads: boolean;
@@ -215,11 +196,6 @@ export interface Scheduler extends AsyncDisposable, FailoverOperations {
   setSchedulable(node: string, schedulable: boolean): Promise<void>;
   /** Forgets a lost node. One that has containers is refused unless somebody knows that it `isOff`. */
   removeNode(node: string, isOff: boolean): Promise<NodeRemoval>;
-  planDrain(node: string): DrainProgress;
-  startDrain(options: DrainOptions): Promise<void>;
-  cancelDrain(node: string): Promise<void>;
-  /** Of the running or the last drain. */
-  drainProgress(node: string): DrainProgress | undefined;
 
   events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event>;
 }

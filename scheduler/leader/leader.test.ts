@@ -285,7 +285,7 @@ test("a drain moves what it can and says why the rest stays", async () => {
   expect(s.state().nodes["n1"]?.schedulable).toBe(false);
 });
 
-test("a drain ends with its deadline, and can be cancelled or undone", async () => {
+test("a drain lets a move that is under way at its deadline come to its end, and can be cancelled or undone", async () => {
   await using cluster = await TestCluster.start();
   const { s, agents } = await cluster.up(2);
   const [, n2] = agents as [SimulatedAgent, SimulatedAgent];
@@ -293,10 +293,9 @@ test("a drain ends with its deadline, and can be cancelled or undone", async () 
   n2.script = { allows: (phase) => phase !== MigrationPhase.READY };
   const drain = { node: "n1", deadlineMs: 0, parallel: 1, force: false };
   await s.startDrain({ ...drain, deadlineMs: 200 });
-  await eventually("the deadline", () => s.drainProgress("n1")?.state === "failed");
-  expect(s.drainProgress("n1")?.error).toBe("the deadline passed with 1 containers still to move");
+  await eventually("a while after the deadline", () => (s.drainProgress("n1")?.totalMs ?? 0) > 700);
+  expect(s.drainProgress("n1")?.state).toBe("draining");
   const first = s.state().containers[id]?.migrationId ?? "";
-  await s.startDrain(drain);
   await s.cancelDrain("n1");
   expect(s.drainProgress("n1")?.state).toBe("cancelled");
   await expect(s.cancelDrain("n1")).rejects.toMatchObject({ code: "refused" });

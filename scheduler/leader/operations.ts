@@ -15,16 +15,14 @@ import { checkedForecast } from "../model/forecast-check.ts";
 import { checkImage, checkSpec } from "../model/spec-check.ts";
 import { command } from "../plan/command.ts";
 import { chooseTarget, stayCheck, targetRefusals, type Seen } from "../plan/movable.ts";
-import type { DrainOptions, MovePlan, MoveRequest, NodeRemoval } from "../public.ts";
+import type { MovePlan, MoveRequest, NodeRemoval } from "../public.ts";
 import { NODE_PIDS } from "../state/capacity.ts";
 import { isHeldBySource } from "../state/apply-migration.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { resolveMode } from "../state/move-check.ts";
 import type { Outcome } from "../state/rejection.ts";
 import { idFrom, type Machine } from "../log/machine.ts";
-import { requestId, takeRequestId } from "./request.ts";
-
-const MAX_PARALLEL = 64;
+import { takeRequestId } from "./request.ts";
 
 /** Throws what a rejection says. */
 const allow = (outcome: Outcome): void => {
@@ -51,10 +49,6 @@ export class Operations {
 
   async #propose(proposed: Command, requestId = takeRequestId()): Promise<void> {
     allow(await this.#proposeCommand(requestId === undefined ? proposed : { ...proposed, requestId }));
-  }
-  /** The request was made before, and only its answer was lost. */
-  get #isDone(): boolean {
-    return this.#cluster.index.requests.has(requestId() ?? "");
   }
   #container(id: string): Container {
     const container = this.#cluster.state.containers[id];
@@ -245,33 +239,5 @@ export class Operations {
       );
     await this.#propose(command("nodeRemoved", { node: name }));
     return removal;
-  }
-
-  async startDrain({ node, deadlineMs, parallel, force }: DrainOptions): Promise<void> {
-    this.#checkNode(node);
-    if (this.#cluster.state.nodes[node]?.state === NodeState.LOST)
-      throw new GodwitError(
-        "refused",
-        `node ${node} is lost: nothing can be moved off it until it reports again`,
-      );
-    if (deadlineMs < 0 || !Number.isSafeInteger(deadlineMs))
-      throw new GodwitError("invalid", `${deadlineMs} ms is no deadline`);
-    await this.#propose(
-      command("drainStarted", {
-        node,
-        deadlineMs: deadlineMs === 0 ? 0 : this.#machine.nowMs() + deadlineMs,
-        parallel: Math.min(MAX_PARALLEL, Math.max(1, parallel)),
-        drainId: idFrom(this.#machine),
-        force,
-      }),
-    );
-  }
-
-  async cancelDrain(node: string): Promise<void> {
-    this.#checkNode(node);
-    if (this.#isDone) return;
-    const drain = this.#cluster.state.nodes[node]?.drain;
-    if (drain?.outcome !== "") throw new GodwitError("refused", `node ${node} is not being drained`);
-    await this.#propose(command("drainEnded", { node, drainId: drain.id, outcome: "cancelled" }));
   }
 }

@@ -1,6 +1,5 @@
 /** One scheduler process: its replica of the state, and while it leads the leader's work. */
 import type { Logger } from "pino";
-import { GodwitError } from "../../proto/contract/error.ts";
 import type { Event } from "../../proto/gen/godwit/v1/api.ts";
 import { NodeState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec, Image } from "../../proto/gen/godwit/v1/spec.ts";
@@ -13,10 +12,9 @@ import { Snapshotter } from "../log/snapshotter.ts";
 import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { lostWords } from "../plan/failover.ts";
 import { happeningsOf, type Happening } from "../plan/events.ts";
+import type { DrainOptions, DrainProgress, ReturnOptions } from "../maintenance.ts";
 import type {
   DeepReadonlyState,
-  DrainOptions,
-  DrainProgress,
   LogServer,
   MovePlan,
   MoveRequest,
@@ -31,9 +29,9 @@ import { isRepeated } from "../state/requests.ts";
 import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { BalanceOperations } from "./balance-operations.ts";
 import { Changes } from "./changes.ts";
-import { drainProgressOf, plannedDrain } from "./drain-progress.ts";
 import { setFailover } from "./failover-operations.ts";
 import { Leader } from "./leader.ts";
+import { MaintenanceOperations } from "./maintenance-operations.ts";
 import { Membership } from "./membership.ts";
 import { Operations } from "./operations.ts";
 import { runtimeOf } from "./runtime.ts";
@@ -62,6 +60,7 @@ export class RunningScheduler implements Scheduler {
   readonly #committer: Committer;
   readonly #snapshotter: Snapshotter;
   readonly #operations: Operations;
+  readonly #maintenance: MaintenanceOperations;
   readonly #membership: Membership;
   readonly services: ServiceOperations;
   readonly balancing: BalanceOperations;
@@ -113,6 +112,12 @@ export class RunningScheduler implements Scheduler {
       nowMs: () => machine.nowMs(),
       newId: () => idFrom(machine),
       reports: () => this.#leader?.reports,
+    });
+    this.#maintenance = new MaintenanceOperations({
+      cluster: replica.cluster,
+      propose: (command) => this.#committer.propose(command),
+      seen: () => this.#seen,
+      machine,
     });
     this.#cleanup.use(log.onForeignAppend(() => this.#committer.catchUp()));
     this.#cleanup.use(machine.every(LOOK_AT_LOG_MS, () => this.#committer.catchUp()));
@@ -306,23 +311,32 @@ export class RunningScheduler implements Scheduler {
   removeNode(node: string, isOff: boolean): Promise<NodeRemoval> {
     return this.#operations.removeNode(node, isOff);
   }
+  planDrain(node: string, options?: Partial<Pick<DrainOptions, "deadlineMs" | "force">>): DrainProgress {
+    return this.#maintenance.planDrain(node, options);
+  }
   startDrain(options: DrainOptions): Promise<void> {
-    return this.#operations.startDrain(options);
+    return this.#maintenance.startDrain(options);
   }
   cancelDrain(node: string): Promise<void> {
-    return this.#operations.cancelDrain(node);
+    return this.#maintenance.cancelDrain(node);
   }
   setFailover(enabled: boolean): Promise<void> {
     return setFailover((command) => this.#committer.propose(command), enabled);
   }
-
-  planDrain(node: string): DrainProgress {
-    if (this.#cluster.state.nodes[node] === undefined)
-      throw new GodwitError("not-found", `there is no node ${node}: "godwit node ls" lists them`);
-    return plannedDrain(this.#cluster, this.#seen, node);
-  }
   drainProgress(node: string): DrainProgress | undefined {
-    return drainProgressOf(this.#cluster, this.#seen, node, this.#options.machine.nowMs());
+    return this.#maintenance.drainProgress(node);
+  }
+  planReturn(node: string): DrainProgress {
+    return this.#maintenance.planReturn(node);
+  }
+  startReturn(options: ReturnOptions): Promise<void> {
+    return this.#maintenance.startReturn(options);
+  }
+  cancelReturn(node: string): Promise<void> {
+    return this.#maintenance.cancelReturn(node);
+  }
+  returnProgress(node: string): DrainProgress | undefined {
+    return this.#maintenance.returnProgress(node);
   }
 
   events(options: { sinceMs: number; follow: boolean; signal: AbortSignal }): AsyncIterable<Event> {

@@ -156,7 +156,17 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
     case "failoverSet":
       return [happening(command.value.enabled ? "failover.on" : "failover.off", "cluster")];
     case "drainStarted":
-      return [happening("drain.started", command.value.node)];
+      return [
+        happening(
+          "drain.started",
+          command.value.node,
+          command.value.evacuate === true ? "to be returned" : "",
+        ),
+      ];
+    case "returnStarted":
+      return [happening("return.started", command.value.node)];
+    case "returnEnded":
+      return [happening("return.ended", command.value.node, command.value.outcome)];
     case "drainEnded":
       return [happening("drain.ended", command.value.node, command.value.outcome)];
     case "imageAdded":

@@ -35,7 +35,7 @@ test("what an agent has found keeps a container where it is, from moves and from
     code: "refused",
     message: "web cannot be moved now: process 1 (x) uses io_uring: stop that (and 1 more: godwit why web)",
   });
-  const drained = viewDrain(drive.cluster, seen, "n1");
+  const drained = viewDrain(drive.cluster, seen, "n1", { nowMs: 0 });
   expect(drained.failed[0]?.reason).toMatch(/uses io_uring/);
   expect(drained.departures).toEqual([]);
   const why = whyOf(drive.cluster, seen, web);

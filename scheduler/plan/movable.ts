@@ -105,6 +105,7 @@ export interface WhyView {
 const MOVED_BY: Readonly<Record<string, string>> = {
   operator: "by an operator",
   drain: "by a drain",
+  return: "back to where it was before a drain",
   balance: "to balance the load",
 };
 

@@ -305,7 +305,7 @@ describe("drain", () => {
     const { drive } = setup("n1", "n2");
     drive.run(1, "web", "n1");
     happen(drive);
-    const view = viewDrain(drive.cluster, UNSEEN, "n1");
+    const view = viewDrain(drive.cluster, UNSEEN, "n1", { nowMs: 0 });
     const all = [...view.failed, ...view.waiting, ...view.staying, ...view.departures];
     expect(all).toHaveLength(1);
     expect(view[where]).toHaveLength(1);
@@ -321,12 +321,15 @@ describe("drain", () => {
     drive.observe(2, AllocationState.EXITED, 0);
     drive.run(3, "cold", "n1", { migration: MigrationPolicy.COLD });
     drive.run(4, "never", "n1", { migration: MigrationPolicy.NEVER });
-    const view = viewDrain(drive.cluster, UNSEEN, "n1");
+    const view = viewDrain(drive.cluster, UNSEEN, "n1", { nowMs: 0 });
     expect(view.staying.map((item) => item.container)).toEqual(["fine", "once"]);
     expect(view.failed.map((item) => item.container)).toEqual(["never"]);
     expect(view.departures.map(({ container }) => container.spec?.name)).toEqual(["cold"]);
     drain(drive, { force: true, parallel: 5 });
-    const forced = viewDrain(drive.cluster, UNSEEN, "n1", drive.cluster.state.nodes["n1"]?.drain);
+    const forced = viewDrain(drive.cluster, UNSEEN, "n1", {
+      drain: drive.cluster.state.nodes["n1"]?.drain,
+      nowMs: 0,
+    });
     expect(forced.departures.map(({ container }) => container.spec?.name)).toEqual(["cold", "never"]);
   });
 });

@@ -6,12 +6,14 @@ import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "./command.ts";
 import { planDrains } from "./drain.ts";
 import { planFences } from "./failover.ts";
+import { MoveLimits } from "./move-limits.ts";
 import { planMigrations } from "./migrations.ts";
 import { planLeases, planObserved } from "./observe.ts";
 import { choosePlacement, PlannedUse } from "./placement.ts";
 import { PlannedDisruptions } from "./disruption.ts";
 import { planRemovals } from "./removal.ts";
 import { planServices } from "./services.ts";
+import { planReturns } from "./return.ts";
 import type { Volatile } from "./volatile.ts";
 
 export interface ReconcileOptions {
@@ -54,20 +56,34 @@ const planPlacements = (cluster: Cluster): Command[] => {
   });
 };
 
+const planMaintenance = (
+  cluster: Cluster,
+  volatile: Volatile,
+  options: ReconcileOptions & { readonly disruptions: PlannedDisruptions },
+): Command[] => {
+  const { draining, returning } = cluster.index;
+  if (draining.size + returning.size === 0) return [];
+  const round = { ...options, limits: new MoveLimits(cluster) };
+  return [...planReturns(cluster, volatile, round), ...planDrains(cluster, volatile, round)];
+};
+
 /** Migrations come first: while one waits for its switch, a client waits. */
-export const reconcile = (cluster: Cluster, volatile: Volatile, options: ReconcileOptions): Command[] => [
-  ...planMigrations(cluster, volatile, options.nowMs),
-  ...planLeases(cluster, volatile, options.leaseMs, options.nowMs),
-  ...planFences(cluster, volatile, options.nowMs),
-  ...planObserved(cluster, volatile),
-  ...planRemovals(cluster, volatile),
-  ...planServices(cluster, {
-    planned: new PlannedDisruptions(cluster),
-    nowMs: options.nowMs,
-    leaderSinceMs: volatile.leaderSinceMs,
-    newId: options.newId,
-  }),
-  ...planPlacements(cluster),
-  ...planDrains(cluster, volatile, options.newId, options.nowMs),
-  ...(volatile.balancer?.round({ cluster, seen: volatile, nowMs: options.nowMs }, options.newId) ?? []),
-];
+export const reconcile = (cluster: Cluster, volatile: Volatile, options: ReconcileOptions): Command[] => {
+  const disruptions = new PlannedDisruptions(cluster);
+  return [
+    ...planMigrations(cluster, volatile, options.nowMs),
+    ...planLeases(cluster, volatile, options.leaseMs, options.nowMs),
+    ...planFences(cluster, volatile, options.nowMs),
+    ...planObserved(cluster, volatile),
+    ...planRemovals(cluster, volatile),
+    ...planServices(cluster, {
+      planned: disruptions,
+      nowMs: options.nowMs,
+      leaderSinceMs: volatile.leaderSinceMs,
+      newId: options.newId,
+    }),
+    ...planPlacements(cluster),
+    ...planMaintenance(cluster, volatile, { ...options, disruptions }),
+    ...(volatile.balancer?.round({ cluster, seen: volatile, nowMs: options.nowMs }, options.newId) ?? []),
+  ];
+};

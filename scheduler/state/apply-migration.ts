@@ -11,16 +11,21 @@ import {
 } from "../../proto/gen/godwit/v1/log.ts";
 import { isId } from "../../proto/contract/ids.ts";
 import { insertEnded, nameOf, reindex, type Cluster } from "./cluster.ts";
+import { followOrigin } from "./evacuation.ts";
 import { leaveCheck, modeCheck, resolveMode, targetCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
 /** Ended migrations beyond the newest this many are forgotten. */
 const ENDED_MIGRATIONS_KEPT = 500;
 
-/** A drain counts its moves and failures by these records, so those of a running drain stay. */
-const ofRunningDrain = (cluster: Cluster, migration: Migration): boolean => {
-  const drain = cluster.state.nodes[migration.from]?.drain;
-  return migration.drainId !== "" && drain?.id === migration.drainId && drain.outcome === "";
+/** A drain or a return counts its moves and failures by these records, so those of a running one stay. */
+const ofRunningDrain = ({ state }: Cluster, { drainId, from, returnId, to }: Migration): boolean => {
+  const drain = state.nodes[from]?.drain;
+  const back = state.nodes[to]?.return;
+  return (
+    (drainId !== "" && drain?.id === drainId && drain.outcome === "") ||
+    (returnId !== undefined && back?.id === returnId && back.outcome === "")
+  );
 };
 
 const forgetOldest = (cluster: Cluster): void => {
@@ -125,6 +130,7 @@ export const migrationStarted = (
       bandwidthBytesPerSecond: start.bandwidthBytesPerSecond,
       ...(start.predicted === undefined ? {} : { predicted: start.predicted }),
       ...(start.balance === undefined ? {} : { balance: start.balance }),
+      ...(start.returnId === undefined ? {} : { returnId: start.returnId }),
     };
     container.migrationId = start.id;
   });
@@ -166,6 +172,7 @@ export const migrationSwitched = (
     migration.state = MigrationState.SWITCHED;
     migration.switchedAtMs = atMs;
   });
+  followOrigin(cluster, container, migration);
   return undefined;
 };
 
@@ -216,6 +223,7 @@ export const returnToSource = (
       inheritsEpoch: epoch - 1,
     };
   });
+  followOrigin(cluster, container, migration);
   endMigration(cluster, migration, MigrationState.ABORTED, reason, atMs);
   return undefined;
 };

@@ -1,7 +1,5 @@
 import {
   NodeState,
-  type DrainEnded,
-  type DrainStarted,
   type Node,
   type NodeJoined,
   type NodeKeyTrusted,
@@ -12,8 +10,10 @@ import {
 import { MAX_NODES } from "../model/network.ts";
 import { nodeInfoFault, STREAM_KEY_BYTES } from "../model/report-check.ts";
 import { keyCheck, sameKey } from "./node-key.ts";
+import { endDrain } from "./apply-drain.ts";
 import { endMovesOf } from "./apply-fence.ts";
 import { reindexNode, type Cluster } from "./cluster.ts";
+import { forgetEvacuees } from "./evacuation.ts";
 import { isFenced } from "./failover.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
@@ -112,10 +112,7 @@ export const nodeSchedulableSet = (
   if (node === undefined) return missing(set.node);
   node.schedulable = set.schedulable;
   // A node that takes containers again cannot be drained at the same time.
-  if (set.schedulable && node.drain?.outcome === "") {
-    Object.assign(node.drain, { outcome: "cancelled", endedAtMs: atMs });
-    cluster.index.draining.delete(set.node);
-  }
+  if (set.schedulable && node.drain?.outcome === "") endDrain(cluster, set.node, "cancelled", atMs);
   return undefined;
 };
 
@@ -138,40 +135,12 @@ export const nodeRemoved = (
       `node ${name} still has containers: drain it first, or stop its agent and wait until it is lost`,
     );
   endMovesOf(cluster, name, `node ${name} was removed`, context.atMs);
+  forgetEvacuees(cluster, name);
   reindexNode(cluster, name, () => {
     delete state.nodes[name];
   });
   index.draining.delete(name);
+  index.returning.delete(name);
   touchAll(cluster);
-  return undefined;
-};
-
-export const drainStarted = (cluster: Cluster, drain: DrainStarted, { atMs }: ApplyContext): Outcome => {
-  const node = cluster.state.nodes[drain.node];
-  if (node === undefined) return missing(drain.node);
-  if (drain.drainId === "") return reject("invalid", "a drain without an id");
-  if (node.drain?.outcome === "") return reject("refused", `node ${drain.node} is being drained already`);
-  node.schedulable = false;
-  node.drain = {
-    id: drain.drainId,
-    deadlineMs: drain.deadlineMs,
-    parallel: Math.max(1, drain.parallel),
-    force: drain.force,
-    startedAtMs: atMs,
-    outcome: "",
-    endedAtMs: 0,
-  };
-  cluster.index.draining.add(drain.node);
-  return undefined;
-};
-
-export const drainEnded = (cluster: Cluster, ended: DrainEnded, { atMs }: ApplyContext): Outcome => {
-  const drain = cluster.state.nodes[ended.node]?.drain;
-  if (drain?.id !== ended.drainId || drain.outcome !== "")
-    return reject("refused", `node ${ended.node} is not being drained (any more)`);
-  if (ended.outcome === "") return reject("invalid", "a drain cannot end without an outcome");
-  drain.outcome = ended.outcome;
-  drain.endedAtMs = atMs;
-  cluster.index.draining.delete(ended.node);
   return undefined;
 };

@@ -9,6 +9,7 @@ import {
   containerRemoved,
   containerRemoveRequested,
 } from "./apply-container.ts";
+import { drainEnded, drainStarted, returnEnded, returnStarted } from "./apply-drain.ts";
 import { failoverSet, nodeFenced, nodeFenceSet } from "./apply-fence.ts";
 import { balanceAdvised, balanceMeasured, balancePaused, balanceSet } from "./apply-balance.ts";
 import { imageAdded, imageRemoved } from "./apply-image.ts";
@@ -21,8 +22,6 @@ import {
   migrationSwitched,
 } from "./apply-migration.ts";
 import {
-  drainEnded,
-  drainStarted,
   nodeJoined,
   nodeKeyTrusted,
   nodeRemoved,
@@ -104,6 +103,10 @@ const applyOne = (
       return nodeFenced(cluster, command.value, context);
     case "failoverSet":
       return failoverSet(cluster, command.value);
+    case "returnStarted":
+      return returnStarted(cluster, command.value, context);
+    case "returnEnded":
+      return returnEnded(cluster, command.value, context);
     case "imageAdded":
       return imageAdded(cluster, command.value);
     case "imageRemoved":

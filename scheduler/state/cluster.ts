@@ -35,6 +35,8 @@ interface ClusterIndex {
   /** Ids of ended migrations, oldest end first (by time, then id). */
   readonly ended: string[];
   readonly draining: Set<string>;
+  /** Nodes that are getting back what was evacuated from them. */
+  readonly returning: Set<string>;
   /** By digest: ids of containers, and `service NAME` for services whose template it is. */
   readonly imageUsers: Map<string, Set<string>>;
   /** Ids of the containers of a service, those that are being removed included. */
@@ -203,6 +205,7 @@ export const clusterOf = (given: State): Cluster => {
       moving: new Set(),
       ended: [],
       draining: new Set(),
+      returning: new Set(),
       imageUsers: new Map(),
       ofService: new Map(),
       requests: new Set(given.recentRequests),
@@ -219,8 +222,10 @@ export const clusterOf = (given: State): Cluster => {
   }
   ended.sort((a, b) => (before(a, b) ? -1 : 1));
   for (const migration of ended) cluster.index.ended.push(migration.id);
-  for (const [name, node] of Object.entries(state.nodes))
-    if (node.drain !== undefined && node.drain.outcome === "") cluster.index.draining.add(name);
+  for (const [name, node] of Object.entries(state.nodes)) {
+    if (node.drain?.outcome === "") cluster.index.draining.add(name);
+    if (node.return?.outcome === "") cluster.index.returning.add(name);
+  }
   return cluster;
 };
 

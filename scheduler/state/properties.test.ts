@@ -27,6 +27,7 @@ const indexAsText = ({ index }: Cluster): string => {
     removing: [...index.removing].toSorted(),
     moving: [...index.moving].toSorted(),
     draining: [...index.draining].toSorted(),
+    returning: [...index.returning].toSorted(),
     ended: index.ended,
     requests: [...index.requests],
   });

@@ -84,8 +84,24 @@ const plainCommand = fc.oneof(
       deadlineMs: fc.constant(0),
       parallel: fc.constant(1),
       force: fc.boolean(),
+      evacuate: fc.boolean(),
     })
     .map(make("drainStarted")),
+  fc
+    .record({
+      node,
+      returnId: fc.constantFrom("r1", "r2"),
+      parallel: fc.constant(1),
+      perLink: fc.constant(1),
+    })
+    .map(make("returnStarted")),
+  fc
+    .record({
+      node,
+      returnId: fc.constantFrom("r1", "r2"),
+      outcome: fc.constantFrom("returned", "cancelled", ""),
+    })
+    .map(make("returnEnded")),
   fc
     .record({ node, drainId: fc.constantFrom("d1", "d2"), outcome: fc.constantFrom("drained", "") })
     .map(make("drainEnded")),

@@ -21,6 +21,7 @@ import { BalanceService } from "./service/balance.ts";
 import { ContainerService } from "./service/containers.ts";
 import { setFailover } from "./service/failover.ts";
 import { ImageService } from "./service/images.ts";
+import { MaintenanceService } from "./service/maintenance.ts";
 import { MigrationService } from "./service/migrations.ts";
 import { NodeService } from "./service/nodes.ts";
 import { ServiceService } from "./service/services.ts";
@@ -134,6 +135,7 @@ function handlers(
   const planned = calls.unary((request: ApplyServicesRequest) => services.apply(request));
   const applied = calls.change((request: ApplyServicesRequest) => services.apply(request));
   const migrations = new MigrationService(scheduler, connection);
+  const maintenance = new MaintenanceService(scheduler, connection);
   return {
     status: calls.anywhere((request, signal) => nodes.status(request, signal)),
     leader: calls.unary(() => Promise.resolve({ id: scheduler.id })),
@@ -158,8 +160,10 @@ function handlers(
     setSchedulable: calls.change((request) => nodes.setSchedulable(request)),
     setFailover: calls.change((request) => setFailover(scheduler, request)),
     removeNode: calls.change((request) => nodes.remove(request)),
-    drain: calls.leaderStream((request, signal) => nodes.drain(request, signal)),
-    cancelDrain: calls.change((request) => nodes.cancelDrain(request)),
+    drain: calls.leaderStream((request, signal) => maintenance.drain(request, signal)),
+    cancelDrain: calls.change((request) => maintenance.cancelDrain(request)),
+    returnNode: calls.leaderStream((request, signal) => maintenance.returnNode(request, signal)),
+    cancelReturn: calls.change((request) => maintenance.cancelReturn(request)),
     events: calls.serverStream((request, signal) => nodes.events(request, signal)),
     // A dry run only reads, and what it reads must not be stale.
     applyServices: (call, callback) => (call.request.dryRun ? planned : applied)(call, callback),

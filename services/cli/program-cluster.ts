@@ -4,8 +4,9 @@ import type { ImageConfig } from "../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { addAssignment } from "./assignment.ts";
 import type { OutputFormat } from "./output.ts";
-import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
-import { parseCount, parseDurationMs, parseKey, parseSinceMs } from "./quantity.ts";
+import { addMaintenanceVerbs } from "./program-maintenance.ts";
+import { apiOption, outputOption } from "./shared-flags.ts";
+import { parseCount, parseKey, parseSinceMs } from "./quantity.ts";
 
 interface Common {
   readonly api?: string;
@@ -43,7 +44,11 @@ export function addClusterVerbs(program: Command): void {
         await cancel(flags.cancel, flags);
       }
     });
-  addNodeVerbs(program.command("node").description("nodes: ls, cordon, uncordon, drain, trust, rm"));
+  const node = program
+    .command("node")
+    .description("nodes: ls, cordon, uncordon, drain, evacuate, return, trust, rm");
+  addNodeVerbs(node);
+  addMaintenanceVerbs(program, node);
   program
     .command("events")
     .description("what happened")
@@ -137,15 +142,6 @@ function addImageVerbs(image: Command): void {
     });
 }
 
-interface DrainFlags extends Common {
-  readonly deadline: number;
-  readonly parallel: number;
-  readonly dryRun: boolean;
-  readonly force: boolean;
-  readonly detach: boolean;
-  readonly cancel: boolean;
-}
-
 function addNodeVerbs(node: Command): void {
   node
     .command("ls")
@@ -191,27 +187,5 @@ function addNodeVerbs(node: Command): void {
     .action(async (name: string, _: unknown, self: Command) => {
       const { removeNode } = await import("./verb/node.ts");
       await removeNode(name, self.optsWithGlobals());
-    });
-  node
-    .command("drain")
-    .description("cordon a node and move all its containers away")
-    .argument("<node>")
-    .option("--deadline <duration>", "give up after, such as 10m", parseDurationMs, 0)
-    .option(
-      "--parallel <number>",
-      "containers at a time",
-      (text: string) => parseCount(text, "number of containers", 1),
-      0,
-    )
-    .option("--dry-run", "only say what would go where", false)
-    .option("--force", "also containers whose migration policy forbids it", false)
-    .option("--cancel", "end a running drain", false)
-    .addOption(detachOption())
-    .addOption(outputOption())
-    .addOption(apiOption())
-    .action(async (name: string, _: unknown, self: Command) => {
-      const flags = self.optsWithGlobals<DrainFlags>();
-      const { drain, cancelDrain } = await import("./verb/node.ts");
-      await (flags.cancel ? cancelDrain(name, flags) : drain(name, { ...flags, deadlineMs: flags.deadline }));
     });
 }

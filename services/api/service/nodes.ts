@@ -1,12 +1,9 @@
-/** Node, drain, event and status calls of the API. */
+/** Node, event and status calls of the API. */
 import type {
   ClusterStatus,
-  DrainRequest,
-  DrainStatus,
   Event,
   EventsRequest,
   ListNodesResponse,
-  NodeRef,
   NodeSummary,
   RemoveNodeRequest,
   RemoveNodeResponse,
@@ -16,9 +13,8 @@ import type {
 } from "../../../proto/gen/godwit/v1/api.ts";
 import { NodeState } from "../../../proto/gen/godwit/v1/log.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
-import type { DrainProgress, LogServer, Scheduler } from "../../../scheduler/mod.ts";
+import type { LogServer, Scheduler } from "../../../scheduler/mod.ts";
 import { findNode } from "../find.ts";
-import { follow } from "../follow.ts";
 import type { LeaderGate } from "../leader-gate.ts";
 import { containerState } from "../view/container.ts";
 import { migrationEnded } from "../view/migration.ts";
@@ -143,42 +139,8 @@ export class NodeService {
     return { node: name, returned: [...returned], placedAnew: [...placedAnew] };
   }
 
-  /** Starts a drain and follows it to its end; the drain goes on when the client leaves. */
-  async *drain(request: DrainRequest, signal: AbortSignal): AsyncGenerator<DrainStatus> {
-    const { name } = findNode(this.#scheduler.state(), request.node);
-    if (request.dryRun) {
-      yield drainStatus(this.#scheduler.planDrain(name));
-      return;
-    }
-    const { parallel, force } = request;
-    await this.#scheduler.startDrain({
-      node: name,
-      deadlineMs: request.deadlineSeconds * 1000,
-      parallel,
-      force,
-    });
-    yield* follow(this.#scheduler, signal, () => this.#progress(name), {
-      // The time that has passed alone is no news.
-      key: (status) => JSON.stringify({ ...status, totalMs: 0 }),
-      last: (status) => status.state !== "draining",
-    });
-  }
-
-  async cancelDrain(request: NodeRef): Promise<DrainStatus> {
-    const { name } = findNode(this.#scheduler.state(), request.node);
-    await this.#scheduler.cancelDrain(name);
-    const status = this.#progress(name);
-    if (status === undefined) throw new GodwitError("not-found", `node ${name} was never drained`);
-    return status;
-  }
-
   events(request: EventsRequest, signal: AbortSignal): AsyncIterable<Event> {
     return this.#scheduler.events({ sinceMs: request.sinceMs, follow: request.follow, signal });
-  }
-
-  #progress(name: string): DrainStatus | undefined {
-    const progress = this.#scheduler.drainProgress(name);
-    return progress === undefined ? undefined : drainStatus(progress);
   }
 
   #summary(name: string): NodeSummary {
@@ -188,10 +150,3 @@ export class NodeService {
     return nodeSummary(state, name, node, this.#scheduler.runtime().node(name));
   }
 }
-
-const drainStatus = (progress: DrainProgress): DrainStatus => ({
-  ...progress,
-  moved: progress.moved.map((item) => ({ ...item })),
-  failed: progress.failed.map((item) => ({ ...item })),
-  remaining: progress.remaining.map((item) => ({ ...item })),
-});

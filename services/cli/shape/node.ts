@@ -1,8 +1,7 @@
-/** Nodes and drains as JSON and as tables. Pure. */
-import type { DrainItem, DrainStatus, NodeSummary } from "../../../proto/gen/godwit/v1/api.ts";
+/** Nodes as JSON and as tables. Pure. */
+import type { NodeSummary } from "../../../proto/gen/godwit/v1/api.ts";
 import type { Column } from "../output.ts";
 import { formatBytes, formatCpus, formatDuration } from "../quantity.ts";
-import { textOrNull } from "./words.ts";
 
 /** Scripts rely on the first eight. `lease`: milliseconds that are left; negative: it ran out that long ago. */
 export function nodeRow(node: NodeSummary): Record<string, unknown> {
@@ -46,46 +45,4 @@ export const NODE_COLUMNS: readonly Column<NodeSummary>[] = [
   { title: "ADDRESS", cell: (node) => node.address, wide: true },
   { title: "KERNEL", cell: (node) => node.kernel, wide: true },
   { title: "CRIU", cell: (node) => node.criuVersion, wide: true },
-];
-
-const drainItem = (item: DrainItem): Record<string, unknown> => ({
-  container: item.container,
-  to: textOrNull(item.to),
-  migration: textOrNull(item.migrationId),
-  blackoutMs: Number(item.blackoutMs.toFixed(3)),
-  reason: textOrNull(item.reason),
-});
-
-export function drainDocument(status: DrainStatus): Record<string, unknown> {
-  return {
-    node: status.node,
-    moved: status.moved.map(drainItem),
-    failed: status.failed.map(drainItem),
-    remaining: status.remaining.map(drainItem),
-    totalMs: Math.round(status.totalMs),
-    state: status.state,
-    error: textOrNull(status.error),
-  };
-}
-
-interface DrainLine {
-  readonly item: DrainItem;
-  readonly outcome: string;
-}
-export function drainLines(status: DrainStatus): DrainLine[] {
-  const all = (items: readonly DrainItem[], outcome: string): DrainLine[] =>
-    items.map((item) => ({ item, outcome }));
-  const waiting = status.state === "planned" ? "would move" : "remaining";
-  return [...all(status.moved, "moved"), ...all(status.failed, "failed"), ...all(status.remaining, waiting)];
-}
-export const DRAIN_COLUMNS: readonly Column<DrainLine>[] = [
-  { title: "CONTAINER", cell: (line) => line.item.container },
-  { title: "OUTCOME", cell: (line) => line.outcome },
-  { title: "TO", cell: (line) => (line.item.to === "" ? "-" : line.item.to) },
-  {
-    title: "BLACKOUT",
-    cell: (line) => (line.item.blackoutMs === 0 ? "-" : formatDuration(line.item.blackoutMs)),
-    right: true,
-  },
-  { title: "REASON", cell: (line) => line.item.reason },
 ];

@@ -3,7 +3,8 @@ import { ContainerInfo, DrainStatus, MigrationInfo, NodeSummary } from "../../..
 import { MigrationMode, RestartPolicy } from "../../../proto/gen/godwit/v1/spec.ts";
 import { containerDetail, containerRow } from "./container.ts";
 import { migrationRow, migrationSummary } from "./migration.ts";
-import { drainDocument, nodeRow } from "./node.ts";
+import { drainDocument } from "./drain.ts";
+import { nodeRow } from "./node.ts";
 import { modeWord, parseMode, parsePolicy, parseRestart, restartWord } from "./words.ts";
 
 // Scripts rely on these names; a change here breaks them.

@@ -408,20 +408,56 @@ export interface RemoveNodeResponse {
 export interface DrainRequest {
   node: string;
   deadlineSeconds: number;
+  /** 0: the default */
   parallel: number;
   dryRun: boolean;
   force: boolean;
+  /** absent: the default */
+  perLink?: number | undefined;
+  evacuate?:
+    | boolean
+    | undefined;
+  /** starts nothing: follows the one that runs, or says how the last one ended */
+  follow?: boolean | undefined;
+}
+
+export interface ReturnRequest {
+  node: string;
+  parallel: number;
+  perLink: number;
+  dryRun: boolean;
+  follow: boolean;
 }
 
 export interface DrainStatus {
   node: string;
-  /** planned|draining|drained|failed|cancelled */
+  /** planned|draining|drained|returning|returned|failed|cancelled */
   state: string;
   moved: DrainItem[];
   failed: DrainItem[];
   remaining: DrainItem[];
   totalMs: number;
   error: string;
+  /** Of the first status, made before anything is done. */
+  plan: DrainPlanItem[];
+}
+
+export interface DrainPlanItem {
+  container: string;
+  containerId: string;
+  /** live|cold|stop|wait|stay */
+  action: string;
+  to: string;
+  /** Why not live, or why not at all; for wait, what for. */
+  reason: string;
+  /** not before */
+  atDeadline: boolean;
+  /** absent: none */
+  forecast?:
+    | MigrationForecast
+    | undefined;
+  /** why there is none */
+  remark: string;
 }
 
 export interface DrainItem {
@@ -430,6 +466,7 @@ export interface DrainItem {
   reason: string;
   migrationId: string;
   blackoutMs: number;
+  mode?: MigrationMode | undefined;
 }
 
 export interface EventsRequest {
@@ -6137,7 +6174,16 @@ export const RemoveNodeResponse: MessageFns<RemoveNodeResponse> = {
 };
 
 function createBaseDrainRequest(): DrainRequest {
-  return { node: "", deadlineSeconds: 0, parallel: 0, dryRun: false, force: false };
+  return {
+    node: "",
+    deadlineSeconds: 0,
+    parallel: 0,
+    dryRun: false,
+    force: false,
+    perLink: undefined,
+    evacuate: undefined,
+    follow: undefined,
+  };
 }
 
 export const DrainRequest: MessageFns<DrainRequest> = {
@@ -6156,6 +6202,15 @@ export const DrainRequest: MessageFns<DrainRequest> = {
     }
     if (message.force !== false) {
       writer.uint32(40).bool(message.force);
+    }
+    if (message.perLink !== undefined) {
+      writer.uint32(1040).uint32(message.perLink);
+    }
+    if (message.evacuate !== undefined) {
+      writer.uint32(1048).bool(message.evacuate);
+    }
+    if (message.follow !== undefined) {
+      writer.uint32(1056).bool(message.follow);
     }
     return writer;
   },
@@ -6213,6 +6268,30 @@ export const DrainRequest: MessageFns<DrainRequest> = {
             message.force = reader.bool();
             continue;
           }
+          case 130: {
+            if (tag !== 1040) {
+              break;
+            }
+
+            message.perLink = reader.uint32();
+            continue;
+          }
+          case 131: {
+            if (tag !== 1048) {
+              break;
+            }
+
+            message.evacuate = reader.bool();
+            continue;
+          }
+          case 132: {
+            if (tag !== 1056) {
+              break;
+            }
+
+            message.follow = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6240,6 +6319,13 @@ export const DrainRequest: MessageFns<DrainRequest> = {
         ? globalThis.Boolean(object.dry_run)
         : false,
       force: isSet(object.force) ? globalThis.Boolean(object.force) : false,
+      perLink: isSet(object.perLink)
+        ? globalThis.Number(object.perLink)
+        : isSet(object.per_link)
+        ? globalThis.Number(object.per_link)
+        : undefined,
+      evacuate: isSet(object.evacuate) ? globalThis.Boolean(object.evacuate) : undefined,
+      follow: isSet(object.follow) ? globalThis.Boolean(object.follow) : undefined,
     };
   },
 
@@ -6260,6 +6346,15 @@ export const DrainRequest: MessageFns<DrainRequest> = {
     if (message.force !== false) {
       obj.force = message.force;
     }
+    if (message.perLink !== undefined) {
+      obj.perLink = Math.round(message.perLink);
+    }
+    if (message.evacuate !== undefined) {
+      obj.evacuate = message.evacuate;
+    }
+    if (message.follow !== undefined) {
+      obj.follow = message.follow;
+    }
     return obj;
   },
 
@@ -6273,12 +6368,156 @@ export const DrainRequest: MessageFns<DrainRequest> = {
     message.parallel = object.parallel ?? 0;
     message.dryRun = object.dryRun ?? false;
     message.force = object.force ?? false;
+    message.perLink = object.perLink ?? undefined;
+    message.evacuate = object.evacuate ?? undefined;
+    message.follow = object.follow ?? undefined;
+    return message;
+  },
+};
+
+function createBaseReturnRequest(): ReturnRequest {
+  return { node: "", parallel: 0, perLink: 0, dryRun: false, follow: false };
+}
+
+export const ReturnRequest: MessageFns<ReturnRequest> = {
+  encode(message: ReturnRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.parallel !== 0) {
+      writer.uint32(16).uint32(message.parallel);
+    }
+    if (message.perLink !== 0) {
+      writer.uint32(24).uint32(message.perLink);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(32).bool(message.dryRun);
+    }
+    if (message.follow !== false) {
+      writer.uint32(40).bool(message.follow);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReturnRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReturnRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.parallel = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.perLink = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.follow = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReturnRequest {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      parallel: isSet(object.parallel) ? globalThis.Number(object.parallel) : 0,
+      perLink: isSet(object.perLink)
+        ? globalThis.Number(object.perLink)
+        : isSet(object.per_link)
+        ? globalThis.Number(object.per_link)
+        : 0,
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+      follow: isSet(object.follow) ? globalThis.Boolean(object.follow) : false,
+    };
+  },
+
+  toJSON(message: ReturnRequest): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.parallel !== 0) {
+      obj.parallel = Math.round(message.parallel);
+    }
+    if (message.perLink !== 0) {
+      obj.perLink = Math.round(message.perLink);
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    if (message.follow !== false) {
+      obj.follow = message.follow;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReturnRequest>): ReturnRequest {
+    return ReturnRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReturnRequest>): ReturnRequest {
+    const message = createBaseReturnRequest();
+    message.node = object.node ?? "";
+    message.parallel = object.parallel ?? 0;
+    message.perLink = object.perLink ?? 0;
+    message.dryRun = object.dryRun ?? false;
+    message.follow = object.follow ?? false;
     return message;
   },
 };
 
 function createBaseDrainStatus(): DrainStatus {
-  return { node: "", state: "", moved: [], failed: [], remaining: [], totalMs: 0, error: "" };
+  return { node: "", state: "", moved: [], failed: [], remaining: [], totalMs: 0, error: "", plan: [] };
 }
 
 export const DrainStatus: MessageFns<DrainStatus> = {
@@ -6303,6 +6542,9 @@ export const DrainStatus: MessageFns<DrainStatus> = {
     }
     if (message.error !== "") {
       writer.uint32(58).string(message.error);
+    }
+    for (const v of message.plan) {
+      DrainPlanItem.encode(v!, writer.uint32(1042).fork()).join();
     }
     return writer;
   },
@@ -6376,6 +6618,14 @@ export const DrainStatus: MessageFns<DrainStatus> = {
             message.error = reader.string();
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.plan.push(DrainPlanItem.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6403,6 +6653,7 @@ export const DrainStatus: MessageFns<DrainStatus> = {
         ? globalThis.Number(object.total_ms)
         : 0,
       error: isSet(object.error) ? globalThis.String(object.error) : "",
+      plan: globalThis.Array.isArray(object?.plan) ? object.plan.map((e: any) => DrainPlanItem.fromJSON(e)) : [],
     };
   },
 
@@ -6429,6 +6680,9 @@ export const DrainStatus: MessageFns<DrainStatus> = {
     if (message.error !== "") {
       obj.error = message.error;
     }
+    if (message.plan?.length) {
+      obj.plan = message.plan.map((e) => DrainPlanItem.toJSON(e));
+    }
     return obj;
   },
 
@@ -6444,12 +6698,213 @@ export const DrainStatus: MessageFns<DrainStatus> = {
     message.remaining = object.remaining?.map((e) => DrainItem.fromPartial(e)) || [];
     message.totalMs = object.totalMs ?? 0;
     message.error = object.error ?? "";
+    message.plan = object.plan?.map((e) => DrainPlanItem.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDrainPlanItem(): DrainPlanItem {
+  return {
+    container: "",
+    containerId: "",
+    action: "",
+    to: "",
+    reason: "",
+    atDeadline: false,
+    forecast: undefined,
+    remark: "",
+  };
+}
+
+export const DrainPlanItem: MessageFns<DrainPlanItem> = {
+  encode(message: DrainPlanItem, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.container !== "") {
+      writer.uint32(10).string(message.container);
+    }
+    if (message.containerId !== "") {
+      writer.uint32(18).string(message.containerId);
+    }
+    if (message.action !== "") {
+      writer.uint32(26).string(message.action);
+    }
+    if (message.to !== "") {
+      writer.uint32(34).string(message.to);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    if (message.atDeadline !== false) {
+      writer.uint32(48).bool(message.atDeadline);
+    }
+    if (message.forecast !== undefined) {
+      MigrationForecast.encode(message.forecast, writer.uint32(58).fork()).join();
+    }
+    if (message.remark !== "") {
+      writer.uint32(66).string(message.remark);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrainPlanItem {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrainPlanItem();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.container = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.atDeadline = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.forecast = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.remark = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrainPlanItem {
+    return {
+      container: isSet(object.container) ? globalThis.String(object.container) : "",
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      action: isSet(object.action) ? globalThis.String(object.action) : "",
+      to: isSet(object.to) ? globalThis.String(object.to) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      atDeadline: isSet(object.atDeadline)
+        ? globalThis.Boolean(object.atDeadline)
+        : isSet(object.at_deadline)
+        ? globalThis.Boolean(object.at_deadline)
+        : false,
+      forecast: isSet(object.forecast) ? MigrationForecast.fromJSON(object.forecast) : undefined,
+      remark: isSet(object.remark) ? globalThis.String(object.remark) : "",
+    };
+  },
+
+  toJSON(message: DrainPlanItem): unknown {
+    const obj: any = {};
+    if (message.container !== "") {
+      obj.container = message.container;
+    }
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.action !== "") {
+      obj.action = message.action;
+    }
+    if (message.to !== "") {
+      obj.to = message.to;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.atDeadline !== false) {
+      obj.atDeadline = message.atDeadline;
+    }
+    if (message.forecast !== undefined) {
+      obj.forecast = MigrationForecast.toJSON(message.forecast);
+    }
+    if (message.remark !== "") {
+      obj.remark = message.remark;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrainPlanItem>): DrainPlanItem {
+    return DrainPlanItem.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrainPlanItem>): DrainPlanItem {
+    const message = createBaseDrainPlanItem();
+    message.container = object.container ?? "";
+    message.containerId = object.containerId ?? "";
+    message.action = object.action ?? "";
+    message.to = object.to ?? "";
+    message.reason = object.reason ?? "";
+    message.atDeadline = object.atDeadline ?? false;
+    message.forecast = (object.forecast !== undefined && object.forecast !== null)
+      ? MigrationForecast.fromPartial(object.forecast)
+      : undefined;
+    message.remark = object.remark ?? "";
     return message;
   },
 };
 
 function createBaseDrainItem(): DrainItem {
-  return { container: "", to: "", reason: "", migrationId: "", blackoutMs: 0 };
+  return { container: "", to: "", reason: "", migrationId: "", blackoutMs: 0, mode: undefined };
 }
 
 export const DrainItem: MessageFns<DrainItem> = {
@@ -6468,6 +6923,9 @@ export const DrainItem: MessageFns<DrainItem> = {
     }
     if (message.blackoutMs !== 0) {
       writer.uint32(41).double(message.blackoutMs);
+    }
+    if (message.mode !== undefined) {
+      writer.uint32(1040).int32(migrationModeToNumber(message.mode));
     }
     return writer;
   },
@@ -6525,6 +6983,14 @@ export const DrainItem: MessageFns<DrainItem> = {
             message.blackoutMs = reader.double();
             continue;
           }
+          case 130: {
+            if (tag !== 1040) {
+              break;
+            }
+
+            message.mode = migrationModeFromJSON(reader.int32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6552,6 +7018,7 @@ export const DrainItem: MessageFns<DrainItem> = {
         : isSet(object.blackout_ms)
         ? globalThis.Number(object.blackout_ms)
         : 0,
+      mode: isSet(object.mode) ? migrationModeFromJSON(object.mode) : undefined,
     };
   },
 
@@ -6572,6 +7039,9 @@ export const DrainItem: MessageFns<DrainItem> = {
     if (message.blackoutMs !== 0) {
       obj.blackoutMs = floatToJson(message.blackoutMs);
     }
+    if (message.mode !== undefined) {
+      obj.mode = migrationModeToJSON(message.mode);
+    }
     return obj;
   },
 
@@ -6585,6 +7055,7 @@ export const DrainItem: MessageFns<DrainItem> = {
     message.reason = object.reason ?? "";
     message.migrationId = object.migrationId ?? "";
     message.blackoutMs = object.blackoutMs ?? 0;
+    message.mode = object.mode ?? undefined;
     return message;
   },
 };
@@ -9891,6 +10362,25 @@ export const GodwitService = {
     responseSerialize: (value: DrainStatus): Buffer => Buffer.from(DrainStatus.encode(value).finish()),
     responseDeserialize: (value: Buffer): DrainStatus => DrainStatus.decode(value),
   },
+  /** Uncordons a node, moves back what was evacuated from it, and follows that like a drain. */
+  returnNode: {
+    path: "/godwit.v1.Godwit/ReturnNode" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ReturnRequest): Buffer => Buffer.from(ReturnRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReturnRequest => ReturnRequest.decode(value),
+    responseSerialize: (value: DrainStatus): Buffer => Buffer.from(DrainStatus.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DrainStatus => DrainStatus.decode(value),
+  },
+  cancelReturn: {
+    path: "/godwit.v1.Godwit/CancelReturn" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: NodeRef): Buffer => Buffer.from(NodeRef.encode(value).finish()),
+    requestDeserialize: (value: Buffer): NodeRef => NodeRef.decode(value),
+    responseSerialize: (value: DrainStatus): Buffer => Buffer.from(DrainStatus.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DrainStatus => DrainStatus.decode(value),
+  },
   events: {
     path: "/godwit.v1.Godwit/Events" as const,
     requestStream: false as const,
@@ -10060,6 +10550,9 @@ export interface GodwitServer extends UntypedServiceImplementation {
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
   drain: handleServerStreamingCall<DrainRequest, DrainStatus>;
   cancelDrain: handleUnaryCall<NodeRef, DrainStatus>;
+  /** Uncordons a node, moves back what was evacuated from it, and follows that like a drain. */
+  returnNode: handleServerStreamingCall<ReturnRequest, DrainStatus>;
+  cancelReturn: handleUnaryCall<NodeRef, DrainStatus>;
   events: handleServerStreamingCall<EventsRequest, Event>;
   /** All of them or none. With dry_run only says what would change; otherwise each spec's expected version counts. */
   applyServices: handleUnaryCall<ApplyServicesRequest, ApplyServicesResponse>;
@@ -10397,6 +10890,28 @@ export interface GodwitClient extends Client {
     callback: (error: ServiceError | null, response: DrainStatus) => void,
   ): ClientUnaryCall;
   cancelDrain(
+    request: NodeRef,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DrainStatus) => void,
+  ): ClientUnaryCall;
+  /** Uncordons a node, moves back what was evacuated from it, and follows that like a drain. */
+  returnNode(request: ReturnRequest, options?: Partial<CallOptions>): ClientReadableStream<DrainStatus>;
+  returnNode(
+    request: ReturnRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<DrainStatus>;
+  cancelReturn(
+    request: NodeRef,
+    callback: (error: ServiceError | null, response: DrainStatus) => void,
+  ): ClientUnaryCall;
+  cancelReturn(
+    request: NodeRef,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DrainStatus) => void,
+  ): ClientUnaryCall;
+  cancelReturn(
     request: NodeRef,
     metadata: Metadata,
     options: Partial<CallOptions>,

@@ -428,6 +428,8 @@ export interface Command {
     | { $case: "migrationCancelRequested"; value: MigrationCancelRequested }
     | { $case: "nodeRemoved"; value: NodeRemoved }
     | { $case: "migrationReturned"; value: MigrationReturned }
+    | { $case: "returnStarted"; value: ReturnStarted }
+    | { $case: "returnEnded"; value: ReturnEnded }
     | { $case: "nodeKeyTrusted"; value: NodeKeyTrusted }
     | { $case: "servicesApplied"; value: ServicesApplied }
     | { $case: "serviceScaled"; value: ServiceScaled }
@@ -527,11 +529,44 @@ export interface DrainStarted {
   parallel: number;
   drainId: string;
   force: boolean;
+  /** Where containers go as long as they fit there: the plan that the operator was shown. */
+  plan?:
+    | DrainPlan
+    | undefined;
+  /** Moves at a time from the node to any one other. */
+  perLink?:
+    | number
+    | undefined;
+  /** The node remembers what is moved off it, for a return. */
+  evacuate?: boolean | undefined;
+}
+
+export interface DrainPlan {
+  moves: PlannedMove[];
+}
+
+export interface PlannedMove {
+  containerId: string;
+  to: string;
 }
 
 export interface DrainEnded {
   node: string;
   drainId: string;
+  outcome: string;
+}
+
+/** The node takes containers again, and gets back what was evacuated from it. */
+export interface ReturnStarted {
+  node: string;
+  returnId: string;
+  parallel: number;
+  perLink: number;
+}
+
+export interface ReturnEnded {
+  node: string;
+  returnId: string;
   outcome: string;
 }
 
@@ -591,7 +626,7 @@ export interface MigrationStarted {
   mode: MigrationMode;
   blackoutBudgetMs: number;
   drainId: string;
-  /** operator | drain | balance */
+  /** operator | drain | return | balance */
   reason: string;
   /** 0: what the source's agent is configured with */
   bandwidthBytesPerSecond: number;
@@ -601,6 +636,7 @@ export interface MigrationStarted {
     | undefined;
   /** Of a move that the balancer makes. */
   balance?: BalanceForecast | undefined;
+  returnId?: string | undefined;
 }
 
 export interface MigrationSwitched {
@@ -792,6 +828,9 @@ export interface Node {
   fenceFault: string;
   /** It is lost, and they stand still. */
   fenced: boolean;
+  /** What was evacuated from here and has not come back, in the order in which it left. */
+  evacuees?: Evacuees | undefined;
+  return?: NodeReturn | undefined;
 }
 
 export interface Drain {
@@ -802,6 +841,37 @@ export interface Drain {
   startedAtMs: number;
   outcome: string;
   endedAtMs: number;
+  /** absent once it has ended */
+  plan?: DrainPlan | undefined;
+  perLink?: number | undefined;
+  evacuate?: boolean | undefined;
+}
+
+/** `epoch`: of the allocation that the evacuation made. With another one, somebody else has moved the container since. */
+export interface Evacuees {
+  list: Evacuee[];
+}
+
+export interface Evacuee {
+  containerId: string;
+  containerName: string;
+  epoch: number;
+}
+
+export interface NodeReturn {
+  id: string;
+  parallel: number;
+  perLink: number;
+  startedAtMs: number;
+  outcome: string;
+  endedAtMs: number;
+  /** Told at its end: what is left where it is, and why. */
+  leftAlone: LeftAlone[];
+}
+
+export interface LeftAlone {
+  containerName: string;
+  reason: string;
 }
 
 export interface Container {
@@ -828,6 +898,8 @@ export interface Container {
   serviceRevision: number;
   /** its service has no use for it any more */
   retiring: boolean;
+  /** The node that it was evacuated from and goes back to; empty: none. */
+  originNode?: string | undefined;
 }
 
 export interface Allocation {
@@ -901,6 +973,7 @@ export interface Migration {
   errorCode?: string | undefined;
   balance?: BalanceForecast | undefined;
   balanceOutcome?: BalanceOutcome | undefined;
+  returnId?: string | undefined;
 }
 
 function createBaseLogEntry(): LogEntry {
@@ -1113,6 +1186,12 @@ export const Command: MessageFns<Command> = {
         break;
       case "migrationReturned":
         MigrationReturned.encode(message.command.value, writer.uint32(170).fork()).join();
+        break;
+      case "returnStarted":
+        ReturnStarted.encode(message.command.value, writer.uint32(1042).fork()).join();
+        break;
+      case "returnEnded":
+        ReturnEnded.encode(message.command.value, writer.uint32(1050).fork()).join();
         break;
       case "nodeKeyTrusted":
         NodeKeyTrusted.encode(message.command.value, writer.uint32(242).fork()).join();
@@ -1366,6 +1445,22 @@ export const Command: MessageFns<Command> = {
             }
 
             message.command = { $case: "migrationReturned", value: MigrationReturned.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.command = { $case: "returnStarted", value: ReturnStarted.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 131: {
+            if (tag !== 1050) {
+              break;
+            }
+
+            message.command = { $case: "returnEnded", value: ReturnEnded.decode(reader, reader.uint32()) };
             continue;
           }
           case 30: {
@@ -1637,6 +1732,14 @@ export const Command: MessageFns<Command> = {
         ? { $case: "migrationReturned", value: MigrationReturned.fromJSON(object.migrationReturned) }
         : isSet(object.migration_returned)
         ? { $case: "migrationReturned", value: MigrationReturned.fromJSON(object.migration_returned) }
+        : isSet(object.returnStarted)
+        ? { $case: "returnStarted", value: ReturnStarted.fromJSON(object.returnStarted) }
+        : isSet(object.return_started)
+        ? { $case: "returnStarted", value: ReturnStarted.fromJSON(object.return_started) }
+        : isSet(object.returnEnded)
+        ? { $case: "returnEnded", value: ReturnEnded.fromJSON(object.returnEnded) }
+        : isSet(object.return_ended)
+        ? { $case: "returnEnded", value: ReturnEnded.fromJSON(object.return_ended) }
         : isSet(object.nodeKeyTrusted)
         ? { $case: "nodeKeyTrusted", value: NodeKeyTrusted.fromJSON(object.nodeKeyTrusted) }
         : isSet(object.node_key_trusted)
@@ -1767,6 +1870,10 @@ export const Command: MessageFns<Command> = {
       obj.nodeRemoved = NodeRemoved.toJSON(message.command.value);
     } else if (message.command?.$case === "migrationReturned") {
       obj.migrationReturned = MigrationReturned.toJSON(message.command.value);
+    } else if (message.command?.$case === "returnStarted") {
+      obj.returnStarted = ReturnStarted.toJSON(message.command.value);
+    } else if (message.command?.$case === "returnEnded") {
+      obj.returnEnded = ReturnEnded.toJSON(message.command.value);
     } else if (message.command?.$case === "nodeKeyTrusted") {
       obj.nodeKeyTrusted = NodeKeyTrusted.toJSON(message.command.value);
     } else if (message.command?.$case === "servicesApplied") {
@@ -1952,6 +2059,18 @@ export const Command: MessageFns<Command> = {
       case "migrationReturned": {
         if (object.command?.value !== undefined && object.command?.value !== null) {
           message.command = { $case: "migrationReturned", value: MigrationReturned.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "returnStarted": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "returnStarted", value: ReturnStarted.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "returnEnded": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "returnEnded", value: ReturnEnded.fromPartial(object.command.value) };
         }
         break;
       }
@@ -3164,7 +3283,16 @@ export const FailoverSet: MessageFns<FailoverSet> = {
 };
 
 function createBaseDrainStarted(): DrainStarted {
-  return { node: "", deadlineMs: 0, parallel: 0, drainId: "", force: false };
+  return {
+    node: "",
+    deadlineMs: 0,
+    parallel: 0,
+    drainId: "",
+    force: false,
+    plan: undefined,
+    perLink: undefined,
+    evacuate: undefined,
+  };
 }
 
 export const DrainStarted: MessageFns<DrainStarted> = {
@@ -3183,6 +3311,15 @@ export const DrainStarted: MessageFns<DrainStarted> = {
     }
     if (message.force !== false) {
       writer.uint32(40).bool(message.force);
+    }
+    if (message.plan !== undefined) {
+      DrainPlan.encode(message.plan, writer.uint32(1042).fork()).join();
+    }
+    if (message.perLink !== undefined) {
+      writer.uint32(1048).uint32(message.perLink);
+    }
+    if (message.evacuate !== undefined) {
+      writer.uint32(1056).bool(message.evacuate);
     }
     return writer;
   },
@@ -3240,6 +3377,30 @@ export const DrainStarted: MessageFns<DrainStarted> = {
             message.force = reader.bool();
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.plan = DrainPlan.decode(reader, reader.uint32());
+            continue;
+          }
+          case 131: {
+            if (tag !== 1048) {
+              break;
+            }
+
+            message.perLink = reader.uint32();
+            continue;
+          }
+          case 132: {
+            if (tag !== 1056) {
+              break;
+            }
+
+            message.evacuate = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3267,6 +3428,13 @@ export const DrainStarted: MessageFns<DrainStarted> = {
         ? globalThis.String(object.drain_id)
         : "",
       force: isSet(object.force) ? globalThis.Boolean(object.force) : false,
+      plan: isSet(object.plan) ? DrainPlan.fromJSON(object.plan) : undefined,
+      perLink: isSet(object.perLink)
+        ? globalThis.Number(object.perLink)
+        : isSet(object.per_link)
+        ? globalThis.Number(object.per_link)
+        : undefined,
+      evacuate: isSet(object.evacuate) ? globalThis.Boolean(object.evacuate) : undefined,
     };
   },
 
@@ -3287,6 +3455,15 @@ export const DrainStarted: MessageFns<DrainStarted> = {
     if (message.force !== false) {
       obj.force = message.force;
     }
+    if (message.plan !== undefined) {
+      obj.plan = DrainPlan.toJSON(message.plan);
+    }
+    if (message.perLink !== undefined) {
+      obj.perLink = Math.round(message.perLink);
+    }
+    if (message.evacuate !== undefined) {
+      obj.evacuate = message.evacuate;
+    }
     return obj;
   },
 
@@ -3300,6 +3477,167 @@ export const DrainStarted: MessageFns<DrainStarted> = {
     message.parallel = object.parallel ?? 0;
     message.drainId = object.drainId ?? "";
     message.force = object.force ?? false;
+    message.plan = (object.plan !== undefined && object.plan !== null) ? DrainPlan.fromPartial(object.plan) : undefined;
+    message.perLink = object.perLink ?? undefined;
+    message.evacuate = object.evacuate ?? undefined;
+    return message;
+  },
+};
+
+function createBaseDrainPlan(): DrainPlan {
+  return { moves: [] };
+}
+
+export const DrainPlan: MessageFns<DrainPlan> = {
+  encode(message: DrainPlan, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.moves) {
+      PlannedMove.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrainPlan {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrainPlan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.moves.push(PlannedMove.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrainPlan {
+    return {
+      moves: globalThis.Array.isArray(object?.moves) ? object.moves.map((e: any) => PlannedMove.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: DrainPlan): unknown {
+    const obj: any = {};
+    if (message.moves?.length) {
+      obj.moves = message.moves.map((e) => PlannedMove.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrainPlan>): DrainPlan {
+    return DrainPlan.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrainPlan>): DrainPlan {
+    const message = createBaseDrainPlan();
+    message.moves = object.moves?.map((e) => PlannedMove.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePlannedMove(): PlannedMove {
+  return { containerId: "", to: "" };
+}
+
+export const PlannedMove: MessageFns<PlannedMove> = {
+  encode(message: PlannedMove, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.to !== "") {
+      writer.uint32(18).string(message.to);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlannedMove {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlannedMove();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlannedMove {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      to: isSet(object.to) ? globalThis.String(object.to) : "",
+    };
+  },
+
+  toJSON(message: PlannedMove): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.to !== "") {
+      obj.to = message.to;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlannedMove>): PlannedMove {
+    return PlannedMove.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlannedMove>): PlannedMove {
+    const message = createBasePlannedMove();
+    message.containerId = object.containerId ?? "";
+    message.to = object.to ?? "";
     return message;
   },
 };
@@ -3404,6 +3742,236 @@ export const DrainEnded: MessageFns<DrainEnded> = {
     const message = createBaseDrainEnded();
     message.node = object.node ?? "";
     message.drainId = object.drainId ?? "";
+    message.outcome = object.outcome ?? "";
+    return message;
+  },
+};
+
+function createBaseReturnStarted(): ReturnStarted {
+  return { node: "", returnId: "", parallel: 0, perLink: 0 };
+}
+
+export const ReturnStarted: MessageFns<ReturnStarted> = {
+  encode(message: ReturnStarted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.returnId !== "") {
+      writer.uint32(18).string(message.returnId);
+    }
+    if (message.parallel !== 0) {
+      writer.uint32(24).uint32(message.parallel);
+    }
+    if (message.perLink !== 0) {
+      writer.uint32(32).uint32(message.perLink);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReturnStarted {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReturnStarted();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.returnId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.parallel = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.perLink = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReturnStarted {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      returnId: isSet(object.returnId)
+        ? globalThis.String(object.returnId)
+        : isSet(object.return_id)
+        ? globalThis.String(object.return_id)
+        : "",
+      parallel: isSet(object.parallel) ? globalThis.Number(object.parallel) : 0,
+      perLink: isSet(object.perLink)
+        ? globalThis.Number(object.perLink)
+        : isSet(object.per_link)
+        ? globalThis.Number(object.per_link)
+        : 0,
+    };
+  },
+
+  toJSON(message: ReturnStarted): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.returnId !== "") {
+      obj.returnId = message.returnId;
+    }
+    if (message.parallel !== 0) {
+      obj.parallel = Math.round(message.parallel);
+    }
+    if (message.perLink !== 0) {
+      obj.perLink = Math.round(message.perLink);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReturnStarted>): ReturnStarted {
+    return ReturnStarted.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReturnStarted>): ReturnStarted {
+    const message = createBaseReturnStarted();
+    message.node = object.node ?? "";
+    message.returnId = object.returnId ?? "";
+    message.parallel = object.parallel ?? 0;
+    message.perLink = object.perLink ?? 0;
+    return message;
+  },
+};
+
+function createBaseReturnEnded(): ReturnEnded {
+  return { node: "", returnId: "", outcome: "" };
+}
+
+export const ReturnEnded: MessageFns<ReturnEnded> = {
+  encode(message: ReturnEnded, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.returnId !== "") {
+      writer.uint32(18).string(message.returnId);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(26).string(message.outcome);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReturnEnded {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReturnEnded();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.returnId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReturnEnded {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      returnId: isSet(object.returnId)
+        ? globalThis.String(object.returnId)
+        : isSet(object.return_id)
+        ? globalThis.String(object.return_id)
+        : "",
+      outcome: isSet(object.outcome) ? globalThis.String(object.outcome) : "",
+    };
+  },
+
+  toJSON(message: ReturnEnded): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.returnId !== "") {
+      obj.returnId = message.returnId;
+    }
+    if (message.outcome !== "") {
+      obj.outcome = message.outcome;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReturnEnded>): ReturnEnded {
+    return ReturnEnded.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReturnEnded>): ReturnEnded {
+    const message = createBaseReturnEnded();
+    message.node = object.node ?? "";
+    message.returnId = object.returnId ?? "";
     message.outcome = object.outcome ?? "";
     return message;
   },
@@ -4204,6 +4772,7 @@ function createBaseMigrationStarted(): MigrationStarted {
     bandwidthBytesPerSecond: 0,
     predicted: undefined,
     balance: undefined,
+    returnId: undefined,
   };
 }
 
@@ -4244,6 +4813,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     }
     if (message.balance !== undefined) {
       BalanceForecast.encode(message.balance, writer.uint32(1122).fork()).join();
+    }
+    if (message.returnId !== undefined) {
+      writer.uint32(1042).string(message.returnId);
     }
     return writer;
   },
@@ -4357,6 +4929,14 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
             message.balance = BalanceForecast.decode(reader, reader.uint32());
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.returnId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4399,6 +4979,11 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
         : 0,
       predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
       balance: isSet(object.balance) ? BalanceForecast.fromJSON(object.balance) : undefined,
+      returnId: isSet(object.returnId)
+        ? globalThis.String(object.returnId)
+        : isSet(object.return_id)
+        ? globalThis.String(object.return_id)
+        : undefined,
     };
   },
 
@@ -4440,6 +5025,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     if (message.balance !== undefined) {
       obj.balance = BalanceForecast.toJSON(message.balance);
     }
+    if (message.returnId !== undefined) {
+      obj.returnId = message.returnId;
+    }
     return obj;
   },
 
@@ -4464,6 +5052,7 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     message.balance = (object.balance !== undefined && object.balance !== null)
       ? BalanceForecast.fromPartial(object.balance)
       : undefined;
+    message.returnId = object.returnId ?? undefined;
     return message;
   },
 };
@@ -7143,6 +7732,8 @@ function createBaseNode(): Node {
     fenceMs: 0,
     fenceFault: "",
     fenced: false,
+    evacuees: undefined,
+    return: undefined,
   };
 }
 
@@ -7177,6 +7768,12 @@ export const Node: MessageFns<Node> = {
     }
     if (message.fenced !== false) {
       writer.uint32(1216).bool(message.fenced);
+    }
+    if (message.evacuees !== undefined) {
+      Evacuees.encode(message.evacuees, writer.uint32(1042).fork()).join();
+    }
+    if (message.return !== undefined) {
+      NodeReturn.encode(message.return, writer.uint32(1050).fork()).join();
     }
     return writer;
   },
@@ -7274,6 +7871,22 @@ export const Node: MessageFns<Node> = {
             message.fenced = reader.bool();
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.evacuees = Evacuees.decode(reader, reader.uint32());
+            continue;
+          }
+          case 131: {
+            if (tag !== 1050) {
+              break;
+            }
+
+            message.return = NodeReturn.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7310,6 +7923,8 @@ export const Node: MessageFns<Node> = {
         ? globalThis.String(object.fence_fault)
         : "",
       fenced: isSet(object.fenced) ? globalThis.Boolean(object.fenced) : false,
+      evacuees: isSet(object.evacuees) ? Evacuees.fromJSON(object.evacuees) : undefined,
+      return: isSet(object.return) ? NodeReturn.fromJSON(object.return) : undefined,
     };
   },
 
@@ -7345,6 +7960,12 @@ export const Node: MessageFns<Node> = {
     if (message.fenced !== false) {
       obj.fenced = message.fenced;
     }
+    if (message.evacuees !== undefined) {
+      obj.evacuees = Evacuees.toJSON(message.evacuees);
+    }
+    if (message.return !== undefined) {
+      obj.return = NodeReturn.toJSON(message.return);
+    }
     return obj;
   },
 
@@ -7363,12 +7984,29 @@ export const Node: MessageFns<Node> = {
     message.fenceMs = object.fenceMs ?? 0;
     message.fenceFault = object.fenceFault ?? "";
     message.fenced = object.fenced ?? false;
+    message.evacuees = (object.evacuees !== undefined && object.evacuees !== null)
+      ? Evacuees.fromPartial(object.evacuees)
+      : undefined;
+    message.return = (object.return !== undefined && object.return !== null)
+      ? NodeReturn.fromPartial(object.return)
+      : undefined;
     return message;
   },
 };
 
 function createBaseDrain(): Drain {
-  return { id: "", deadlineMs: 0, parallel: 0, force: false, startedAtMs: 0, outcome: "", endedAtMs: 0 };
+  return {
+    id: "",
+    deadlineMs: 0,
+    parallel: 0,
+    force: false,
+    startedAtMs: 0,
+    outcome: "",
+    endedAtMs: 0,
+    plan: undefined,
+    perLink: undefined,
+    evacuate: undefined,
+  };
 }
 
 export const Drain: MessageFns<Drain> = {
@@ -7393,6 +8031,15 @@ export const Drain: MessageFns<Drain> = {
     }
     if (message.endedAtMs !== 0) {
       writer.uint32(56).int64(message.endedAtMs);
+    }
+    if (message.plan !== undefined) {
+      DrainPlan.encode(message.plan, writer.uint32(1042).fork()).join();
+    }
+    if (message.perLink !== undefined) {
+      writer.uint32(1048).uint32(message.perLink);
+    }
+    if (message.evacuate !== undefined) {
+      writer.uint32(1056).bool(message.evacuate);
     }
     return writer;
   },
@@ -7466,6 +8113,30 @@ export const Drain: MessageFns<Drain> = {
             message.endedAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.plan = DrainPlan.decode(reader, reader.uint32());
+            continue;
+          }
+          case 131: {
+            if (tag !== 1048) {
+              break;
+            }
+
+            message.perLink = reader.uint32();
+            continue;
+          }
+          case 132: {
+            if (tag !== 1056) {
+              break;
+            }
+
+            message.evacuate = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7499,6 +8170,13 @@ export const Drain: MessageFns<Drain> = {
         : isSet(object.ended_at_ms)
         ? globalThis.Number(object.ended_at_ms)
         : 0,
+      plan: isSet(object.plan) ? DrainPlan.fromJSON(object.plan) : undefined,
+      perLink: isSet(object.perLink)
+        ? globalThis.Number(object.perLink)
+        : isSet(object.per_link)
+        ? globalThis.Number(object.per_link)
+        : undefined,
+      evacuate: isSet(object.evacuate) ? globalThis.Boolean(object.evacuate) : undefined,
     };
   },
 
@@ -7525,6 +8203,15 @@ export const Drain: MessageFns<Drain> = {
     if (message.endedAtMs !== 0) {
       obj.endedAtMs = Math.round(message.endedAtMs);
     }
+    if (message.plan !== undefined) {
+      obj.plan = DrainPlan.toJSON(message.plan);
+    }
+    if (message.perLink !== undefined) {
+      obj.perLink = Math.round(message.perLink);
+    }
+    if (message.evacuate !== undefined) {
+      obj.evacuate = message.evacuate;
+    }
     return obj;
   },
 
@@ -7540,6 +8227,455 @@ export const Drain: MessageFns<Drain> = {
     message.startedAtMs = object.startedAtMs ?? 0;
     message.outcome = object.outcome ?? "";
     message.endedAtMs = object.endedAtMs ?? 0;
+    message.plan = (object.plan !== undefined && object.plan !== null) ? DrainPlan.fromPartial(object.plan) : undefined;
+    message.perLink = object.perLink ?? undefined;
+    message.evacuate = object.evacuate ?? undefined;
+    return message;
+  },
+};
+
+function createBaseEvacuees(): Evacuees {
+  return { list: [] };
+}
+
+export const Evacuees: MessageFns<Evacuees> = {
+  encode(message: Evacuees, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.list) {
+      Evacuee.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Evacuees {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEvacuees();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.list.push(Evacuee.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Evacuees {
+    return { list: globalThis.Array.isArray(object?.list) ? object.list.map((e: any) => Evacuee.fromJSON(e)) : [] };
+  },
+
+  toJSON(message: Evacuees): unknown {
+    const obj: any = {};
+    if (message.list?.length) {
+      obj.list = message.list.map((e) => Evacuee.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Evacuees>): Evacuees {
+    return Evacuees.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Evacuees>): Evacuees {
+    const message = createBaseEvacuees();
+    message.list = object.list?.map((e) => Evacuee.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseEvacuee(): Evacuee {
+  return { containerId: "", containerName: "", epoch: 0 };
+}
+
+export const Evacuee: MessageFns<Evacuee> = {
+  encode(message: Evacuee, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.containerName !== "") {
+      writer.uint32(18).string(message.containerName);
+    }
+    if (message.epoch !== 0) {
+      writer.uint32(24).uint64(message.epoch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Evacuee {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEvacuee();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.containerName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.epoch = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Evacuee {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      containerName: isSet(object.containerName)
+        ? globalThis.String(object.containerName)
+        : isSet(object.container_name)
+        ? globalThis.String(object.container_name)
+        : "",
+      epoch: isSet(object.epoch) ? globalThis.Number(object.epoch) : 0,
+    };
+  },
+
+  toJSON(message: Evacuee): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.containerName !== "") {
+      obj.containerName = message.containerName;
+    }
+    if (message.epoch !== 0) {
+      obj.epoch = Math.round(message.epoch);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Evacuee>): Evacuee {
+    return Evacuee.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Evacuee>): Evacuee {
+    const message = createBaseEvacuee();
+    message.containerId = object.containerId ?? "";
+    message.containerName = object.containerName ?? "";
+    message.epoch = object.epoch ?? 0;
+    return message;
+  },
+};
+
+function createBaseNodeReturn(): NodeReturn {
+  return { id: "", parallel: 0, perLink: 0, startedAtMs: 0, outcome: "", endedAtMs: 0, leftAlone: [] };
+}
+
+export const NodeReturn: MessageFns<NodeReturn> = {
+  encode(message: NodeReturn, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.parallel !== 0) {
+      writer.uint32(16).uint32(message.parallel);
+    }
+    if (message.perLink !== 0) {
+      writer.uint32(24).uint32(message.perLink);
+    }
+    if (message.startedAtMs !== 0) {
+      writer.uint32(32).int64(message.startedAtMs);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(42).string(message.outcome);
+    }
+    if (message.endedAtMs !== 0) {
+      writer.uint32(48).int64(message.endedAtMs);
+    }
+    for (const v of message.leftAlone) {
+      LeftAlone.encode(v!, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeReturn {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeReturn();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.parallel = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.perLink = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.startedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.endedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.leftAlone.push(LeftAlone.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeReturn {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      parallel: isSet(object.parallel) ? globalThis.Number(object.parallel) : 0,
+      perLink: isSet(object.perLink)
+        ? globalThis.Number(object.perLink)
+        : isSet(object.per_link)
+        ? globalThis.Number(object.per_link)
+        : 0,
+      startedAtMs: isSet(object.startedAtMs)
+        ? globalThis.Number(object.startedAtMs)
+        : isSet(object.started_at_ms)
+        ? globalThis.Number(object.started_at_ms)
+        : 0,
+      outcome: isSet(object.outcome) ? globalThis.String(object.outcome) : "",
+      endedAtMs: isSet(object.endedAtMs)
+        ? globalThis.Number(object.endedAtMs)
+        : isSet(object.ended_at_ms)
+        ? globalThis.Number(object.ended_at_ms)
+        : 0,
+      leftAlone: globalThis.Array.isArray(object?.leftAlone)
+        ? object.leftAlone.map((e: any) => LeftAlone.fromJSON(e))
+        : globalThis.Array.isArray(object?.left_alone)
+        ? object.left_alone.map((e: any) => LeftAlone.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: NodeReturn): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.parallel !== 0) {
+      obj.parallel = Math.round(message.parallel);
+    }
+    if (message.perLink !== 0) {
+      obj.perLink = Math.round(message.perLink);
+    }
+    if (message.startedAtMs !== 0) {
+      obj.startedAtMs = Math.round(message.startedAtMs);
+    }
+    if (message.outcome !== "") {
+      obj.outcome = message.outcome;
+    }
+    if (message.endedAtMs !== 0) {
+      obj.endedAtMs = Math.round(message.endedAtMs);
+    }
+    if (message.leftAlone?.length) {
+      obj.leftAlone = message.leftAlone.map((e) => LeftAlone.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeReturn>): NodeReturn {
+    return NodeReturn.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeReturn>): NodeReturn {
+    const message = createBaseNodeReturn();
+    message.id = object.id ?? "";
+    message.parallel = object.parallel ?? 0;
+    message.perLink = object.perLink ?? 0;
+    message.startedAtMs = object.startedAtMs ?? 0;
+    message.outcome = object.outcome ?? "";
+    message.endedAtMs = object.endedAtMs ?? 0;
+    message.leftAlone = object.leftAlone?.map((e) => LeftAlone.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseLeftAlone(): LeftAlone {
+  return { containerName: "", reason: "" };
+}
+
+export const LeftAlone: MessageFns<LeftAlone> = {
+  encode(message: LeftAlone, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerName !== "") {
+      writer.uint32(10).string(message.containerName);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeftAlone {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeftAlone();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerName = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LeftAlone {
+    return {
+      containerName: isSet(object.containerName)
+        ? globalThis.String(object.containerName)
+        : isSet(object.container_name)
+        ? globalThis.String(object.container_name)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: LeftAlone): unknown {
+    const obj: any = {};
+    if (message.containerName !== "") {
+      obj.containerName = message.containerName;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<LeftAlone>): LeftAlone {
+    return LeftAlone.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LeftAlone>): LeftAlone {
+    const message = createBaseLeftAlone();
+    message.containerName = object.containerName ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };
@@ -7561,6 +8697,7 @@ function createBaseContainer(): Container {
     service: "",
     serviceRevision: 0,
     retiring: false,
+    originNode: undefined,
   };
 }
 
@@ -7610,6 +8747,9 @@ export const Container: MessageFns<Container> = {
     }
     if (message.retiring !== false) {
       writer.uint32(976).bool(message.retiring);
+    }
+    if (message.originNode !== undefined) {
+      writer.uint32(1042).string(message.originNode);
     }
     return writer;
   },
@@ -7747,6 +8887,14 @@ export const Container: MessageFns<Container> = {
             message.retiring = reader.bool();
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.originNode = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7800,6 +8948,11 @@ export const Container: MessageFns<Container> = {
         ? globalThis.Number(object.service_revision)
         : 0,
       retiring: isSet(object.retiring) ? globalThis.Boolean(object.retiring) : false,
+      originNode: isSet(object.originNode)
+        ? globalThis.String(object.originNode)
+        : isSet(object.origin_node)
+        ? globalThis.String(object.origin_node)
+        : undefined,
     };
   },
 
@@ -7850,6 +9003,9 @@ export const Container: MessageFns<Container> = {
     if (message.retiring !== false) {
       obj.retiring = message.retiring;
     }
+    if (message.originNode !== undefined) {
+      obj.originNode = message.originNode;
+    }
     return obj;
   },
 
@@ -7877,6 +9033,7 @@ export const Container: MessageFns<Container> = {
     message.service = object.service ?? "";
     message.serviceRevision = object.serviceRevision ?? 0;
     message.retiring = object.retiring ?? false;
+    message.originNode = object.originNode ?? undefined;
     return message;
   },
 };
@@ -8622,6 +9779,7 @@ function createBaseMigration(): Migration {
     errorCode: undefined,
     balance: undefined,
     balanceOutcome: undefined,
+    returnId: undefined,
   };
 }
 
@@ -8692,6 +9850,9 @@ export const Migration: MessageFns<Migration> = {
     }
     if (message.balanceOutcome !== undefined) {
       BalanceOutcome.encode(message.balanceOutcome, writer.uint32(1130).fork()).join();
+    }
+    if (message.returnId !== undefined) {
+      writer.uint32(1042).string(message.returnId);
     }
     return writer;
   },
@@ -8885,6 +10046,14 @@ export const Migration: MessageFns<Migration> = {
             message.balanceOutcome = BalanceOutcome.decode(reader, reader.uint32());
             continue;
           }
+          case 130: {
+            if (tag !== 1042) {
+              break;
+            }
+
+            message.returnId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8965,6 +10134,11 @@ export const Migration: MessageFns<Migration> = {
         : isSet(object.balance_outcome)
         ? BalanceOutcome.fromJSON(object.balance_outcome)
         : undefined,
+      returnId: isSet(object.returnId)
+        ? globalThis.String(object.returnId)
+        : isSet(object.return_id)
+        ? globalThis.String(object.return_id)
+        : undefined,
     };
   },
 
@@ -9036,6 +10210,9 @@ export const Migration: MessageFns<Migration> = {
     if (message.balanceOutcome !== undefined) {
       obj.balanceOutcome = BalanceOutcome.toJSON(message.balanceOutcome);
     }
+    if (message.returnId !== undefined) {
+      obj.returnId = message.returnId;
+    }
     return obj;
   },
 
@@ -9074,6 +10251,7 @@ export const Migration: MessageFns<Migration> = {
     message.balanceOutcome = (object.balanceOutcome !== undefined && object.balanceOutcome !== null)
       ? BalanceOutcome.fromPartial(object.balanceOutcome)
       : undefined;
+    message.returnId = object.returnId ?? undefined;
     return message;
   },
 };
