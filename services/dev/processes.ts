@@ -14,6 +14,8 @@ export interface ProcessSettings {
   readonly leaseMs?: number;
   readonly snapshotEvery?: number;
   readonly logLevel?: string;
+  /** What each host says that it has, in thousandths of a core. Default: all that this machine has. */
+  readonly cpuMillis?: number;
 }
 
 const repository = join(import.meta.dirname, "../..");
@@ -49,7 +51,7 @@ export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void
       natsPasswordFile: passwordFile(plan, agentUser(name)),
       underlayAddress,
       memoryBytes,
-      cpuMillis: availableParallelism() * 1000,
+      cpuMillis: settings.cpuMillis ?? availableParallelism() * 1000,
       logLevel,
     });
   }
