@@ -22,6 +22,9 @@ export interface AgentConfig {
   /** What the node offers; without them, what the host has. */
   readonly cpuMillis?: number;
   readonly memoryBytes?: number;
+  readonly diskBytes?: number;
+  /** What `run --constraint` can ask for; `godwit node label` adds to them and comes first. */
+  readonly labels?: Readonly<Record<string, string>>;
   /** What the image stream of one move may take of the link, unless the move says otherwise; without it, all. */
   readonly moveBytesPerSecond?: number;
   readonly criuPath?: string;
@@ -71,6 +74,15 @@ export function readAgentConfig(path: string): AgentConfig {
     };
     return { certFile: file("certFile"), keyFile: file("keyFile"), caFile: file("caFile") };
   };
+  const labels = (key: string): AgentConfig["labels"] => {
+    const value = parsed[key];
+    if (value === undefined) return undefined;
+    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+    const entries = isObject ? Object.entries(value) : [];
+    if (!isObject || entries.some(([, one]) => typeof one !== "string"))
+      throw wrong(key, "an object whose values are texts");
+    return Object.fromEntries(entries as [string, string][]);
+  };
   const node = text("node");
   if (!isName(node)) throw wrong("node", "a DNS label (a-z, 0-9 and -)");
   const underlayAddress = text("underlayAddress");
@@ -86,6 +98,8 @@ export function readAgentConfig(path: string): AgentConfig {
     ...defined("natsTls", tls("natsTls")),
     ...defined("cpuMillis", optionalCount("cpuMillis")),
     ...defined("memoryBytes", optionalCount("memoryBytes")),
+    ...defined("diskBytes", optionalCount("diskBytes")),
+    ...defined("labels", labels("labels")),
     ...defined("moveBytesPerSecond", optionalCount("moveBytesPerSecond")),
     ...defined("criuPath", optionalText("criuPath")),
     ...defined("criuTrackingLibrary", optionalText("criuTrackingLibrary")),

@@ -10,6 +10,7 @@ import type { HostFence } from "./fence/host-fence.ts";
 import type { HeldStore } from "./keep/held-store.ts";
 import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
+import type { PublishedPorts } from "./network/published-ports.ts";
 import type { ShimClient } from "./shim/client.ts";
 import type { StreamIdentity } from "./stream/identity.ts";
 import type { WriteTracking } from "./tracking/support.ts";
@@ -34,6 +35,7 @@ export interface Host {
   /** By which this node proves to others that it is the one that the cluster means. */
   readonly identity: StreamIdentity;
   readonly network: OverlayNetwork;
+  readonly ports: PublishedPorts;
   readonly costs: CostBook;
   /** Commands in containers, and their end before a freeze; see ExecService. */
   readonly exec: () => Pick<ExecService, "quiesce" | "admit" | "visit" | "command">;

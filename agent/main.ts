@@ -33,8 +33,10 @@ import { serveLogs } from "./logs/logs-service.ts";
 import { describeNode } from "./node/host-info.ts";
 import { incarnationOf } from "./node/incarnation.ts";
 import { Node } from "./node/node.ts";
+import { hostPressure } from "./node/pressure.ts";
 import { Reporter } from "./node/reporter.ts";
 import { OverlayNetwork, TUNNEL } from "./network/overlay.ts";
+import { PublishedPorts } from "./network/published-ports.ts";
 import { ShimClient } from "./shim/client.ts";
 import { loadIdentity } from "./stream/identity.ts";
 import { detectWriteTracking } from "./tracking/support.ts";
@@ -118,12 +120,17 @@ async function main(): Promise<void> {
     shim,
     identity,
     network: new OverlayNetwork(config.underlayAddress),
+    ports: new PublishedPorts(),
     costs: CostBook.open(`${config.dataDir}/move-costs.json`, logger),
     exec: () => {
       if (exec === undefined) throw new GodwitError("unavailable", "the agent is still starting");
       return exec;
     },
   };
+  if (hostPressure(host.cgroups.v2Root) === undefined)
+    logger.warn(
+      "this kernel does not measure pressure (PSI: CONFIG_PSI, and psi=1 at boot); placements go by load alone",
+    );
   const reporter = new Reporter(host, await describeNode(host), incarnationOf(config.stateDir));
   wakeReporter = reporter.wake;
   const node = new Node(host, reporter.wake);

@@ -15,3 +15,4 @@ export type {
 } from "./public.ts";
 export type { ServicePlan } from "./public-services.ts";
 export type { DrainProgress } from "./maintenance.ts";
+export type { ProjectView } from "./public-placement.ts";

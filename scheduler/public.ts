@@ -16,6 +16,7 @@ import type { WhyView } from "./plan/movable.ts";
 import type { FailoverOperations } from "./public-failover.ts";
 import type { Services } from "./public-services.ts";
 import type { Balancing } from "./public-balance.ts";
+import type { PlacementScheduling } from "./public-placement.ts";
 
 type DeepReadonly<T> = T extends (infer U)[]
   ? readonly DeepReadonly<U>[]
@@ -174,6 +175,7 @@ export interface Scheduler extends AsyncDisposable, FailoverOperations, Maintena
   why(containerId: string): WhyView | undefined;
   readonly services: Services;
   readonly balancing: Balancing;
+  readonly placement: PlacementScheduling;
   /** Yields (coalesced) after every change of state or runtime since the call, until the signal aborts. */
   changes(signal: AbortSignal): AsyncIterable<void>;
 

@@ -4,6 +4,7 @@ import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerCgroup } from "../container/cgroup.ts";
 import type { Step } from "../model/next-step.ts";
+import { groupPressure } from "../node/pressure.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
 
@@ -17,6 +18,7 @@ export function observe(
   const { status } = record;
   const io = cgroup.blockIoBytes();
   const network = status.kind === "running" ? networkBytes(status.init.pid) : undefined;
+  const pressure = cgroup.pressureFolder === undefined ? undefined : groupPressure(cgroup.pressureFolder);
   return {
     containerId: record.containerId,
     epoch: record.epoch,
@@ -33,6 +35,7 @@ export function observe(
     blockers: [...(findings?.blockers ?? [])],
     needs: [...(findings?.needs ?? [])],
     health: healthOf(record),
+    ...(pressure === undefined ? {} : { pressure }),
   };
 }
 

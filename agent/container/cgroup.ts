@@ -45,6 +45,12 @@ export class CgroupTree {
     return new CgroupTree(mode, new Map([["", base]]));
   }
 
+  /** The v2 hierarchy as this host sees it, if it has one. */
+  get v2Root(): string | undefined {
+    if (this.mode === "v2") return V2_MOUNT;
+    return this.mode === "hybrid" ? `${V2_MOUNT}/unified` : undefined;
+  }
+
   /** @param relative a path such as "godwit/<id>" */
   container(relative: string): ContainerCgroup {
     const folders = new Map<string, string>();
@@ -284,6 +290,11 @@ export class ContainerCgroup {
     return this.#v2
       ? { read: sum(/\brbytes=(\d+)/g), written: sum(/\bwbytes=(\d+)/g) }
       : { read: sum(/^\d+:\d+ Read (\d+)$/gm), written: sum(/^\d+:\d+ Write (\d+)$/gm) };
+  }
+
+  /** Its folder on the v2 hierarchy, where the kernel says how its processes wait; undefined: the host has none. */
+  get pressureFolder(): string | undefined {
+    return this.#folders.get("");
   }
 
   /** Whether the kernel's OOM killer has killed something inside since the cgroup was made. */

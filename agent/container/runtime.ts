@@ -161,6 +161,7 @@ export class ContainerRuntime {
     if (!this.#host.network.ready) {
       throw new GodwitError("unavailable", "the container network of this host is not set up yet");
     }
+    await this.#host.ports.check(record.spec.ports);
     this.#dropPlug();
     await prepareAttachment(this.attachment, {
       address: record.address,

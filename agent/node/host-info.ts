@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { arch, cpus, freemem, loadavg, release, totalmem } from "node:os";
 
 import type { Load } from "../../proto/gen/godwit/v1/agent.ts";
@@ -6,6 +6,7 @@ import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
 import { checkpointFault } from "../checkpoint/criu.ts";
 import type { Host } from "../host.ts";
 import { VERSION } from "../version.ts";
+import { hostPressure } from "./pressure.ts";
 
 /** What this node is and can do. */
 export async function describeNode(host: Host): Promise<NodeInfo> {
@@ -25,6 +26,8 @@ export async function describeNode(host: Host): Promise<NodeInfo> {
     streamKey: Buffer.from(host.identity.publicKey),
     features: kernelFeatures(),
     checkpointFault: await checkpointFault(host.criuPath),
+    diskBytes: config.diskBytes ?? diskBytes(config.dataDir),
+    labels: sortedLabels(config.labels),
   });
 }
 
@@ -39,12 +42,30 @@ function cpuFlags(): string[] {
   return line.split(" ").filter(Boolean).sort();
 }
 
-export function measureLoad(cpuMillisUsed: number): Load {
+export function measureLoad(host: Host, cpuMillisUsed: number): Load {
+  const pressure = hostPressure(host.cgroups.v2Root);
   return {
     cpuMillisUsed,
     memoryBytesUsed: totalmem() - freemem(),
     load1: loadavg()[0] ?? 0,
     // Goes on when the agent is restarted, unlike performance.now().
     measuredAtMs: Number(process.hrtime.bigint() / 1_000n) / 1_000,
+    diskBytesFree: freeDisk(host.config.dataDir),
+    ...(pressure === undefined ? {} : { pressure }),
   };
+}
+
+/** Of the file system that the containers' files are on. */
+function diskBytes(folder: string): number {
+  const { blocks, bsize } = statfsSync(folder);
+  return blocks * bsize;
+}
+function freeDisk(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder);
+  return bavail * bsize;
+}
+
+/** In one order whatever the file's, since a description that differs is told to the whole cluster. */
+function sortedLabels(labels: Readonly<Record<string, string>> = {}): Record<string, string> {
+  return Object.fromEntries(Object.entries(labels).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }

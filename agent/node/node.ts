@@ -1,5 +1,6 @@
 import type { Logger } from "pino";
 
+import { GodwitError } from "../../proto/contract/error.ts";
 import { CONTAINER_GONE_SUBJECT, desiredSubject } from "../../proto/contract/subjects.ts";
 import { isId } from "../../proto/contract/ids.ts";
 import {
@@ -29,6 +30,7 @@ export class Node implements AsyncDisposable {
   #revision = 0;
   /** Until a leader has answered this agent, an order that comes by itself may be one of long ago. */
   #isIntroduced = false;
+  #portFailure = "";
   readonly #abort = new AbortController();
   readonly #tasks: Promise<void>[] = [];
   readonly #inspector: Inspector;
@@ -90,6 +92,7 @@ export class Node implements AsyncDisposable {
     this.#inspector.start();
     const timer = setInterval(() => {
       for (const allocation of this.#allocations.values()) allocation.check();
+      void this.#publishPorts(() => this.#host.ports.catchUp());
     }, CHECK_MS);
     this.#abort.signal.addEventListener("abort", () => clearInterval(timer), { once: true });
   }
@@ -164,6 +167,7 @@ export class Node implements AsyncDisposable {
         this.#logger.error({ err: error }, "the container network could not be set up");
       }
     }
+    await this.#publishPorts(() => this.#host.ports.publish(desired.allocations));
     this.#changed();
   }
 
@@ -177,6 +181,19 @@ export class Node implements AsyncDisposable {
     if (!(await this.#host.fence.lift())) return;
     for (const allocation of this.#allocations.values()) allocation.goOn();
     this.#logger.info("the lease is renewed: what belongs to this host goes on");
+  }
+
+  async #publishPorts(publish: () => Promise<void>): Promise<void> {
+    try {
+      await publish();
+      this.#portFailure = "";
+    } catch (error) {
+      // It is tried each second, and said once.
+      const { message } = GodwitError.from(error);
+      if (message !== this.#portFailure)
+        this.#logger.error({ err: error }, "published ports do not lead to their containers");
+      this.#portFailure = message;
+    }
   }
 
   container(id: string): Allocation | undefined {

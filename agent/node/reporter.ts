@@ -74,7 +74,7 @@ export class Reporter implements AsyncDisposable {
       allocations: node.observations(),
       migrations: node.migrationReports(),
       desiredRevision: node.revision,
-      load: measureLoad(this.#cpuMillisUsed(node)),
+      load: measureLoad(this.#host, this.#cpuMillisUsed(node)),
       images: this.#images,
       ...(fenceMs === undefined ? {} : { fenceMs }),
       fenceFault: this.#host.fence.fault,

@@ -7,6 +7,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import type { Committer } from "../log/committer.ts";
 import type { Link } from "../log/link.ts";
 import { idFrom, type Machine } from "../log/machine.ts";
+import { WaitingRoom } from "../plan/placement/waiting-room.ts";
 import { reconcile } from "../plan/reconcile.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { DesiredSender } from "./desired-sender.ts";
@@ -31,6 +32,7 @@ export class Leader implements AsyncDisposable {
   readonly nowMs: () => number;
   readonly #options: LeaderOptions;
   readonly #sender: DesiredSender;
+  readonly #waiting = new WaitingRoom();
   readonly #service: ReportService;
   readonly #ticker: Disposable;
   readonly #onReconnect: Disposable;
@@ -183,6 +185,7 @@ export class Leader implements AsyncDisposable {
         leaseMs,
         nowMs: this.nowMs(),
         newId: () => idFrom(machine),
+        waiting: this.#waiting,
       });
       this.reports.fresh.clear();
       if (commands.length === 0) return;

@@ -5,6 +5,7 @@ import { Balancer } from "../plan/balance/balancer.ts";
 import { LoadBook } from "../plan/balance/load.ts";
 import {
   migrationSeen,
+  nodeSeen,
   observedOn,
   type MigrationSeen,
   type NodeSeen,
@@ -50,11 +51,7 @@ export class Reports implements Volatile {
     this.#lastReportMs.set(node, nowMs);
     this.fresh.add(node);
     this.#tellSources(cluster, node, this.nodes.get(node), report);
-    this.nodes.set(node, {
-      report,
-      allocations: new Map(report.allocations.map((allocation) => [allocation.containerId, allocation])),
-      current,
-    });
+    this.nodes.set(node, nodeSeen(report, current, this.nodes.get(node)));
     this.balancer.book.accept(cluster, node, report, nowMs);
     for (const one of report.migrations) this.#acceptMigration(cluster, node, one, nowMs);
   }

@@ -34,6 +34,7 @@ import { Leader } from "./leader.ts";
 import { MaintenanceOperations } from "./maintenance-operations.ts";
 import { Membership } from "./membership.ts";
 import { Operations } from "./operations.ts";
+import { PlacementOperations } from "./placement-operations.ts";
 import { runtimeOf } from "./runtime.ts";
 import { ServiceOperations } from "./service-operations.ts";
 
@@ -64,6 +65,7 @@ export class RunningScheduler implements Scheduler {
   readonly #membership: Membership;
   readonly services: ServiceOperations;
   readonly balancing: BalanceOperations;
+  readonly placement: PlacementOperations;
   readonly #changes = new Changes();
   readonly #cleanup = new DisposableStack();
   /** Of the entry that is being applied, by command. */
@@ -119,6 +121,11 @@ export class RunningScheduler implements Scheduler {
       seen: () => this.#seen,
       machine,
     });
+    this.placement = new PlacementOperations(
+      replica.cluster,
+      (command) => this.#committer.propose(command),
+      () => this.#seen,
+    );
     this.#cleanup.use(log.onForeignAppend(() => this.#committer.catchUp()));
     this.#cleanup.use(machine.every(LOOK_AT_LOG_MS, () => this.#committer.catchUp()));
     this.#cleanup.use(link.onReconnect(() => this.#committer.catchUp()));

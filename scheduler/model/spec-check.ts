@@ -8,6 +8,8 @@ import {
   type Resources,
   type RestartBackoff,
 } from "../../proto/gen/godwit/v1/spec.ts";
+import { isLabelKey } from "./labels.ts";
+import { checkPlacementRules } from "./placement-check.ts";
 import { formatBytes } from "./quantity.ts";
 
 /** runc refuses less: it could not start its own init in it. */
@@ -24,7 +26,6 @@ const MAX_HEALTH_RETRIES = 1_000;
 
 const IMAGE_NAME = /^[a-z0-9]([a-z0-9._/:@-]{0,253}[a-z0-9])?$/;
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
-const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
 
 const invalid = (message: string): GodwitError => new GodwitError("invalid", message);
 const quoted = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
@@ -57,7 +58,7 @@ const checkLimits = (limits: Resources): void => {
 };
 
 export const checkLabelKey = (key: string): void => {
-  if (!LABEL_KEY.test(key))
+  if (!isLabelKey(key))
     throw invalid(`${quoted(key)} is no label name: letters, digits, ".", "_", "/" and "-"`);
 };
 
@@ -133,6 +134,7 @@ export const checkSpec = (spec: ContainerSpec): void => {
   if (labels.length > MAX_LIST) throw invalid(`more than ${MAX_LIST} labels`);
   for (const [key] of labels) checkLabelKey(key);
   if (spec.limits !== undefined) checkLimits(spec.limits);
+  checkPlacementRules(spec);
   checkStopSignal(spec.stopSignal);
   if (spec.health !== undefined) checkHealth(spec.health);
   if (spec.backoff !== undefined) checkBackoff(spec.backoff);

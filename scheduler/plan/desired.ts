@@ -7,7 +7,12 @@ import {
   type Peer,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
-import { MigrationState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import {
+  DesiredState,
+  MigrationState,
+  type Container,
+  type Migration,
+} from "../../proto/gen/godwit/v1/log.ts";
 import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
 import { imageOf } from "../state/apply-image.ts";
 import type { Cluster } from "../state/cluster.ts";
@@ -46,7 +51,8 @@ const allocationFor = (
   spec: container.spec,
   epoch,
   role,
-  desired: container.desired,
+  // One that makes room for another is stopped, whatever is wanted of it.
+  desired: cluster.index.placement.preempted.has(container.id) ? DesiredState.STOPPED : container.desired,
   restartGeneration: container.restartGeneration,
   address: `${container.address}/${PREFIX_LENGTH}`,
   mac: container.mac,

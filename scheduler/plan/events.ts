@@ -7,7 +7,7 @@ import {
   type Command,
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, PlacementStrategy } from "../../proto/gen/godwit/v1/spec.ts";
 import { isHeldBySource } from "../state/apply-migration.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
@@ -42,6 +42,9 @@ const HEALTHS: Partial<Record<HealthState, string>> = {
   [HealthState.HEALTHY]: "container.healthy",
   [HealthState.UNHEALTHY]: "container.unhealthy",
 };
+
+const wordOf = (strategy: PlacementStrategy): string =>
+  strategy === PlacementStrategy.PACK ? "pack" : "spread";
 
 const OBSERVED: Partial<Record<AllocationState, string>> = {
   [AllocationState.RUNNING]: "container.running",
@@ -260,6 +263,29 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
           `${migration.id} ${migration.from} → ${migration.to}: blackout ${Math.round(figures?.blackoutMs ?? 0)} ms of ${Math.round(figures?.totalMs ?? 0)} ms`,
         ),
       );
+    }
+    case "nodeLabelsSet": {
+      const { node, remove, set } = command.value;
+      const words = [
+        ...Object.entries(set).map(([key, value]) => `${key}=${value}`),
+        ...remove.map((key) => `${key}-`),
+      ];
+      return [happening("node.labelled", node, words.join(" "))];
+    }
+    case "projectSet":
+      return [happening("project.set", command.value.project?.name ?? "")];
+    case "projectRemoved":
+      return [happening("project.removed", command.value.name)];
+    case "placementDefaultSet":
+      return [happening("placement.default", wordOf(command.value.strategy))];
+    case "containerPreempted": {
+      const { containerId, forContainerId, node } = command.value;
+      const message = `stopped on ${node} to make room for ${containerName(forContainerId)}`;
+      return [happening("container.preempted", containerName(containerId), message)];
+    }
+    case "allocationReleased": {
+      const { containerId, node } = command.value;
+      return [happening("container.released", containerName(containerId), `by ${node}; it waits for room`)];
     }
     case "migrationCancelRequested":
       return ofMigration(command.value.id, (migration) =>

@@ -2,18 +2,16 @@
  * Whether a container can be moved, and where to: what the log knows and what its agent has found by looking at it. The
  * one place that `move`, drains, `why` and `ps` ask. Pure.
  */
-import {
-  MigrationState,
-  type Container,
-  type Migration,
-  type NodeInfo,
-} from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationMode, type Blocker } from "../../proto/gen/godwit/v1/spec.ts";
+import { MigrationState, type Container, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationMode, PlacementStrategy, type Blocker } from "../../proto/gen/godwit/v1/spec.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
-import { missingFeatures } from "../state/host-match.ts";
-import { hostReasons, leaveCheck, modeCheck, resolveMode, targetReasons } from "../state/move-check.ts";
+import { demandOf } from "../state/fit/demand.ts";
+import { obstaclesOf, spotOf } from "../state/fit/fit.ts";
+import { leaveCheck, modeCheck, resolveMode, targetReasons } from "../state/move-check.ts";
 import { reject, type Outcome, type Rejection } from "../state/rejection.ts";
-import { choosePlacement, type Placement, type PlacementOptions } from "./placement.ts";
+import { ReasonTally, type ReasonCount } from "./placement/explain.ts";
+import { describeScore } from "./placement/score.ts";
+import { choosePlacement, placeOne, type Placement, type PlacementOptions } from "./placement.ts";
 import { standstillOf } from "./standstill.ts";
 import { observedOn, type Volatile } from "./volatile.ts";
 
@@ -64,12 +62,18 @@ export const targetRefusals = (
   container: Container,
   to: string,
   mode = usualMode(container),
-): Rejection[] => {
-  const info = cluster.state.nodes[to]?.info;
-  const refusals = targetReasons(cluster, container, to, mode);
-  if (info === undefined || container.allocation?.node === to) return refusals;
-  const needs = needsOf(seen, container, mode);
-  return [...refusals, ...missingFeatures(needs, info).map((why) => reject("refused", why))];
+): Rejection[] => targetReasons(cluster, container, to, mode, needsOf(seen, container, mode));
+
+type TargetOptions = Pick<PlacementOptions, "planned" | "avoid" | "only"> & { readonly mode?: MigrationMode };
+const targetOptions = (seen: Seen, container: Container, options: TargetOptions): PlacementOptions => {
+  const { mode = usualMode(container), ...rest } = options;
+  return {
+    ...rest,
+    mode,
+    except: container.allocation?.node ?? "",
+    needs: needsOf(seen, container, mode),
+    seen,
+  };
 };
 
 /** The best other node, of those on which the container can go on. */
@@ -77,16 +81,16 @@ export const chooseTarget = (
   cluster: Cluster,
   seen: Seen,
   container: Container,
-  options: Pick<PlacementOptions, "planned" | "avoid" | "only"> & { readonly mode?: MigrationMode } = {},
-): Placement => {
-  const { mode = usualMode(container), ...rest } = options;
-  const from = container.allocation?.node ?? "";
-  const source = cluster.state.nodes[from]?.info;
-  const needs = needsOf(seen, container, mode);
-  const unsuited = (info: NodeInfo): string | undefined =>
-    [...(source === undefined ? [] : hostReasons(source, info, mode)), ...missingFeatures(needs, info)][0];
-  return choosePlacement(cluster, container, { ...rest, except: from, unsuited });
-};
+  options: TargetOptions = {},
+): Placement => choosePlacement(cluster, container, targetOptions(seen, container, options));
+
+/** The same without a reason where there is none. */
+export const findTarget = (
+  cluster: Cluster,
+  seen: Seen,
+  container: Container,
+  options: TargetOptions = {},
+): string | undefined => placeOne(cluster, container, targetOptions(seen, container, options));
 
 export interface WhyView {
   /** Oldest first. */
@@ -96,7 +100,11 @@ export interface WhyView {
     readonly node: string;
     readonly canMove: boolean;
     readonly reasons: readonly string[];
+    /** How it ranks among those that take it. */
+    readonly remark: string;
   }[];
+  /** Why nodes do not take it, most frequent first. */
+  readonly reasons: readonly ReasonCount[];
   readonly lastMove: Migration | undefined;
   /** Later than the last move. */
   readonly lastFailure: Migration | undefined;
@@ -107,6 +115,7 @@ const MOVED_BY: Readonly<Record<string, string>> = {
   drain: "by a drain",
   return: "back to where it was before a drain",
   balance: "to balance the load",
+  preemption: "to make room for a container of a higher priority",
 };
 
 /** Why a container is where it is, and where it could go. */
@@ -118,7 +127,9 @@ export const whyOf = (cluster: Cluster, seen: Seen, container: Container): WhyVi
   const moves = own.filter(({ switchedAtMs }) => switchedAtMs > 0);
   const lastMove = moves.findLast(({ state }) => state === MigrationState.FINISHED);
   const lastFailure = own.findLast(({ state }) => state === MigrationState.ABORTED);
-  const leave = leaveCheck(cluster, container, false);
+  // One without a node is not kept from leaving it: what counts is which nodes would take it.
+  const isUnplaced = cluster.index.unplaced.has(container.id);
+  const leave = isUnplaced ? undefined : leaveCheck(cluster, container, false);
   const running = migrations[container.migrationId];
   const standstill = running === undefined ? undefined : standstillOf(cluster, seen, running);
   const staysBecause = [
@@ -128,16 +139,31 @@ export const whyOf = (cluster: Cluster, seen: Seen, container: Container): WhyVi
       ? []
       : blockersOf(seen, container).map(({ reason }) => reason)),
   ];
+  const demand = demandOf(cluster, container, { needs: observedNow(seen, container)?.needs ?? [] });
+  const tally = new ReasonTally();
+  const others = Object.entries(nodes)
+    .filter(([name]) => name !== container.allocation?.node)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, node]) => {
+      const spot = spotOf(cluster, name, node);
+      const obstacles = obstaclesOf(demand, spot);
+      if (obstacles.length > 0) tally.add(name, obstacles);
+      const fits = obstacles.length === 0;
+      const digest = container.spec?.imageDigest ?? "";
+      return {
+        node: name,
+        canMove: staysBecause.length === 0 && fits,
+        reasons: obstacles.map(({ message }) => message),
+        remark: fits ? describeScore(digest, node, spot.use, seen.nodes.get(name)) : "",
+      };
+    });
   return {
-    history: [...beginning(container, moves[0]), ...moves.map(step)],
+    history: [...beginning(container, moves[0]), ...moves.map(step), ...preemptionOf(container)].sort(
+      (a, b) => a.atMs - b.atMs,
+    ),
     staysBecause,
-    nodes: Object.keys(nodes)
-      .filter((node) => node !== container.allocation?.node)
-      .sort()
-      .map((node) => {
-        const reasons = targetRefusals(cluster, seen, container, node).map(({ message }) => message);
-        return { node, canMove: staysBecause.length === 0 && reasons.length === 0, reasons };
-      }),
+    nodes: others,
+    reasons: tally.reasons(),
     lastMove,
     lastFailure: (lastFailure?.startedAtMs ?? 0) > (lastMove?.startedAtMs ?? -1) ? lastFailure : undefined,
   };
@@ -148,16 +174,33 @@ const step = ({ from, to, reason, switchedAtMs }: Migration): WhyView["history"]
   text: `moved from ${from} to ${to} ${MOVED_BY[reason] ?? `(${reason})`}`,
 });
 
+const preemptionOf = ({ allocation, preemption }: Container): WhyView["history"] => {
+  if (preemption === undefined) return [];
+  const { atMs, endedAtMs, forName, forPriority, node } = preemption;
+  const now = allocation === undefined ? "" : `; now on ${allocation.node}`;
+  const text = `stopped on ${node} to make room for ${forName} (priority ${forPriority})`;
+  return endedAtMs === 0
+    ? [{ atMs, text }]
+    : [
+        { atMs, text },
+        { atMs: endedAtMs, text: `placed again, when there was room${now}` },
+      ];
+};
+
 const beginning = (container: Container, first: Migration | undefined): WhyView["history"] => {
-  const { allocation, createdAtMs, placementFailure, spec } = container;
-  const node = first?.from ?? allocation?.node;
+  const { allocation, createdAtMs, placementFailure, preemption, spec } = container;
+  const node = first?.from ?? preemption?.node ?? allocation?.node;
   if (node === undefined)
     return [{ atMs: createdAtMs, text: `waits for a node: ${placementFailure || "it is being placed"}` }];
-  const why =
-    spec?.node === node ? `as asked for with --node ${node}` : "the least loaded node that it fitted on";
+  const chosen =
+    spec?.strategy === PlacementStrategy.PACK
+      ? "the fullest node that it fitted on"
+      : "the least loaded node that it fitted on";
+  const why = spec?.node === node ? `as asked for with --node ${node}` : chosen;
+  const isLatest = first === undefined && preemption === undefined;
   return [
     {
-      atMs: first === undefined ? (allocation?.placedAtMs ?? createdAtMs) : createdAtMs,
+      atMs: isLatest ? (allocation?.placedAtMs ?? createdAtMs) : createdAtMs,
       text: `placed on ${node}, ${why}`,
     },
   ];

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { NodeState } from "../../proto/gen/godwit/v1/log.ts";
-import { shortageOf, useOf } from "../state/capacity.ts";
+import { hasRoom, useOf } from "../state/capacity.ts";
 import { limitsOf } from "../state/cluster.ts";
 import { Drive } from "../testing/drive.ts";
 import { memoryLimit, MIB, sampleNode } from "../testing/sample.ts";
@@ -82,7 +82,7 @@ test.each<[string, string[], (drive: Drive) => void, ReturnType<typeof limits>, 
     },
     limits(0),
     {},
-    "no node fits: 1 of 2 cordoned, 1 of 2 being drained",
+    "no node fits: 1 of 2 being drained, 1 of 2 cordoned",
   ],
   [
     "a full pin",
@@ -154,10 +154,7 @@ test("whatever is chosen fits, and nothing is refused that would fit", () => {
         for (const [at, [node, size]] of placed.entries()) {
           const container = drive.create(at + 1, `c${at}`, limits(size < 6 ? 0 : size));
           const there = drive.cluster.state.nodes[node];
-          if (
-            there !== undefined &&
-            shortageOf(there, useOf(drive.cluster, node), limitsOf(container)) === undefined
-          )
+          if (there !== undefined && hasRoom(there, useOf(drive.cluster, node), limitsOf(container)))
             drive.place(at + 1, node);
         }
         for (const node of cordoned) cordon(drive, node);
@@ -165,8 +162,7 @@ test("whatever is chosen fits, and nothing is refused that would fit", () => {
         const fitting = Object.entries(drive.cluster.state.nodes)
           .filter(
             ([name, node]) =>
-              node.schedulable &&
-              shortageOf(node, useOf(drive.cluster, name), limitsOf(container)) === undefined,
+              node.schedulable && hasRoom(node, useOf(drive.cluster, name), limitsOf(container)),
           )
           .map(([name]) => name);
         const { node, failure } = choosePlacement(drive.cluster, container);

@@ -1,16 +1,16 @@
 /** One round of the leader: the state and what was reported in, the commands to append out. Pure. */
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "../state/cluster.ts";
-import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
-import { command } from "./command.ts";
 import { planDrains } from "./drain.ts";
 import { planFences } from "./failover.ts";
 import { MoveLimits } from "./move-limits.ts";
 import { planMigrations } from "./migrations.ts";
 import { planLeases, planObserved } from "./observe.ts";
-import { choosePlacement, PlannedUse } from "./placement.ts";
 import { PlannedDisruptions } from "./disruption.ts";
+import { planPlacements } from "./place.ts";
+import { PlannedUse } from "./placement.ts";
+import { WaitingRoom } from "./placement/waiting-room.ts";
+import { planPreemptions } from "./preempt.ts";
 import { planRemovals } from "./removal.ts";
 import { planServices } from "./services.ts";
 import { planReturns } from "./return.ts";
@@ -21,39 +21,21 @@ export interface ReconcileOptions {
   readonly nowMs: number;
   /** Ids for migrations and containers. */
   readonly newId: () => string;
+  /** What is remembered of containers that no node has room for; without it, all of them are tried. */
+  readonly waiting?: WaitingRoom;
 }
 
-const planPlacements = (cluster: Cluster): Command[] => {
+const planNodes = (
+  cluster: Cluster,
+  volatile: Volatile,
+  disruptions: PlannedDisruptions,
+  { newId, nowMs, waiting: room = new WaitingRoom() }: ReconcileOptions,
+): Command[] => {
   const planned = new PlannedUse(cluster);
-  return [...cluster.index.unplaced].flatMap((containerId) => {
-    const container = cluster.state.containers[containerId];
-    if (container === undefined) return [];
-    // A pin is for the first placement; where that node is no more, any will do.
-    const only = container.allocation === undefined && container.spec?.node ? container.spec.node : undefined;
-    const placement = choosePlacement(cluster, container, {
-      planned,
-      ...(only === undefined ? {} : { only }),
-    });
-    if (placement.node !== undefined) {
-      planned.add(placement.node, container);
-      return command("allocationPlaced", {
-        containerId,
-        node: placement.node,
-        epoch: (container.allocation?.epoch ?? 0) + 1,
-      });
-    }
-    if (placement.failure === container.placementFailure) return [];
-    return command("allocationObserved", {
-      containerId,
-      node: "",
-      epoch: 0,
-      state: AllocationState.PENDING,
-      exitCode: 0,
-      restarts: 0,
-      message: placement.failure,
-      health: HealthState.UNSPECIFIED,
-    });
-  });
+  return [
+    ...planPlacements(cluster, volatile, { planned, room, nowMs }),
+    ...planPreemptions(cluster, volatile, { planned, disruptions, room, newId, nowMs }),
+  ];
 };
 
 const planMaintenance = (
@@ -82,7 +64,7 @@ export const reconcile = (cluster: Cluster, volatile: Volatile, options: Reconci
       leaderSinceMs: volatile.leaderSinceMs,
       newId: options.newId,
     }),
-    ...planPlacements(cluster),
+    ...planNodes(cluster, volatile, disruptions, options),
     ...planMaintenance(cluster, volatile, { ...options, disruptions }),
     ...(volatile.balancer?.round({ cluster, seen: volatile, nowMs: options.nowMs }, options.newId) ?? []),
   ];

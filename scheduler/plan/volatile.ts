@@ -15,7 +15,20 @@ export interface NodeSeen {
   readonly allocations: ReadonlyMap<string, ObservedAllocation>;
   /** The node had taken in its present Desired when it reported, so what it does not list is not there. */
   readonly current: boolean;
+  /** Digests of the images that are unpacked there. */
+  readonly images: ReadonlySet<string>;
 }
+
+/** `before`: the node's last report. Images rarely change, so their set is kept. */
+export const nodeSeen = (report: Report, current: boolean, before?: NodeSeen): NodeSeen => ({
+  report,
+  allocations: new Map(report.allocations.map((allocation) => [allocation.containerId, allocation])),
+  current,
+  images:
+    before?.images.size === report.images.length && report.images.every((digest) => before.images.has(digest))
+      ? before.images
+      : new Set(report.images),
+});
 
 export interface MigrationSeen {
   readonly source?: MigrationReport;

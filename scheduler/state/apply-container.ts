@@ -13,16 +13,16 @@ import {
   type ContainerRemoved,
   type ContainerRemoveRequested,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { addressOf, FIRST_HOST, hostOf, LAST_HOST, macOf, usableHost } from "../model/network.ts";
 import { checkSpec } from "../model/spec-check.ts";
 import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
 import { abortMigrationOf, endMigration } from "./apply-migration.ts";
-import { shortageOf, useOf } from "./capacity.ts";
 import { isWell } from "./availability.ts";
 import { isFenced, isHomeless } from "./failover.ts";
-import { enter, leave, limitsOf, nameOf, reindex, type Cluster } from "./cluster.ts";
-import { describeShortage, nodeCheck } from "./move-check.ts";
+import { enter, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
+import { targetCheck } from "./move-check.ts";
+import { quotaCheck } from "./quota.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
 const missing = (id: string): Outcome => reject("not-found", `there is no container ${id}`);
@@ -61,6 +61,8 @@ export const containerCreated = (
     );
   if (imageOf(cluster, spec) === undefined)
     return reject("not-found", `there is no image ${spec.image}: "godwit image ls" lists what there is`);
+  const overQuota = quotaCheck(cluster, spec);
+  if (overQuota !== undefined) return overQuota;
   if (!hasHost(cluster)) return reject("exhausted", "every address of the containers' network is in use");
   const host = takeHost(cluster) ?? FIRST_HOST;
   const container: Container = {
@@ -79,6 +81,9 @@ export const containerCreated = (
     service: membership?.service ?? "",
     serviceRevision: membership?.revision ?? 0,
     retiring: false,
+    preemption: undefined,
+    releasedEpoch: 0,
+    nominatedNode: "",
   };
   cluster.state.containers[id] = container;
   enter(cluster, container);
@@ -172,6 +177,7 @@ export const containerRemoved = (
   if (migration !== undefined)
     endMigration(cluster, migration, MigrationState.FINISHED, "the container was removed", atMs);
   leave(cluster, container);
+  if (container.nominatedNode !== "") cluster.news.freed.add(container.nominatedNode);
   delete state.containers[id];
   state.freeAddresses.push(hostOf(container.address));
   if (container.spec !== undefined) dropUnusedReplaced(cluster, container.spec.imageDigest);
@@ -186,20 +192,18 @@ export const allocationPlaced = (
   const { state } = cluster;
   const container = state.containers[placed.containerId];
   if (container === undefined) return missing(placed.containerId);
-  const node = state.nodes[placed.node];
-  if (node === undefined) return reject("not-found", `there is no node ${placed.node}`);
   if (container.removing) return reject("refused", `${nameOf(container)} is being removed`);
   const current = container.allocation;
   if (current !== undefined && !isHomeless(state.nodes, container))
     return reject("refused", `${nameOf(container)} already has a node: ${current.node}`);
   if (container.migrationId !== "") return reject("refused", `${nameOf(container)} is being moved`);
   // Epochs only rise, also across a node that was removed with its copy.
-  if (placed.epoch !== (current?.epoch ?? 0) + 1)
+  if (placed.epoch !== nextEpoch(container))
     return reject("refused", `${placed.epoch} is not the next epoch`);
-  const refused = nodeCheck(placed.node, node);
+  const refused = targetCheck(cluster, container, placed.node, MigrationMode.COLD);
   if (refused !== undefined) return refused;
-  const shortage = shortageOf(node, useOf(cluster, placed.node), limitsOf(container));
-  if (shortage !== undefined) return reject("exhausted", `node ${placed.node} ${describeShortage(shortage)}`);
+  // What was kept free for it elsewhere is free for others now.
+  if (container.nominatedNode !== "") cluster.news.freed.add(container.nominatedNode);
   reindex(cluster, container, () => {
     container.allocation = {
       node: placed.node,
@@ -214,6 +218,8 @@ export const allocationPlaced = (
       readyAtMs: 0,
     };
     container.placementFailure = "";
+    container.nominatedNode = "";
+    if (container.preemption?.endedAtMs === 0) container.preemption.endedAtMs = atMs;
   });
   return undefined;
 };

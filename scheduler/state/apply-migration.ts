@@ -10,6 +10,7 @@ import {
   type MigrationSwitched,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { isId } from "../../proto/contract/ids.ts";
+import { yieldCheck } from "./apply-placement.ts";
 import { insertEnded, nameOf, reindex, type Cluster } from "./cluster.ts";
 import { followOrigin } from "./evacuation.ts";
 import { leaveCheck, modeCheck, resolveMode, targetCheck } from "./move-check.ts";
@@ -60,6 +61,9 @@ export const endMigration = (
   if (container === undefined) end();
   else reindex(cluster, container, end);
   cluster.index.moving.delete(migration.id);
+  const waiting = cluster.state.containers[migration.forContainerId ?? ""];
+  // The room that it was to make is not made.
+  if (outcome === MigrationState.ABORTED && waiting !== undefined) waiting.nominatedNode = "";
   insertEnded(cluster, migration);
   forgetOldest(cluster);
 };
@@ -105,6 +109,14 @@ export const migrationStarted = (
     modeCheck(container, mode, force) ??
     targetCheck(cluster, container, start.to, mode);
   if (refused !== undefined) return refused;
+  const { forContainerId } = start;
+  const waiting = forContainerId === undefined ? undefined : state.containers[forContainerId];
+  if (forContainerId !== undefined) {
+    const stays = yieldCheck(container, waiting);
+    if (stays !== undefined) return stays;
+    if (!index.unplaced.has(forContainerId))
+      return reject("refused", `${forContainerId} has a node: nothing has to make room for it`);
+  }
   const allocation = container.allocation;
   if (allocation?.node !== start.from || start.epoch !== allocation.epoch + 1)
     return reject("refused", `${nameOf(container)} is not where this move was planned from: try again`);
@@ -128,6 +140,7 @@ export const migrationStarted = (
       endedAtMs: 0,
       figures: undefined,
       bandwidthBytesPerSecond: start.bandwidthBytesPerSecond,
+      ...(forContainerId === undefined ? {} : { forContainerId }),
       ...(start.predicted === undefined ? {} : { predicted: start.predicted }),
       ...(start.balance === undefined ? {} : { balance: start.balance }),
       ...(start.returnId === undefined ? {} : { returnId: start.returnId }),
@@ -135,6 +148,7 @@ export const migrationStarted = (
     container.migrationId = start.id;
   });
   index.moving.add(start.id);
+  if (waiting !== undefined) waiting.nominatedNode = start.from;
   return undefined;
 };
 

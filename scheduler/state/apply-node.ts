@@ -58,6 +58,7 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
     Object.assign(known, { info, incarnation });
     if (moved) touchAll(cluster);
     else cluster.touched.add(info.name);
+    cluster.news.freed.add(info.name);
     return undefined;
   }
   const index = freeIndex(cluster);
@@ -75,8 +76,10 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
       fenceMs: 0,
       fenceFault: "",
       fenced: false,
+      labels: {},
     };
   });
+  cluster.news.freed.add(info.name);
   state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
   touchAll(cluster);
   return undefined;
@@ -100,6 +103,7 @@ export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Ou
   if (change.state === NodeState.READY) becomeReady(cluster, change.node, node);
   else Object.assign(node, { state: change.state, stateReason: change.reason });
   cluster.touched.add(change.node);
+  if (change.state === NodeState.READY) cluster.news.freed.add(change.node);
   return undefined;
 };
 
@@ -111,6 +115,7 @@ export const nodeSchedulableSet = (
   const node = cluster.state.nodes[set.node];
   if (node === undefined) return missing(set.node);
   node.schedulable = set.schedulable;
+  if (set.schedulable) cluster.news.freed.add(set.node);
   // A node that takes containers again cannot be drained at the same time.
   if (set.schedulable && node.drain?.outcome === "") endDrain(cluster, set.node, "cancelled", atMs);
   return undefined;

@@ -41,6 +41,14 @@ import {
   servicesApplied,
   serviceScaled,
 } from "./apply-service.ts";
+import {
+  allocationReleased,
+  containerPreempted,
+  nodeLabelsSet,
+  placementDefaultSet,
+  projectRemoved,
+  projectSet,
+} from "./apply-placement.ts";
 import type { Cluster } from "./cluster.ts";
 import { isRepeated, noteRequest } from "./requests.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -161,6 +169,18 @@ const applyOne = (
       return balanceMeasured(cluster, command.value);
     case "balanceAdvised":
       return balanceAdvised(cluster, command.value, context);
+    case "nodeLabelsSet":
+      return nodeLabelsSet(cluster, command.value);
+    case "projectSet":
+      return projectSet(cluster, command.value);
+    case "projectRemoved":
+      return projectRemoved(cluster, command.value);
+    case "placementDefaultSet":
+      return placementDefaultSet(cluster, command.value);
+    case "containerPreempted":
+      return containerPreempted(cluster, command.value, context);
+    case "allocationReleased":
+      return allocationReleased(cluster, command.value);
   }
 };
 

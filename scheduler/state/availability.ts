@@ -13,6 +13,7 @@ export const isWell = (health: HealthState): boolean =>
 export const isAvailable = ({ state }: Cluster, container: Container): boolean => {
   const { allocation } = container;
   if (allocation === undefined || allocation.readyAtMs === 0) return false;
+  if (container.preemption?.endedAtMs === 0) return false;
   if (container.removing || container.retiring || container.desired !== DesiredState.RUNNING) return false;
   if (state.nodes[allocation.node]?.state !== NodeState.READY) return false;
   return state.migrations[container.migrationId]?.mode !== MigrationMode.COLD;

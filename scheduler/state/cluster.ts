@@ -8,12 +8,20 @@ import type { Container, Migration, Service, State } from "../../proto/gen/godwi
 import { MigrationState, State as StateMessage } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec, Resources } from "../../proto/gen/godwit/v1/spec.ts";
 import { isHomeless } from "./failover.ts";
+import {
+  countContainer,
+  emptyPlacementIndex,
+  settleOn,
+  type PlacementIndex,
+  type PlacementNews,
+} from "./placement-index.ts";
 
 /** What is promised to the containers of a node (or on their way to it). */
 export interface NodeUse {
   memoryBytes: number;
   cpuMillis: number;
   pids: number;
+  diskBytes: number;
   containers: number;
 }
 
@@ -43,6 +51,7 @@ interface ClusterIndex {
   readonly ofService: Map<string, Set<string>>;
   /** `state.recentRequests`. */
   readonly requests: Set<string>;
+  readonly placement: PlacementIndex;
 }
 
 export interface Cluster {
@@ -52,6 +61,7 @@ export interface Cluster {
   readonly touched: Set<string>;
   /** Services of which something has changed; their planner strikes those off that need nothing. */
   readonly unsettled: Set<string>;
+  readonly news: PlacementNews;
 }
 
 const add = (map: Map<string, Set<string>>, key: string, id: string): void => {
@@ -67,23 +77,34 @@ const remove = (map: Map<string, Set<string>>, key: string, id: string): void =>
 
 const NOTHING: Resources = { memoryBytes: 0, cpuMillis: 0, pids: 0, diskBytes: 0 };
 export const limitsOf = (container: Container): Resources => container.spec?.limits ?? NOTHING;
+/** Of its next allocation: higher than any that a node may still hold a copy of. */
+export const nextEpoch = ({ allocation, releasedEpoch }: Container): number =>
+  Math.max(allocation?.epoch ?? 0, releasedEpoch) + 1;
 export const nameOf = (container: Container): string => container.spec?.name ?? container.id;
 
-const reserve = (index: ClusterIndex, node: string, container: Container, sign: 1 | -1): void => {
+const reserve = (
+  { index, news }: Pick<Cluster, "index" | "news">,
+  node: string,
+  container: Container,
+  sign: 1 | -1,
+): void => {
+  settleOn(index.placement, news, node, container, sign);
   const limits = limitsOf(container);
   let use = index.use.get(node);
   if (use === undefined)
-    index.use.set(node, (use = { memoryBytes: 0, cpuMillis: 0, pids: 0, containers: 0 }));
+    index.use.set(node, (use = { memoryBytes: 0, cpuMillis: 0, pids: 0, diskBytes: 0, containers: 0 }));
   use.memoryBytes += sign * limits.memoryBytes;
   use.cpuMillis += sign * limits.cpuMillis;
   use.pids += sign * limits.pids;
+  use.diskBytes += sign * limits.diskBytes;
   use.containers += sign;
   if (use.containers === 0) index.use.delete(node);
 };
 
 /** Enters or takes out everything that the index knows of one container, by what the state says now. */
 const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): void => {
-  const { state, index, touched } = cluster;
+  const { state, index, news, touched } = cluster;
+  countContainer(index.placement, container, sign);
   const { id, spec, allocation } = container;
   const put = sign === 1 ? add : remove;
   if (spec !== undefined) {
@@ -99,21 +120,26 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
   else index.removing.delete(id);
   if (allocation !== undefined) {
     put(index.onNode, allocation.node, id);
-    reserve(index, allocation.node, container, sign);
+    reserve(cluster, allocation.node, container, sign);
     touched.add(allocation.node);
   }
-  if (sign === 1 && !container.removing && isHomeless(state.nodes, container)) index.unplaced.add(id);
-  else index.unplaced.delete(id);
+  if (sign === 1 && !container.removing && isHomeless(state.nodes, container)) {
+    index.unplaced.add(id);
+    news.seeking.add(id);
+  } else {
+    index.unplaced.delete(id);
+    news.seeking.delete(id);
+  }
 
   const migration = container.migrationId === "" ? undefined : state.migrations[container.migrationId];
   if (migration === undefined) return;
   if (migration.state === MigrationState.RUNNING) {
     put(index.arriving, migration.to, id);
-    reserve(index, migration.to, container, sign);
+    reserve(cluster, migration.to, container, sign);
   } else if (migration.state === MigrationState.SWITCHED) {
     // The frozen copy takes its room until the source says that nothing is left.
     put(index.leaving, migration.from, id);
-    reserve(index, migration.from, container, sign);
+    reserve(cluster, migration.from, container, sign);
   }
   touched.add(migration.from).add(migration.to);
 };
@@ -191,6 +217,7 @@ export const clusterOf = (given: State): Cluster => {
     migrations: bare(given.migrations),
     services: bare(given.services),
     recentRequests: [...given.recentRequests],
+    projects: bare(given.projects),
   };
   const cluster: Cluster = {
     state,
@@ -209,9 +236,11 @@ export const clusterOf = (given: State): Cluster => {
       imageUsers: new Map(),
       ofService: new Map(),
       requests: new Set(given.recentRequests),
+      placement: emptyPlacementIndex(),
     },
     touched: new Set(),
     unsettled: new Set(),
+    news: { freed: new Set(), gained: new Set(), seeking: new Set() },
   };
   for (const container of Object.values(state.containers)) enter(cluster, container);
   for (const name of Object.keys(state.services)) reindexService(cluster, name, () => undefined);

@@ -3,7 +3,7 @@
  * state needs no buffer of its size. The pieces joined are one State message; their SHA-256 is the state's hash. The
  * digest itself is an argument, because this folder imports nothing of Node.
  */
-import { Container, Service, State } from "../../proto/gen/godwit/v1/log.ts";
+import { State, type Container, type Node, type Service } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "./cluster.ts";
 
@@ -25,6 +25,12 @@ const sortedService = (service: Service): Service => ({
   spec:
     service.spec === undefined ? undefined : { ...service.spec, template: sortedSpec(service.spec.template) },
   history: service.history.map((one) => ({ ...one, template: sortedSpec(one.template) })),
+});
+
+const withSortedLabels = (node: Node): Node => ({
+  ...node,
+  labels: sorted(node.labels),
+  info: node.info === undefined ? undefined : { ...node.info, labels: sorted(node.info.labels) },
 });
 
 function* pieces<T>(
@@ -53,8 +59,9 @@ export function* canonicalPieces({ state }: Pick<Cluster, "state">): Generator<U
     containers: {},
     migrations: {},
     services: {},
+    projects: sorted(state.projects),
   }).finish();
-  yield* pieces(state.nodes, (nodes) => ({ nodes }));
+  yield* pieces(state.nodes, (nodes) => ({ nodes }), withSortedLabels);
   yield* pieces(state.images, (images) => ({ images }));
   yield* pieces(state.containers, (containers) => ({ containers }), sortedContainer);
   yield* pieces(state.migrations, (migrations) => ({ migrations }));

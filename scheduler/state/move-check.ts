@@ -1,30 +1,10 @@
 /** Which container may be moved where: the one table that the API, the drain and `apply` all ask. */
-import {
-  AllocationState,
-  DesiredState,
-  NodeState,
-  type Container,
-  type Node,
-  type NodeInfo,
-} from "../../proto/gen/godwit/v1/log.ts";
+import { AllocationState, DesiredState, NodeState, type Container } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
-import { formatBytes, formatCpus } from "../model/quantity.ts";
-import { shortageOf, useOf, type Shortage } from "./capacity.ts";
-import { limitsOf, nameOf, type Cluster } from "./cluster.ts";
-import { hostDifferences, otherArchitecture } from "./host-match.ts";
+import { nameOf, type Cluster } from "./cluster.ts";
+import { demandOf } from "./fit/demand.ts";
+import { obstaclesOf, spotOf } from "./fit/fit.ts";
 import { reject, type Outcome, type Rejection } from "./rejection.ts";
-
-export const describeShortage = (shortage: Shortage): string => {
-  const free = Math.max(0, shortage.free);
-  switch (shortage.of) {
-    case "memory":
-      return `lacks ${formatBytes(shortage.wanted)} of memory (has ${formatBytes(free)} free)`;
-    case "cpus":
-      return `lacks ${formatCpus(shortage.wanted)} (has ${formatCpus(free)} free)`;
-    case "pids":
-      return `lacks ${shortage.wanted} pids (has ${free} free)`;
-  }
-};
 
 const notRunning = (container: Container): string => {
   const allocation = container.allocation;
@@ -63,52 +43,29 @@ export const leaveCheck = (cluster: Cluster, container: Container, force: boolea
       `${name} ${notRunning(container)}: only a running container can be moved; start it first`,
     );
   if (container.desired !== DesiredState.RUNNING) return reject("refused", `${name} is being stopped`);
+  if (cluster.index.placement.preempted.has(container.id))
+    return reject("refused", `${name} is being stopped to make room for ${container.preemption?.forName}`);
   const policy = container.spec?.migration;
   if (!force && policy === MigrationPolicy.NEVER)
     return reject("refused", `${name} has the migration policy "never"`);
   return undefined;
 };
 
-/** Whether a node takes anything new at all. */
-export const nodeCheck = (name: string, node: Node): Outcome => {
-  if (node.state === NodeState.LOST)
-    return reject("refused", `node ${name} is lost: ${node.stateReason || "it does not report"}`);
-  if (!node.schedulable)
-    return node.drain?.outcome === ""
-      ? reject("refused", `node ${name} is being drained`)
-      : reject(
-          "refused",
-          `node ${name} is cordoned: "godwit node uncordon ${name}" lets it take containers again`,
-        );
-  return undefined;
-};
-
-/** What keeps a container of `from` off `to` because of what the hosts are. One that is moved cold starts afresh there. */
-export const hostReasons = (from: NodeInfo, to: NodeInfo, mode: MigrationMode): string[] =>
-  mode === MigrationMode.COLD
-    ? [otherArchitecture(from, to)].filter((one) => one !== undefined)
-    : hostDifferences(from, to);
-
-/** Everything that keeps the node from taking the container. */
+/** Everything that keeps the node from taking the container. `needs`: what it uses of its kernel. */
 export const targetReasons = (
   cluster: Cluster,
   container: Container,
   to: string,
   mode: MigrationMode,
+  needs: readonly string[] = [],
 ): Rejection[] => {
   const node = cluster.state.nodes[to];
   if (node === undefined) return [reject("not-found", `there is no node ${to}`)];
   if (container.allocation?.node === to)
     return [reject("refused", `${nameOf(container)} is already on ${to}`)];
-  const from = cluster.state.nodes[container.allocation?.node ?? ""];
-  const shortage = shortageOf(node, useOf(cluster, to), limitsOf(container));
-  return [
-    nodeCheck(to, node),
-    ...(from?.info === undefined || node.info === undefined
-      ? []
-      : hostReasons(from.info, node.info, mode).map((why) => reject("refused", why))),
-    shortage === undefined ? undefined : reject("exhausted", `node ${to} ${describeShortage(shortage)}`),
-  ].filter((one) => one !== undefined);
+  return obstaclesOf(demandOf(cluster, container, { mode, needs }), spotOf(cluster, to, node)).map(
+    ({ code, message }) => reject(code, message),
+  );
 };
 
 export const targetCheck = (

@@ -4,7 +4,13 @@ import {
   Report,
   type MigrationPhase,
 } from "../../proto/gen/godwit/v1/agent.ts";
-import { migrationSeen, type MigrationSeen, type NodeSeen, type Volatile } from "../plan/volatile.ts";
+import {
+  migrationSeen,
+  nodeSeen,
+  type MigrationSeen,
+  type NodeSeen,
+  type Volatile,
+} from "../plan/volatile.ts";
 import { sampleNode } from "./sample.ts";
 
 /** Reports as a test wants them. */
@@ -21,13 +27,17 @@ export class FakeVolatile implements Volatile {
   fencedFromMs(node: string, fenceMs: number): number {
     return this.leaseUntilMs(node) + fenceMs;
   }
-  report(node: string, allocations: readonly Partial<ObservedAllocation>[], current = true): void {
+  report(
+    node: string,
+    allocations: readonly Partial<ObservedAllocation>[],
+    current = true,
+    rest: Pick<Parameters<typeof Report.fromPartial>[0], "load" | "images"> = {},
+  ): void {
     const full = allocations.map((allocation) => ObservedAllocation.fromPartial(allocation));
-    this.nodes.set(node, {
-      report: Report.fromPartial({ info: sampleNode(node), allocations: full }),
-      allocations: new Map(full.map((allocation) => [allocation.containerId, allocation])),
-      current,
-    });
+    this.nodes.set(
+      node,
+      nodeSeen(Report.fromPartial({ info: sampleNode(node), allocations: full, ...rest }), current),
+    );
     this.fresh.add(node);
   }
   migration(

@@ -25,6 +25,7 @@ import { MaintenanceService } from "./service/maintenance.ts";
 import { MigrationService } from "./service/migrations.ts";
 import { NodeService } from "./service/nodes.ts";
 import { ServiceService } from "./service/services.ts";
+import { PlacementService } from "./service/placement.ts";
 import { runExec } from "./session/exec.ts";
 import { readLogs } from "./session/logs.ts";
 
@@ -136,6 +137,7 @@ function handlers(
   const applied = calls.change((request: ApplyServicesRequest) => services.apply(request));
   const migrations = new MigrationService(scheduler, connection);
   const maintenance = new MaintenanceService(scheduler, connection);
+  const placement = new PlacementService(scheduler);
   return {
     status: calls.anywhere((request, signal) => nodes.status(request, signal)),
     leader: calls.unary(() => Promise.resolve({ id: scheduler.id })),
@@ -143,6 +145,7 @@ function handlers(
     listImages: calls.unary(() => images.list()),
     removeImage: calls.change((request) => images.remove(request)),
     run: calls.change((request) => containers.run(request)),
+    planRun: calls.unary((request) => placement.planRun(request)),
     listContainers: calls.unary((request) => containers.list(request)),
     why: calls.unary((request) => containers.why(request)),
     inspectContainer: calls.unary((request) => containers.inspect(request)),
@@ -164,6 +167,12 @@ function handlers(
     cancelDrain: calls.change((request) => maintenance.cancelDrain(request)),
     returnNode: calls.leaderStream((request, signal) => maintenance.returnNode(request, signal)),
     cancelReturn: calls.change((request) => maintenance.cancelReturn(request)),
+    setNodeLabels: calls.change((request) => placement.setNodeLabels(request)),
+    listProjects: calls.unary(() => placement.listProjects()),
+    setProject: calls.change((request) => placement.setProject(request)),
+    removeProject: calls.change((request) => placement.removeProject(request)),
+    getPlacementDefault: calls.unary(() => placement.placementDefault()),
+    setPlacementDefault: calls.change((request) => placement.setPlacementDefault(request)),
     events: calls.serverStream((request, signal) => nodes.events(request, signal)),
     // A dry run only reads, and what it reads must not be stale.
     applyServices: (call, callback) => (call.request.dryRun ? planned : applied)(call, callback),

@@ -46,7 +46,7 @@ export function addClusterVerbs(program: Command): void {
     });
   const node = program
     .command("node")
-    .description("nodes: ls, cordon, uncordon, drain, evacuate, return, trust, rm");
+    .description("nodes: ls, label, cordon, uncordon, drain, evacuate, return, trust, rm");
   addNodeVerbs(node);
   addMaintenanceVerbs(program, node);
   program
@@ -166,6 +166,16 @@ function addNodeVerbs(node: Command): void {
         await setSchedulable(names, verb === "uncordon", self.optsWithGlobals());
       });
   }
+  node
+    .command("label")
+    .description("set labels (zone=a) of a node, or take them away (zone-)")
+    .argument("<node>")
+    .argument("<labels...>")
+    .addOption(apiOption())
+    .action(async (name: string, labels: string[], _: unknown, self: Command) => {
+      const { labelNode } = await import("./verb/placement.ts");
+      await labelNode(name, labels, self.optsWithGlobals());
+    });
   node
     .command("trust")
     .description(

@@ -10,6 +10,7 @@ import {
 import { addAssignment } from "./assignment.ts";
 import { addHealthFlags, healthOf, type HealthFlags } from "./health-flags.ts";
 import type { OutputFormat } from "./output.ts";
+import { addPlacementOptions, placementOf, type PlacementFlags } from "./placement-options.ts";
 import { apiOption, detachOption, outputOption } from "./shared-flags.ts";
 import { parseBytes, parseCount, parseCpuMillis, parseDurationMs, parseRate } from "./quantity.ts";
 import { parseMode, parseFailover, parsePolicy, parseRestart } from "./shape/words.ts";
@@ -21,7 +22,7 @@ interface Common {
   readonly api?: string;
   readonly output: OutputFormat;
 }
-interface RunFlags extends Common, HealthFlags {
+interface RunFlags extends Common, HealthFlags, PlacementFlags {
   readonly node: string;
   readonly memory: number;
   readonly cpus: number;
@@ -39,6 +40,7 @@ interface RunFlags extends Common, HealthFlags {
   readonly stopSignal: string;
   readonly detach: boolean;
   readonly cures: boolean;
+  readonly dryRun: boolean;
 }
 
 const variable = (text: string, before: Assignments): Assignments => addAssignment(text, before, "variable");
@@ -47,7 +49,7 @@ const pids = (text: string): number => parseCount(text, "number of processes");
 const NOTHING: Assignments = {};
 
 export function addContainerVerbs(program: Command): void {
-  addHealthFlags(program.command("run"))
+  const runVerb = addHealthFlags(program.command("run"))
     .description("start a container and wait until it runs")
     .argument("<name>")
     .argument("<image>")
@@ -81,14 +83,22 @@ export function addContainerVerbs(program: Command): void {
     )
     .option("--stop-grace <duration>", "from the stop signal to SIGKILL, such as 30s", parseDurationMs, 0)
     .option("--stop-signal <signal>", "instead of the image's own, such as SIGINT", "")
+    .option("--dry-run", "only say where it would go and why, and for each other node why not", false)
     .addOption(detachOption())
     .addOption(outputOption())
     .addOption(apiOption())
     .action(async (name: string, image: string, command: string[], _: unknown, self: Command) => {
       const flags = self.optsWithGlobals<RunFlags>();
-      const { run } = await import("./verb/run.ts");
-      await run(specOf(name, image, command, flags), flags);
+      const spec = specOf(name, image, command, flags);
+      if (flags.dryRun) {
+        const { planRun } = await import("./verb/placement.ts");
+        await planRun(spec, flags);
+      } else {
+        const { run } = await import("./verb/run.ts");
+        await run(spec, flags);
+      }
     });
+  addPlacementOptions(runVerb);
   program
     .command("ps")
     .description("list containers")
@@ -240,5 +250,6 @@ function specOf(name: string, image: string, command: readonly string[], flags: 
     stopGraceSeconds: Math.ceil(flags.stopGrace / 1000),
     stopSignal: flags.stopSignal,
     ...healthOf(flags),
+    ...placementOf(flags),
   });
 }

@@ -6,6 +6,7 @@ import { addContainerVerbs } from "./program-containers.ts";
 import { addFailoverVerbs } from "./program-failover.ts";
 import { addClusterVerbs } from "./program-cluster.ts";
 import { addServiceVerbs } from "./program-services.ts";
+import { addPlacementVerbs } from "./program-placement.ts";
 import { apiOption } from "./shared-flags.ts";
 
 export async function runProgram(argv: readonly string[]): Promise<void> {
@@ -30,6 +31,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
   addClusterVerbs(program);
   addFailoverVerbs(program);
   addBalanceVerbs(program);
+  addPlacementVerbs(program);
   quieten(program);
   try {
     await program.parseAsync([...argv], { from: "user" });

@@ -7,7 +7,7 @@ import {
 } from "../../../proto/gen/godwit/v1/spec.ts";
 import { formatSeconds } from "../../model/quantity.ts";
 import { limitsOf, type Cluster } from "../../state/cluster.ts";
-import { shortageOf } from "../../state/capacity.ts";
+import { hasRoom } from "../../state/capacity.ts";
 import { stayCheck, targetRefusals, type Seen } from "../movable.ts";
 import { PlannedUse } from "../placement.ts";
 import { coreSecondsOf, MoveHistory, type MoveCost } from "./cost.ts";
@@ -259,8 +259,7 @@ class Chooser {
     if (stayCheck(cluster, seen, container, false) !== undefined) return "cannot be moved now";
     if (targetRefusals(cluster, seen, container, to.node).length > 0) return "taken by no colder node";
     const node = cluster.state.nodes[to.node];
-    return node !== undefined &&
-      shortageOf(node, this.#planned.of(to.node), limitsOf(container)) === undefined
+    return node !== undefined && hasRoom(node, this.#planned.of(to.node), limitsOf(container))
       ? undefined
       : "without room on colder nodes";
   }

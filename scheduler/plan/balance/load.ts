@@ -255,7 +255,16 @@ const smooth = (one: ContainerEntry, observed: ObservedAllocation, terms: Sample
 };
 
 /** PSI as the agent reports it, in percent of the last ten seconds. */
-export const pressureOf = (_load: Load | undefined): Pressure | undefined => undefined;
+export const pressureOf = (load: Load | undefined): Pressure | undefined => {
+  const pressure = load?.pressure;
+  if (pressure === undefined) return undefined;
+  const share = (averages: { readonly avg10: number } | undefined): number => (averages?.avg10 ?? 0) / 100;
+  return {
+    cpu: share(pressure.cpuSome),
+    memory: share(pressure.memorySome),
+    io: share(pressure.ioSome),
+  };
+};
 
 export interface NodeLoad {
   readonly node: string;

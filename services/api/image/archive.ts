@@ -24,6 +24,8 @@ export interface LayerSource {
 export interface ImageSource {
   readonly config: ImageConfig;
   readonly layers: readonly LayerSource[];
+  /** As OCI names it; absent: the archive does not say. */
+  readonly arch?: string;
 }
 
 interface IndexedFile {

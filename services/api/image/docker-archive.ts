@@ -15,12 +15,13 @@ export async function openDockerArchive(index: ArchiveIndex, name: string): Prom
   const layers = image.field("Layers").optionalStrings();
   if (layers.length === 0) throw new GodwitError("invalid", "the image in the archive has no layers");
   const configPath = image.field("Config").string();
-  const { config, diffIds } = readOciConfig(
+  const { arch, config, diffIds } = readOciConfig(
     Shape.parse(await index.bytes(configPath), configPath),
     layers.length,
   );
   return {
     config,
+    arch,
     layers: layers.map((path, i) => {
       const where = `layer ${i + 1} of ${layers.length} (${path})`;
       const diffId = diffIds[i];

@@ -81,6 +81,7 @@ export async function importImage(
     layers,
     sizeBytes,
     importedAtMs: settings.nowMs(),
+    arch: source.arch ?? "",
   };
   signal.throwIfAborted();
   await record(image);

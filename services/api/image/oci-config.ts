@@ -6,6 +6,8 @@ import type { Shape } from "./json-shape.ts";
 export interface OciConfig {
   readonly config: ImageConfig;
   readonly diffIds: readonly string[];
+  /** Empty: it does not say. */
+  readonly arch: string;
 }
 
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
@@ -32,6 +34,7 @@ export function readOciConfig(json: Shape, layers: number): OciConfig {
     return {
       config: { entrypoint: [], cmd: [], env: [], workingDir: "", user: "", stopSignal: "" },
       diffIds,
+      arch: architecture,
     };
   return {
     config: {
@@ -43,6 +46,7 @@ export function readOciConfig(json: Shape, layers: number): OciConfig {
       stopSignal: config.field("StopSignal").optionalString(),
     },
     diffIds,
+    arch: architecture,
   };
 }
 

@@ -46,12 +46,13 @@ export async function openOciLayout(index: ArchiveIndex, name: string): Promise<
   const layers = manifest.field("layers").array();
   if (layers.length === 0) throw new GodwitError("invalid", "the image in the layout has no layers");
   const configDigest = manifest.field("config").field("digest").string();
-  const { config, diffIds } = readOciConfig(
+  const { arch, config, diffIds } = readOciConfig(
     await readBlob(index, configDigest, "the image's configuration"),
     layers.length,
   );
   return {
     config,
+    arch,
     layers: layers.map((layer, i) => {
       const type = layer.field("mediaType").string();
       if (!LAYER_TYPE.test(type))

@@ -56,7 +56,8 @@ export class ContainerService {
     return {
       container: this.#info(id),
       history: view.history.map((step) => ({ ...step })),
-      nodes: view.nodes.map(({ node, canMove, reasons }) => ({ node, canMove, reasons: [...reasons] })),
+      nodes: view.nodes.map((one) => ({ ...one, reasons: [...one.reasons] })),
+      reasons: view.reasons.map((count) => ({ ...count })),
       staysBecause: [...view.staysBecause],
       lastMove: move(view.lastMove),
       lastFailure: move(view.lastFailure),

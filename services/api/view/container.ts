@@ -22,9 +22,11 @@ type ContainerStateName =
 /** `nodeLost`: the node that owns it has not renewed its lease, so nobody knows how the container is. */
 export function containerState(container: ContainerRecord, nodeLost: boolean): ContainerStateName {
   if (container.removing) return "removing";
-  const stop = container.desired === DesiredState.STOPPED;
+  const isStopped = container.desired === DesiredState.STOPPED;
   const allocation = container.allocation;
-  if (allocation === undefined) return stop ? "stopped" : "pending";
+  if (allocation === undefined) return isStopped ? "stopped" : "pending";
+  // Until it is given a node again, it has to leave the one that it is on.
+  const stop = isStopped || container.preemption?.endedAtMs === 0;
   // A migration whose source died is still being decided about; after the switch there is nothing to decide.
   const isSwitched = allocation.state === AllocationState.STARTING;
   if (nodeLost && (container.migrationId === "" || isSwitched)) return "lost";
@@ -63,6 +65,10 @@ function lostMessage(state: DeepReadonlyState, container: ContainerRecord, name:
     ? `${lost}; it ${stands}, and goes on elsewhere then`
     : `${lost}; it ${stands} and waits: ${why}`;
 }
+const waitingMessage = ({ nominatedNode, placementFailure }: ContainerRecord): string =>
+  nominatedNode === ""
+    ? placementFailure
+    : `others of a lower priority make room for it on ${nominatedNode} (${placementFailure})`;
 
 export function containerInfo(
   state: DeepReadonlyState,
@@ -71,7 +77,7 @@ export function containerInfo(
 ): ContainerInfo {
   const allocation = container.allocation;
   const nodeLost = allocation !== undefined && state.nodes[allocation.node]?.state === NodeState.LOST;
-  const message = allocation === undefined || nodeLost ? container.placementFailure : allocation.message;
+  const message = allocation === undefined || nodeLost ? waitingMessage(container) : allocation.message;
   return {
     id: container.id,
     // The state is changed in place: what leaves must be a copy.
@@ -85,6 +91,9 @@ export function containerInfo(
     message: nodeLost && message === "" ? lostMessage(state, container, allocation.node) : message,
     createdAtMs: container.createdAtMs,
     migrationId: container.migrationId,
+    ...(allocation === undefined && container.nominatedNode !== ""
+      ? { nominatedNode: container.nominatedNode }
+      : {}),
     memoryBytes: runtime?.memoryBytes ?? 0,
     blockers: [...(runtime?.blockers ?? [])],
     health: HEALTH[allocation?.health ?? HealthState.UNSPECIFIED],

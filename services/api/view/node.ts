@@ -29,11 +29,14 @@ export function nodeSummary(
   let containers = 0;
   let memoryReservedBytes = 0;
   let cpuReservedMillis = 0;
+  let diskReservedBytes = 0;
+  const pressure = runtime?.load.pressure;
   for (const container of Object.values(state.containers)) {
     if (container.allocation?.node !== name) continue;
     containers += 1;
     memoryReservedBytes += container.spec?.limits?.memoryBytes ?? 0;
     cpuReservedMillis += container.spec?.limits?.cpuMillis ?? 0;
+    diskReservedBytes += container.spec?.limits?.diskBytes ?? 0;
   }
   return {
     name,
@@ -50,5 +53,9 @@ export function nodeSummary(
     memoryReservedBytes,
     cpuReservedMillis,
     fence: fenceWord(node, state.failoverOff, runtime?.fenceClosed === true),
+    labels: { ...node.info?.labels, ...node.labels },
+    ...(pressure === undefined ? {} : { pressure }),
+    diskBytes: node.info?.diskBytes ?? 0,
+    diskReservedBytes,
   };
 }

@@ -1,10 +1,19 @@
 /** Containers as JSON and as tables. Pure. */
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
-import { MigrationPolicy } from "../../../proto/gen/godwit/v1/spec.ts";
+import { MigrationPolicy, type ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
 import { containerFields as writtenContainer } from "../manifest/document.ts";
 import type { Column } from "../output.ts";
 import { formatAge, formatBytes, formatCpus, formatDuration } from "../quantity.ts";
-import { failoverWord, policyWord, restartWord, textOrNull, timeOrNull } from "./words.ts";
+import { constraintText, matchText, portText } from "./placement.ts";
+import {
+  failoverWord,
+  policyWord,
+  preemptionWord,
+  restartWord,
+  strategyWord,
+  textOrNull,
+  timeOrNull,
+} from "./words.ts";
 
 /** The address without its prefix length: what one connects to. */
 const plainAddress = (address: string): string => address.split("/", 1)[0] ?? "";
@@ -90,6 +99,14 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
             stopSignal: textOrNull(spec.stopSignal),
             health: writtenContainer(spec)["health"] ?? null,
             backoff: spec.backoff ?? null,
+            constraints: spec.constraints.map(constraintText),
+            affinity: spec.affinity.map(matchText),
+            antiAffinity: spec.antiAffinity.map(matchText),
+            publish: spec.ports.map(portText),
+            strategy: strategyWord(spec.strategy),
+            project: spec.project || "default",
+            priority: spec.priority,
+            preemption: preemptionWord(spec.preemption),
           },
   };
 }
@@ -115,6 +132,19 @@ export function containerColumns(nowMs: number): Column<ContainerInfo>[] {
     { title: "MESSAGE", cell: (info) => info.message, wide: true },
   ];
 }
+
+/** Rules of placing that it has. */
+const ruleFields = (spec: ContainerSpec): (readonly [string, string])[] =>
+  (
+    [
+      ["Constraints", spec.constraints.map(constraintText)],
+      ["Affinity", spec.affinity.map(matchText)],
+      ["Anti-affinity", spec.antiAffinity.map(matchText)],
+      ["Published", spec.ports.map(portText)],
+    ] as const
+  )
+    .filter(([, texts]) => texts.length > 0)
+    .map(([name, texts]) => [name, texts.join(", ")] as const);
 
 export function containerFields(info: ContainerInfo, nowMs: number): (readonly [string, string])[] {
   const { spec } = info;
@@ -148,12 +178,18 @@ export function containerFields(info: ContainerInfo, nowMs: number): (readonly [
     ],
     ["Failover", spec === undefined ? "-" : failoverWord(spec.failover)],
     ["Labels", dash(labelText(spec?.labels ?? {}))],
+    ["Project", spec?.project || "default"],
+    [
+      "Priority",
+      `${spec?.priority ?? 0}, preemption ${spec === undefined ? "-" : preemptionWord(spec.preemption)}`,
+    ],
     ["Created", `${formatAge(nowMs - info.createdAtMs)} ago`],
   ];
   if (info.health !== "")
     rows.push(["Health", info.healthOutput === "" ? info.health : `${info.health}: ${info.healthOutput}`]);
   if (info.restartInMs > 0) rows.push(["Restarting", `in ${Math.ceil(info.restartInMs / 1_000)} s`]);
   if (info.service !== "") rows.push(["Service", `${info.service}, revision ${info.serviceRevision}`]);
+  if (spec !== undefined) rows.push(...ruleFields(spec));
   if (info.migrationId !== "") rows.push(["Moving", info.migrationId]);
   return rows;
 }

@@ -2,6 +2,7 @@
 import type { NodeSummary } from "../../../proto/gen/godwit/v1/api.ts";
 import type { Column } from "../output.ts";
 import { formatBytes, formatCpus, formatDuration } from "../quantity.ts";
+import { pressureText } from "./placement.ts";
 
 /** Scripts rely on the first eight. `lease`: milliseconds that are left; negative: it ran out that long ago. */
 export function nodeRow(node: NodeSummary): Record<string, unknown> {
@@ -20,11 +21,21 @@ export function nodeRow(node: NodeSummary): Record<string, unknown> {
     address: node.address,
     kernel: node.kernel,
     criu: node.criuVersion,
+    diskBytes: node.diskBytes,
+    diskReservedBytes: node.diskReservedBytes,
+    labels: node.labels,
+    pressure: node.pressure ?? null,
   };
 }
 
 const leaseText = (leaseMs: number): string =>
   leaseMs < 0 ? `out since ${formatDuration(-leaseMs)}` : formatDuration(leaseMs);
+
+const labelsText = ({ labels }: NodeSummary): string =>
+  Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .sort()
+    .join(",") || "-";
 
 export const NODE_COLUMNS: readonly Column<NodeSummary>[] = [
   { title: "NAME", cell: (node) => node.name },
@@ -42,6 +53,14 @@ export const NODE_COLUMNS: readonly Column<NodeSummary>[] = [
   { title: "LOAD", cell: (node) => node.load.toFixed(2), right: true },
   { title: "LEASE", cell: (node) => leaseText(node.leaseMs), right: true },
   { title: "FENCE", cell: (node) => node.fence, wide: true },
+  {
+    title: "DISK",
+    cell: (node) => (node.diskBytes === 0 ? "-" : formatBytes(node.diskBytes)),
+    right: true,
+    wide: true,
+  },
+  { title: "PRESSURE", cell: (node) => pressureText(node.pressure), wide: true },
+  { title: "LABELS", cell: labelsText, wide: true },
   { title: "ADDRESS", cell: (node) => node.address, wide: true },
   { title: "KERNEL", cell: (node) => node.kernel, wide: true },
   { title: "CRIU", cell: (node) => node.criuVersion, wide: true },

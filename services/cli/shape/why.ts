@@ -3,6 +3,7 @@ import type { WhyNode, WhyReport } from "../../../proto/gen/godwit/v1/api.ts";
 import { oneLine, type Column } from "../output.ts";
 import { formatAge } from "../quantity.ts";
 import { gainWords } from "./balance.ts";
+import { reasonLines } from "./placement.ts";
 import { migrationDetail, migrationSummary } from "./migration.ts";
 import { timeOrNull } from "./words.ts";
 
@@ -17,6 +18,7 @@ export function whyDocument(report: WhyReport): Record<string, unknown> {
     blockers: container?.blockers ?? [],
     staysBecause: report.staysBecause,
     nodes: report.nodes,
+    reasons: report.reasons,
     lastMove: report.lastMove === undefined ? null : migrationDetail(report.lastMove),
     lastFailure: report.lastFailure === undefined ? null : migrationDetail(report.lastFailure),
   };
@@ -25,7 +27,7 @@ export function whyDocument(report: WhyReport): Record<string, unknown> {
 export const WHY_COLUMNS: readonly Column<WhyNode>[] = [
   { title: "NODE", cell: ({ node }) => node },
   { title: "TAKES IT", cell: ({ reasons }) => (reasons.length === 0 ? "yes" : "no") },
-  { title: "WHY NOT", cell: ({ reasons }) => reasons.join("; ") || "-" },
+  { title: "WHY", cell: ({ reasons, remark }) => reasons.join("; ") || remark || "-" },
 ];
 
 export function whyLines(report: WhyReport, nowMs: number): string[] {
@@ -47,5 +49,7 @@ export function whyLines(report: WhyReport, nowMs: number): string[] {
     lines.push("It cannot be moved now:");
     for (const reason of staysBecause) lines.push(`  - ${reason}`);
   } else if (!report.nodes.some(({ canMove }) => canMove)) lines.push("No other node can take it now.");
+  if (report.reasons.length > 0)
+    lines.push("Why other nodes do not take it:", ...reasonLines(report.reasons));
   return lines.map(oneLine);
 }

@@ -3,6 +3,8 @@ import {
   FailoverPolicy,
   MigrationMode,
   MigrationPolicy,
+  PlacementStrategy,
+  PreemptionPolicy,
   RestartPolicy,
 } from "../../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
@@ -23,6 +25,12 @@ const POLICIES = {
   live: MigrationPolicy.LIVE,
   cold: MigrationPolicy.COLD,
   never: MigrationPolicy.NEVER,
+} as const;
+const STRATEGIES = { spread: PlacementStrategy.SPREAD, pack: PlacementStrategy.PACK } as const;
+const PREEMPTIONS = {
+  move: PreemptionPolicy.MOVE,
+  stop: PreemptionPolicy.STOP,
+  never: PreemptionPolicy.NEVER,
 } as const;
 
 function parser<E extends string>(what: string, words: { readonly [word: string]: E }): (text: string) => E {
@@ -49,6 +57,10 @@ export const parseRestart = parser<RestartPolicy>("restart policy", RESTARTS);
 export const restartWord = namer<RestartPolicy>(RESTARTS, "always");
 export const parsePolicy = parser<MigrationPolicy>("migration policy", POLICIES);
 export const policyWord = namer<MigrationPolicy>(POLICIES, "live");
+export const parseStrategy = parser<PlacementStrategy>("way to place", STRATEGIES);
+export const strategyWord = namer<PlacementStrategy>(STRATEGIES, "default");
+export const parsePreemption = parser<PreemptionPolicy>("preemption policy", PREEMPTIONS);
+export const preemptionWord = namer<PreemptionPolicy>(PREEMPTIONS, "move");
 
 /** RFC 3339, or null for a time that has not come. */
 export const timeOrNull = (ms: number): string | null => (ms === 0 ? null : new Date(ms).toISOString());

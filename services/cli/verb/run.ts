@@ -16,6 +16,8 @@ export interface RunOptions {
 
 /** How long a container may find no room before `run` stops waiting for it. */
 const NO_ROOM_MS = 5_000;
+/** And while others are on their way to make it: moves and stops take time. */
+const ROOM_IS_MADE_MS = 120_000;
 
 export async function run(spec: ContainerSpec, options: RunOptions): Promise<void> {
   using api = await connectApi(options.api);
@@ -39,6 +41,7 @@ async function untilStarted(
   const name = recorded.spec?.name ?? recorded.id;
   const noRoom = new AbortController();
   let timer: NodeJS.Timeout | undefined;
+  let roomIsMade = false;
   let last = recorded;
   try {
     const signal = AbortSignal.any([interrupted, noRoom.signal]);
@@ -57,7 +60,11 @@ async function untilStarted(
         clearTimeout(timer);
         timer = undefined;
       } else {
-        timer ??= setTimeout(() => noRoom.abort(), NO_ROOM_MS);
+        const isMade = info.nominatedNode !== undefined;
+        if (isMade !== roomIsMade) clearTimeout(timer);
+        if (isMade !== roomIsMade || timer === undefined)
+          timer = setTimeout(() => noRoom.abort(), isMade ? ROOM_IS_MADE_MS : NO_ROOM_MS);
+        roomIsMade = isMade;
       }
     }
     throw new ExitWith(EXIT.failed, `${name} was removed before it ran`);

@@ -32,6 +32,7 @@ import {
   migrationModeFromJSON,
   migrationModeToJSON,
   migrationModeToNumber,
+  Pressure,
 } from "./spec.ts";
 
 export const protobufPackage = "godwit.v1";
@@ -308,6 +309,9 @@ export interface Load {
   load1: number;
   /** When it was measured, by a clock of the host that only goes forward. 0: not said. */
   measuredAtMs: number;
+  /** Absent: the kernel does not measure it. */
+  pressure?: Pressure | undefined;
+  diskBytesFree: number;
 }
 
 export interface ObservedAllocation {
@@ -337,7 +341,11 @@ export interface ObservedAllocation {
     | undefined;
   /** Since it was joined to the network of this host. */
   receivedBytes?: number | undefined;
-  sentBytes?: number | undefined;
+  sentBytes?:
+    | number
+    | undefined;
+  /** Of its own processes; absent: the kernel does not measure it. */
+  pressure?: Pressure | undefined;
 }
 
 export interface ReportReply {
@@ -791,7 +799,7 @@ export const Report: MessageFns<Report> = {
 };
 
 function createBaseLoad(): Load {
-  return { cpuMillisUsed: 0, memoryBytesUsed: 0, load1: 0, measuredAtMs: 0 };
+  return { cpuMillisUsed: 0, memoryBytesUsed: 0, load1: 0, measuredAtMs: 0, pressure: undefined, diskBytesFree: 0 };
 }
 
 export const Load: MessageFns<Load> = {
@@ -807,6 +815,12 @@ export const Load: MessageFns<Load> = {
     }
     if (message.measuredAtMs !== 0) {
       writer.uint32(1121).double(message.measuredAtMs);
+    }
+    if (message.pressure !== undefined) {
+      Pressure.encode(message.pressure, writer.uint32(882).fork()).join();
+    }
+    if (message.diskBytesFree !== 0) {
+      writer.uint32(888).uint64(message.diskBytesFree);
     }
     return writer;
   },
@@ -856,6 +870,22 @@ export const Load: MessageFns<Load> = {
             message.measuredAtMs = reader.double();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.pressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 111: {
+            if (tag !== 888) {
+              break;
+            }
+
+            message.diskBytesFree = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -886,6 +916,12 @@ export const Load: MessageFns<Load> = {
         : isSet(object.measured_at_ms)
         ? globalThis.Number(object.measured_at_ms)
         : 0,
+      pressure: isSet(object.pressure) ? Pressure.fromJSON(object.pressure) : undefined,
+      diskBytesFree: isSet(object.diskBytesFree)
+        ? globalThis.Number(object.diskBytesFree)
+        : isSet(object.disk_bytes_free)
+        ? globalThis.Number(object.disk_bytes_free)
+        : 0,
     };
   },
 
@@ -903,6 +939,12 @@ export const Load: MessageFns<Load> = {
     if (message.measuredAtMs !== 0) {
       obj.measuredAtMs = floatToJson(message.measuredAtMs);
     }
+    if (message.pressure !== undefined) {
+      obj.pressure = Pressure.toJSON(message.pressure);
+    }
+    if (message.diskBytesFree !== 0) {
+      obj.diskBytesFree = Math.round(message.diskBytesFree);
+    }
     return obj;
   },
 
@@ -915,6 +957,10 @@ export const Load: MessageFns<Load> = {
     message.memoryBytesUsed = object.memoryBytesUsed ?? 0;
     message.load1 = object.load1 ?? 0;
     message.measuredAtMs = object.measuredAtMs ?? 0;
+    message.pressure = (object.pressure !== undefined && object.pressure !== null)
+      ? Pressure.fromPartial(object.pressure)
+      : undefined;
+    message.diskBytesFree = object.diskBytesFree ?? 0;
     return message;
   },
 };
@@ -940,6 +986,7 @@ function createBaseObservedAllocation(): ObservedAllocation {
     writtenBytes: undefined,
     receivedBytes: undefined,
     sentBytes: undefined,
+    pressure: undefined,
   };
 }
 
@@ -1001,6 +1048,9 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     }
     if (message.sentBytes !== undefined) {
       writer.uint32(1152).uint64(message.sentBytes);
+    }
+    if (message.pressure !== undefined) {
+      Pressure.encode(message.pressure, writer.uint32(882).fork()).join();
     }
     return writer;
   },
@@ -1170,6 +1220,14 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
             message.sentBytes = longToNumber(reader.uint64());
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.pressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1251,6 +1309,7 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
         : isSet(object.sent_bytes)
         ? globalThis.Number(object.sent_bytes)
         : undefined,
+      pressure: isSet(object.pressure) ? Pressure.fromJSON(object.pressure) : undefined,
     };
   },
 
@@ -1313,6 +1372,9 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     if (message.sentBytes !== undefined) {
       obj.sentBytes = Math.round(message.sentBytes);
     }
+    if (message.pressure !== undefined) {
+      obj.pressure = Pressure.toJSON(message.pressure);
+    }
     return obj;
   },
 
@@ -1340,6 +1402,9 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     message.writtenBytes = object.writtenBytes ?? undefined;
     message.receivedBytes = object.receivedBytes ?? undefined;
     message.sentBytes = object.sentBytes ?? undefined;
+    message.pressure = (object.pressure !== undefined && object.pressure !== null)
+      ? Pressure.fromPartial(object.pressure)
+      : undefined;
     return message;
   },
 };

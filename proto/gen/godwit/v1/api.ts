@@ -40,6 +40,11 @@ import {
   migrationModeFromJSON,
   migrationModeToJSON,
   migrationModeToNumber,
+  PlacementStrategy,
+  placementStrategyFromJSON,
+  placementStrategyToJSON,
+  placementStrategyToNumber,
+  Pressure,
 } from "./spec.ts";
 
 export const protobufPackage = "godwit.v1";
@@ -143,6 +148,30 @@ export interface RunRequest {
   spec: ContainerSpec | undefined;
 }
 
+export interface PlacementReport {
+  /** empty: it would wait */
+  node: string;
+  why: string;
+  /** The chosen one first, then those that fit, best first, then the others, most frequent reason first. */
+  nodes: WhyNode[];
+  /** Most frequent first. */
+  reasons: ReasonCount[];
+  /** What would be done to make room for it. */
+  preemption: PreemptionStep[];
+}
+
+export interface ReasonCount {
+  reason: string;
+  nodes: number;
+}
+
+export interface PreemptionStep {
+  container: string;
+  node: string;
+  /** empty: it is stopped */
+  to: string;
+}
+
 export interface ContainerRef {
   nameOrId: string;
 }
@@ -165,6 +194,10 @@ export interface ContainerInfo {
   memoryBytes: number;
   /** running|stopped */
   desired: string;
+  /** Where others make room for it, while it has no node. */
+  nominatedNode?:
+    | string
+    | undefined;
   /** What keeps it from being moved anywhere; empty: nothing that is known. */
   blockers: Blocker[];
   /** starting|healthy|unhealthy; empty: nobody checks */
@@ -194,6 +227,8 @@ export interface WhyReport {
     | undefined;
   /** Why it cannot leave its node, whatever the target; empty: it can. */
   staysBecause: string[];
+  /** Why other nodes do not take it, most frequent first. */
+  reasons: ReasonCount[];
 }
 
 export interface WhyStep {
@@ -205,6 +240,8 @@ export interface WhyNode {
   node: string;
   canMove: boolean;
   reasons: string[];
+  /** How it ranks among those that fit. */
+  remark?: string | undefined;
 }
 
 export interface ListContainersRequest {
@@ -367,8 +404,18 @@ export interface NodeSummary {
   address: string;
   memoryReservedBytes: number;
   cpuReservedMillis: number;
+  /** Operators' and the host's own. */
+  labels: { [key: string]: string };
+  pressure?: Pressure | undefined;
+  diskBytes: number;
+  diskReservedBytes: number;
   /** What becomes of its containers without a lease: "armed", "closed" (they stand still now), "off", or why there is none. */
   fence: string;
+}
+
+export interface NodeSummary_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 export interface ListNodesResponse {
@@ -385,6 +432,17 @@ export interface SetFailoverRequest {
 }
 
 export interface SetFailoverResponse {
+}
+
+export interface SetNodeLabelsRequest {
+  node: string;
+  set: { [key: string]: string };
+  remove: string[];
+}
+
+export interface SetNodeLabelsRequest_SetEntry {
+  key: string;
+  value: string;
 }
 
 export interface TrustNodeKeyRequest {
@@ -672,6 +730,46 @@ export interface NodeStats {
   cpuPressure?: number | undefined;
   memoryPressure?: number | undefined;
   ioPressure?: number | undefined;
+}
+
+export interface ListProjectsRequest {
+}
+
+export interface ListProjectsResponse {
+  projects: ProjectInfo[];
+}
+
+/** Absent: stays as it is; 0: no limit. */
+export interface SetProjectRequest {
+  name: string;
+  memoryBytes?: number | undefined;
+  cpuMillis?: number | undefined;
+  containers?: number | undefined;
+  diskBytes?: number | undefined;
+}
+
+export interface ProjectRef {
+  name: string;
+}
+
+export interface ProjectInfo {
+  name: string;
+  limits: ProjectShare | undefined;
+  used: ProjectShare | undefined;
+}
+
+export interface ProjectShare {
+  memoryBytes: number;
+  cpuMillis: number;
+  containers: number;
+  diskBytes: number;
+}
+
+export interface PlacementDefaultRequest {
+}
+
+export interface PlacementDefault {
+  strategy: PlacementStrategy;
 }
 
 function createBaseStatusRequest(): StatusRequest {
@@ -2203,6 +2301,327 @@ export const RunRequest: MessageFns<RunRequest> = {
   },
 };
 
+function createBasePlacementReport(): PlacementReport {
+  return { node: "", why: "", nodes: [], reasons: [], preemption: [] };
+}
+
+export const PlacementReport: MessageFns<PlacementReport> = {
+  encode(message: PlacementReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.why !== "") {
+      writer.uint32(18).string(message.why);
+    }
+    for (const v of message.nodes) {
+      WhyNode.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.reasons) {
+      ReasonCount.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.preemption) {
+      PreemptionStep.encode(v!, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.why = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.nodes.push(WhyNode.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reasons.push(ReasonCount.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.preemption.push(PreemptionStep.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacementReport {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      why: isSet(object.why) ? globalThis.String(object.why) : "",
+      nodes: globalThis.Array.isArray(object?.nodes) ? object.nodes.map((e: any) => WhyNode.fromJSON(e)) : [],
+      reasons: globalThis.Array.isArray(object?.reasons) ? object.reasons.map((e: any) => ReasonCount.fromJSON(e)) : [],
+      preemption: globalThis.Array.isArray(object?.preemption)
+        ? object.preemption.map((e: any) => PreemptionStep.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: PlacementReport): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.why !== "") {
+      obj.why = message.why;
+    }
+    if (message.nodes?.length) {
+      obj.nodes = message.nodes.map((e) => WhyNode.toJSON(e));
+    }
+    if (message.reasons?.length) {
+      obj.reasons = message.reasons.map((e) => ReasonCount.toJSON(e));
+    }
+    if (message.preemption?.length) {
+      obj.preemption = message.preemption.map((e) => PreemptionStep.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacementReport>): PlacementReport {
+    return PlacementReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacementReport>): PlacementReport {
+    const message = createBasePlacementReport();
+    message.node = object.node ?? "";
+    message.why = object.why ?? "";
+    message.nodes = object.nodes?.map((e) => WhyNode.fromPartial(e)) || [];
+    message.reasons = object.reasons?.map((e) => ReasonCount.fromPartial(e)) || [];
+    message.preemption = object.preemption?.map((e) => PreemptionStep.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseReasonCount(): ReasonCount {
+  return { reason: "", nodes: 0 };
+}
+
+export const ReasonCount: MessageFns<ReasonCount> = {
+  encode(message: ReasonCount, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reason !== "") {
+      writer.uint32(10).string(message.reason);
+    }
+    if (message.nodes !== 0) {
+      writer.uint32(16).uint32(message.nodes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReasonCount {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReasonCount();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.nodes = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReasonCount {
+    return {
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      nodes: isSet(object.nodes) ? globalThis.Number(object.nodes) : 0,
+    };
+  },
+
+  toJSON(message: ReasonCount): unknown {
+    const obj: any = {};
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.nodes !== 0) {
+      obj.nodes = Math.round(message.nodes);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReasonCount>): ReasonCount {
+    return ReasonCount.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReasonCount>): ReasonCount {
+    const message = createBaseReasonCount();
+    message.reason = object.reason ?? "";
+    message.nodes = object.nodes ?? 0;
+    return message;
+  },
+};
+
+function createBasePreemptionStep(): PreemptionStep {
+  return { container: "", node: "", to: "" };
+}
+
+export const PreemptionStep: MessageFns<PreemptionStep> = {
+  encode(message: PreemptionStep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.container !== "") {
+      writer.uint32(10).string(message.container);
+    }
+    if (message.node !== "") {
+      writer.uint32(18).string(message.node);
+    }
+    if (message.to !== "") {
+      writer.uint32(26).string(message.to);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PreemptionStep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePreemptionStep();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.container = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PreemptionStep {
+    return {
+      container: isSet(object.container) ? globalThis.String(object.container) : "",
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      to: isSet(object.to) ? globalThis.String(object.to) : "",
+    };
+  },
+
+  toJSON(message: PreemptionStep): unknown {
+    const obj: any = {};
+    if (message.container !== "") {
+      obj.container = message.container;
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.to !== "") {
+      obj.to = message.to;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PreemptionStep>): PreemptionStep {
+    return PreemptionStep.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PreemptionStep>): PreemptionStep {
+    const message = createBasePreemptionStep();
+    message.container = object.container ?? "";
+    message.node = object.node ?? "";
+    message.to = object.to ?? "";
+    return message;
+  },
+};
+
 function createBaseContainerRef(): ContainerRef {
   return { nameOrId: "" };
 }
@@ -2291,6 +2710,7 @@ function createBaseContainerInfo(): ContainerInfo {
     migrationId: "",
     memoryBytes: 0,
     desired: "",
+    nominatedNode: undefined,
     blockers: [],
     health: "",
     healthOutput: "",
@@ -2340,6 +2760,9 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     }
     if (message.desired !== "") {
       writer.uint32(106).string(message.desired);
+    }
+    if (message.nominatedNode !== undefined) {
+      writer.uint32(882).string(message.nominatedNode);
     }
     for (const v of message.blockers) {
       Blocker.encode(v!, writer.uint32(114).fork()).join();
@@ -2479,6 +2902,14 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
             message.desired = reader.string();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.nominatedNode = reader.string();
+            continue;
+          }
           case 14: {
             if (tag !== 114) {
               break;
@@ -2570,6 +3001,11 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
         ? globalThis.Number(object.memory_bytes)
         : 0,
       desired: isSet(object.desired) ? globalThis.String(object.desired) : "",
+      nominatedNode: isSet(object.nominatedNode)
+        ? globalThis.String(object.nominatedNode)
+        : isSet(object.nominated_node)
+        ? globalThis.String(object.nominated_node)
+        : undefined,
       blockers: globalThis.Array.isArray(object?.blockers)
         ? object.blockers.map((e: any) => Blocker.fromJSON(e))
         : [],
@@ -2634,6 +3070,9 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     if (message.desired !== "") {
       obj.desired = message.desired;
     }
+    if (message.nominatedNode !== undefined) {
+      obj.nominatedNode = message.nominatedNode;
+    }
     if (message.blockers?.length) {
       obj.blockers = message.blockers.map((e) => Blocker.toJSON(e));
     }
@@ -2675,6 +3114,7 @@ export const ContainerInfo: MessageFns<ContainerInfo> = {
     message.migrationId = object.migrationId ?? "";
     message.memoryBytes = object.memoryBytes ?? 0;
     message.desired = object.desired ?? "";
+    message.nominatedNode = object.nominatedNode ?? undefined;
     message.blockers = object.blockers?.map((e) => Blocker.fromPartial(e)) || [];
     message.health = object.health ?? "";
     message.healthOutput = object.healthOutput ?? "";
@@ -2693,6 +3133,7 @@ function createBaseWhyReport(): WhyReport {
     lastMove: undefined,
     lastFailure: undefined,
     staysBecause: [],
+    reasons: [],
   };
 }
 
@@ -2715,6 +3156,9 @@ export const WhyReport: MessageFns<WhyReport> = {
     }
     for (const v of message.staysBecause) {
       writer.uint32(50).string(v!);
+    }
+    for (const v of message.reasons) {
+      ReasonCount.encode(v!, writer.uint32(882).fork()).join();
     }
     return writer;
   },
@@ -2780,6 +3224,14 @@ export const WhyReport: MessageFns<WhyReport> = {
             message.staysBecause.push(reader.string());
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.reasons.push(ReasonCount.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2812,6 +3264,7 @@ export const WhyReport: MessageFns<WhyReport> = {
         : globalThis.Array.isArray(object?.stays_because)
         ? object.stays_because.map((e: any) => globalThis.String(e))
         : [],
+      reasons: globalThis.Array.isArray(object?.reasons) ? object.reasons.map((e: any) => ReasonCount.fromJSON(e)) : [],
     };
   },
 
@@ -2835,6 +3288,9 @@ export const WhyReport: MessageFns<WhyReport> = {
     if (message.staysBecause?.length) {
       obj.staysBecause = message.staysBecause;
     }
+    if (message.reasons?.length) {
+      obj.reasons = message.reasons.map((e) => ReasonCount.toJSON(e));
+    }
     return obj;
   },
 
@@ -2855,6 +3311,7 @@ export const WhyReport: MessageFns<WhyReport> = {
       ? MigrationInfo.fromPartial(object.lastFailure)
       : undefined;
     message.staysBecause = object.staysBecause?.map((e) => e) || [];
+    message.reasons = object.reasons?.map((e) => ReasonCount.fromPartial(e)) || [];
     return message;
   },
 };
@@ -2949,7 +3406,7 @@ export const WhyStep: MessageFns<WhyStep> = {
 };
 
 function createBaseWhyNode(): WhyNode {
-  return { node: "", canMove: false, reasons: [] };
+  return { node: "", canMove: false, reasons: [], remark: undefined };
 }
 
 export const WhyNode: MessageFns<WhyNode> = {
@@ -2962,6 +3419,9 @@ export const WhyNode: MessageFns<WhyNode> = {
     }
     for (const v of message.reasons) {
       writer.uint32(26).string(v!);
+    }
+    if (message.remark !== undefined) {
+      writer.uint32(882).string(message.remark);
     }
     return writer;
   },
@@ -3003,6 +3463,14 @@ export const WhyNode: MessageFns<WhyNode> = {
             message.reasons.push(reader.string());
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.remark = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3024,6 +3492,7 @@ export const WhyNode: MessageFns<WhyNode> = {
         ? globalThis.Boolean(object.can_move)
         : false,
       reasons: globalThis.Array.isArray(object?.reasons) ? object.reasons.map((e: any) => globalThis.String(e)) : [],
+      remark: isSet(object.remark) ? globalThis.String(object.remark) : undefined,
     };
   },
 
@@ -3038,6 +3507,9 @@ export const WhyNode: MessageFns<WhyNode> = {
     if (message.reasons?.length) {
       obj.reasons = message.reasons;
     }
+    if (message.remark !== undefined) {
+      obj.remark = message.remark;
+    }
     return obj;
   },
 
@@ -3049,6 +3521,7 @@ export const WhyNode: MessageFns<WhyNode> = {
     message.node = object.node ?? "";
     message.canMove = object.canMove ?? false;
     message.reasons = object.reasons?.map((e) => e) || [];
+    message.remark = object.remark ?? undefined;
     return message;
   },
 };
@@ -5320,6 +5793,10 @@ function createBaseNodeSummary(): NodeSummary {
     address: "",
     memoryReservedBytes: 0,
     cpuReservedMillis: 0,
+    labels: {},
+    pressure: undefined,
+    diskBytes: 0,
+    diskReservedBytes: 0,
     fence: "",
   };
 }
@@ -5364,6 +5841,18 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     }
     if (message.cpuReservedMillis !== 0) {
       writer.uint32(104).uint32(message.cpuReservedMillis);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      NodeSummary_LabelsEntry.encode({ key: key as any, value }, writer.uint32(882).fork()).join();
+    });
+    if (message.pressure !== undefined) {
+      Pressure.encode(message.pressure, writer.uint32(890).fork()).join();
+    }
+    if (message.diskBytes !== 0) {
+      writer.uint32(896).uint64(message.diskBytes);
+    }
+    if (message.diskReservedBytes !== 0) {
+      writer.uint32(904).uint64(message.diskReservedBytes);
     }
     if (message.fence !== "") {
       writer.uint32(1202).string(message.fence);
@@ -5488,6 +5977,41 @@ export const NodeSummary: MessageFns<NodeSummary> = {
             message.cpuReservedMillis = reader.uint32();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            const entry110 = NodeSummary_LabelsEntry.decode(reader, reader.uint32());
+            if (entry110.value !== undefined) {
+              message.labels[entry110.key] = entry110.value;
+            }
+            continue;
+          }
+          case 111: {
+            if (tag !== 890) {
+              break;
+            }
+
+            message.pressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 112: {
+            if (tag !== 896) {
+              break;
+            }
+
+            message.diskBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 113: {
+            if (tag !== 904) {
+              break;
+            }
+
+            message.diskReservedBytes = longToNumber(reader.uint64());
+            continue;
+          }
           case 150: {
             if (tag !== 1202) {
               break;
@@ -5547,6 +6071,31 @@ export const NodeSummary: MessageFns<NodeSummary> = {
         : isSet(object.cpu_reserved_millis)
         ? globalThis.Number(object.cpu_reserved_millis)
         : 0,
+      labels: isObject(object.labels)
+        ? (globalThis.Object.entries(object.labels) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      pressure: isSet(object.pressure) ? Pressure.fromJSON(object.pressure) : undefined,
+      diskBytes: isSet(object.diskBytes)
+        ? globalThis.Number(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? globalThis.Number(object.disk_bytes)
+        : 0,
+      diskReservedBytes: isSet(object.diskReservedBytes)
+        ? globalThis.Number(object.diskReservedBytes)
+        : isSet(object.disk_reserved_bytes)
+        ? globalThis.Number(object.disk_reserved_bytes)
+        : 0,
       fence: isSet(object.fence) ? globalThis.String(object.fence) : "",
     };
   },
@@ -5592,6 +6141,24 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     if (message.cpuReservedMillis !== 0) {
       obj.cpuReservedMillis = Math.round(message.cpuReservedMillis);
     }
+    if (message.labels) {
+      const entries = globalThis.Object.entries(message.labels) as [string, string][];
+      if (entries.length > 0) {
+        obj.labels = {};
+        entries.forEach(([k, v]) => {
+          obj.labels[k] = v;
+        });
+      }
+    }
+    if (message.pressure !== undefined) {
+      obj.pressure = Pressure.toJSON(message.pressure);
+    }
+    if (message.diskBytes !== 0) {
+      obj.diskBytes = Math.round(message.diskBytes);
+    }
+    if (message.diskReservedBytes !== 0) {
+      obj.diskReservedBytes = Math.round(message.diskReservedBytes);
+    }
     if (message.fence !== "") {
       obj.fence = message.fence;
     }
@@ -5616,7 +6183,106 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     message.address = object.address ?? "";
     message.memoryReservedBytes = object.memoryReservedBytes ?? 0;
     message.cpuReservedMillis = object.cpuReservedMillis ?? 0;
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.pressure = (object.pressure !== undefined && object.pressure !== null)
+      ? Pressure.fromPartial(object.pressure)
+      : undefined;
+    message.diskBytes = object.diskBytes ?? 0;
+    message.diskReservedBytes = object.diskReservedBytes ?? 0;
     message.fence = object.fence ?? "";
+    return message;
+  },
+};
+
+function createBaseNodeSummary_LabelsEntry(): NodeSummary_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const NodeSummary_LabelsEntry: MessageFns<NodeSummary_LabelsEntry> = {
+  encode(message: NodeSummary_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeSummary_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeSummary_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeSummary_LabelsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: NodeSummary_LabelsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeSummary_LabelsEntry>): NodeSummary_LabelsEntry {
+    return NodeSummary_LabelsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeSummary_LabelsEntry>): NodeSummary_LabelsEntry {
+    const message = createBaseNodeSummary_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -5890,6 +6556,222 @@ export const SetFailoverResponse: MessageFns<SetFailoverResponse> = {
   },
   fromPartial(_: DeepPartial<SetFailoverResponse>): SetFailoverResponse {
     const message = createBaseSetFailoverResponse();
+    return message;
+  },
+};
+
+function createBaseSetNodeLabelsRequest(): SetNodeLabelsRequest {
+  return { node: "", set: {}, remove: [] };
+}
+
+export const SetNodeLabelsRequest: MessageFns<SetNodeLabelsRequest> = {
+  encode(message: SetNodeLabelsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    globalThis.Object.entries(message.set).forEach(([key, value]: [string, string]) => {
+      SetNodeLabelsRequest_SetEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    for (const v of message.remove) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetNodeLabelsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetNodeLabelsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = SetNodeLabelsRequest_SetEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.set[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.remove.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetNodeLabelsRequest {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      set: isObject(object.set)
+        ? (globalThis.Object.entries(object.set) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      remove: globalThis.Array.isArray(object?.remove) ? object.remove.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: SetNodeLabelsRequest): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.set) {
+      const entries = globalThis.Object.entries(message.set) as [string, string][];
+      if (entries.length > 0) {
+        obj.set = {};
+        entries.forEach(([k, v]) => {
+          obj.set[k] = v;
+        });
+      }
+    }
+    if (message.remove?.length) {
+      obj.remove = message.remove;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetNodeLabelsRequest>): SetNodeLabelsRequest {
+    return SetNodeLabelsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetNodeLabelsRequest>): SetNodeLabelsRequest {
+    const message = createBaseSetNodeLabelsRequest();
+    message.node = object.node ?? "";
+    message.set = (globalThis.Object.entries(object.set ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.remove = object.remove?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseSetNodeLabelsRequest_SetEntry(): SetNodeLabelsRequest_SetEntry {
+  return { key: "", value: "" };
+}
+
+export const SetNodeLabelsRequest_SetEntry: MessageFns<SetNodeLabelsRequest_SetEntry> = {
+  encode(message: SetNodeLabelsRequest_SetEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetNodeLabelsRequest_SetEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetNodeLabelsRequest_SetEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetNodeLabelsRequest_SetEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: SetNodeLabelsRequest_SetEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetNodeLabelsRequest_SetEntry>): SetNodeLabelsRequest_SetEntry {
+    return SetNodeLabelsRequest_SetEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetNodeLabelsRequest_SetEntry>): SetNodeLabelsRequest_SetEntry {
+    const message = createBaseSetNodeLabelsRequest_SetEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -10112,6 +10994,696 @@ export const NodeStats: MessageFns<NodeStats> = {
   },
 };
 
+function createBaseListProjectsRequest(): ListProjectsRequest {
+  return {};
+}
+
+export const ListProjectsRequest: MessageFns<ListProjectsRequest> = {
+  encode(_: ListProjectsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListProjectsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListProjectsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ListProjectsRequest {
+    return {};
+  },
+
+  toJSON(_: ListProjectsRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListProjectsRequest>): ListProjectsRequest {
+    return ListProjectsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ListProjectsRequest>): ListProjectsRequest {
+    const message = createBaseListProjectsRequest();
+    return message;
+  },
+};
+
+function createBaseListProjectsResponse(): ListProjectsResponse {
+  return { projects: [] };
+}
+
+export const ListProjectsResponse: MessageFns<ListProjectsResponse> = {
+  encode(message: ListProjectsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.projects) {
+      ProjectInfo.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListProjectsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListProjectsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.projects.push(ProjectInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListProjectsResponse {
+    return {
+      projects: globalThis.Array.isArray(object?.projects)
+        ? object.projects.map((e: any) => ProjectInfo.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListProjectsResponse): unknown {
+    const obj: any = {};
+    if (message.projects?.length) {
+      obj.projects = message.projects.map((e) => ProjectInfo.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListProjectsResponse>): ListProjectsResponse {
+    return ListProjectsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListProjectsResponse>): ListProjectsResponse {
+    const message = createBaseListProjectsResponse();
+    message.projects = object.projects?.map((e) => ProjectInfo.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSetProjectRequest(): SetProjectRequest {
+  return { name: "", memoryBytes: undefined, cpuMillis: undefined, containers: undefined, diskBytes: undefined };
+}
+
+export const SetProjectRequest: MessageFns<SetProjectRequest> = {
+  encode(message: SetProjectRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.memoryBytes !== undefined) {
+      writer.uint32(16).uint64(message.memoryBytes);
+    }
+    if (message.cpuMillis !== undefined) {
+      writer.uint32(24).uint32(message.cpuMillis);
+    }
+    if (message.containers !== undefined) {
+      writer.uint32(32).uint32(message.containers);
+    }
+    if (message.diskBytes !== undefined) {
+      writer.uint32(40).uint64(message.diskBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetProjectRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetProjectRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.cpuMillis = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.containers = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.diskBytes = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetProjectRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : undefined,
+      cpuMillis: isSet(object.cpuMillis)
+        ? globalThis.Number(object.cpuMillis)
+        : isSet(object.cpu_millis)
+        ? globalThis.Number(object.cpu_millis)
+        : undefined,
+      containers: isSet(object.containers) ? globalThis.Number(object.containers) : undefined,
+      diskBytes: isSet(object.diskBytes)
+        ? globalThis.Number(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? globalThis.Number(object.disk_bytes)
+        : undefined,
+    };
+  },
+
+  toJSON(message: SetProjectRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.memoryBytes !== undefined) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.cpuMillis !== undefined) {
+      obj.cpuMillis = Math.round(message.cpuMillis);
+    }
+    if (message.containers !== undefined) {
+      obj.containers = Math.round(message.containers);
+    }
+    if (message.diskBytes !== undefined) {
+      obj.diskBytes = Math.round(message.diskBytes);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetProjectRequest>): SetProjectRequest {
+    return SetProjectRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetProjectRequest>): SetProjectRequest {
+    const message = createBaseSetProjectRequest();
+    message.name = object.name ?? "";
+    message.memoryBytes = object.memoryBytes ?? undefined;
+    message.cpuMillis = object.cpuMillis ?? undefined;
+    message.containers = object.containers ?? undefined;
+    message.diskBytes = object.diskBytes ?? undefined;
+    return message;
+  },
+};
+
+function createBaseProjectRef(): ProjectRef {
+  return { name: "" };
+}
+
+export const ProjectRef: MessageFns<ProjectRef> = {
+  encode(message: ProjectRef, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProjectRef {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProjectRef();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ProjectRef {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ProjectRef): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ProjectRef>): ProjectRef {
+    return ProjectRef.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ProjectRef>): ProjectRef {
+    const message = createBaseProjectRef();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseProjectInfo(): ProjectInfo {
+  return { name: "", limits: undefined, used: undefined };
+}
+
+export const ProjectInfo: MessageFns<ProjectInfo> = {
+  encode(message: ProjectInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.limits !== undefined) {
+      ProjectShare.encode(message.limits, writer.uint32(18).fork()).join();
+    }
+    if (message.used !== undefined) {
+      ProjectShare.encode(message.used, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProjectInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProjectInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.limits = ProjectShare.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.used = ProjectShare.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ProjectInfo {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      limits: isSet(object.limits) ? ProjectShare.fromJSON(object.limits) : undefined,
+      used: isSet(object.used) ? ProjectShare.fromJSON(object.used) : undefined,
+    };
+  },
+
+  toJSON(message: ProjectInfo): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.limits !== undefined) {
+      obj.limits = ProjectShare.toJSON(message.limits);
+    }
+    if (message.used !== undefined) {
+      obj.used = ProjectShare.toJSON(message.used);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ProjectInfo>): ProjectInfo {
+    return ProjectInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ProjectInfo>): ProjectInfo {
+    const message = createBaseProjectInfo();
+    message.name = object.name ?? "";
+    message.limits = (object.limits !== undefined && object.limits !== null)
+      ? ProjectShare.fromPartial(object.limits)
+      : undefined;
+    message.used = (object.used !== undefined && object.used !== null)
+      ? ProjectShare.fromPartial(object.used)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseProjectShare(): ProjectShare {
+  return { memoryBytes: 0, cpuMillis: 0, containers: 0, diskBytes: 0 };
+}
+
+export const ProjectShare: MessageFns<ProjectShare> = {
+  encode(message: ProjectShare, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.memoryBytes !== 0) {
+      writer.uint32(8).uint64(message.memoryBytes);
+    }
+    if (message.cpuMillis !== 0) {
+      writer.uint32(16).uint32(message.cpuMillis);
+    }
+    if (message.containers !== 0) {
+      writer.uint32(24).uint32(message.containers);
+    }
+    if (message.diskBytes !== 0) {
+      writer.uint32(32).uint64(message.diskBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProjectShare {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProjectShare();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.cpuMillis = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.containers = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.diskBytes = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ProjectShare {
+    return {
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      cpuMillis: isSet(object.cpuMillis)
+        ? globalThis.Number(object.cpuMillis)
+        : isSet(object.cpu_millis)
+        ? globalThis.Number(object.cpu_millis)
+        : 0,
+      containers: isSet(object.containers) ? globalThis.Number(object.containers) : 0,
+      diskBytes: isSet(object.diskBytes)
+        ? globalThis.Number(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? globalThis.Number(object.disk_bytes)
+        : 0,
+    };
+  },
+
+  toJSON(message: ProjectShare): unknown {
+    const obj: any = {};
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.cpuMillis !== 0) {
+      obj.cpuMillis = Math.round(message.cpuMillis);
+    }
+    if (message.containers !== 0) {
+      obj.containers = Math.round(message.containers);
+    }
+    if (message.diskBytes !== 0) {
+      obj.diskBytes = Math.round(message.diskBytes);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ProjectShare>): ProjectShare {
+    return ProjectShare.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ProjectShare>): ProjectShare {
+    const message = createBaseProjectShare();
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.cpuMillis = object.cpuMillis ?? 0;
+    message.containers = object.containers ?? 0;
+    message.diskBytes = object.diskBytes ?? 0;
+    return message;
+  },
+};
+
+function createBasePlacementDefaultRequest(): PlacementDefaultRequest {
+  return {};
+}
+
+export const PlacementDefaultRequest: MessageFns<PlacementDefaultRequest> = {
+  encode(_: PlacementDefaultRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementDefaultRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementDefaultRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): PlacementDefaultRequest {
+    return {};
+  },
+
+  toJSON(_: PlacementDefaultRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacementDefaultRequest>): PlacementDefaultRequest {
+    return PlacementDefaultRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<PlacementDefaultRequest>): PlacementDefaultRequest {
+    const message = createBasePlacementDefaultRequest();
+    return message;
+  },
+};
+
+function createBasePlacementDefault(): PlacementDefault {
+  return { strategy: PlacementStrategy.UNSPECIFIED };
+}
+
+export const PlacementDefault: MessageFns<PlacementDefault> = {
+  encode(message: PlacementDefault, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.strategy !== PlacementStrategy.UNSPECIFIED) {
+      writer.uint32(8).int32(placementStrategyToNumber(message.strategy));
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementDefault {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementDefault();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.strategy = placementStrategyFromJSON(reader.int32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacementDefault {
+    return {
+      strategy: isSet(object.strategy) ? placementStrategyFromJSON(object.strategy) : PlacementStrategy.UNSPECIFIED,
+    };
+  },
+
+  toJSON(message: PlacementDefault): unknown {
+    const obj: any = {};
+    if (message.strategy !== PlacementStrategy.UNSPECIFIED) {
+      obj.strategy = placementStrategyToJSON(message.strategy);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacementDefault>): PlacementDefault {
+    return PlacementDefault.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacementDefault>): PlacementDefault {
+    const message = createBasePlacementDefault();
+    message.strategy = object.strategy ?? PlacementStrategy.UNSPECIFIED;
+    return message;
+  },
+};
+
 export type GodwitService = typeof GodwitService;
 export const GodwitService = {
   status: {
@@ -10174,6 +11746,16 @@ export const GodwitService = {
     requestDeserialize: (value: Buffer): RunRequest => RunRequest.decode(value),
     responseSerialize: (value: ContainerInfo): Buffer => Buffer.from(ContainerInfo.encode(value).finish()),
     responseDeserialize: (value: Buffer): ContainerInfo => ContainerInfo.decode(value),
+  },
+  /** Where Run would place it now, and for each other node why not. */
+  planRun: {
+    path: "/godwit.v1.Godwit/PlanRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RunRequest): Buffer => Buffer.from(RunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RunRequest => RunRequest.decode(value),
+    responseSerialize: (value: PlacementReport): Buffer => Buffer.from(PlacementReport.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PlacementReport => PlacementReport.decode(value),
   },
   listContainers: {
     path: "/godwit.v1.Godwit/ListContainers" as const,
@@ -10308,6 +11890,15 @@ export const GodwitService = {
     responseStream: false as const,
     requestSerialize: (value: TrustNodeKeyRequest): Buffer => Buffer.from(TrustNodeKeyRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): TrustNodeKeyRequest => TrustNodeKeyRequest.decode(value),
+    responseSerialize: (value: NodeSummary): Buffer => Buffer.from(NodeSummary.encode(value).finish()),
+    responseDeserialize: (value: Buffer): NodeSummary => NodeSummary.decode(value),
+  },
+  setNodeLabels: {
+    path: "/godwit.v1.Godwit/SetNodeLabels" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetNodeLabelsRequest): Buffer => Buffer.from(SetNodeLabelsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetNodeLabelsRequest => SetNodeLabelsRequest.decode(value),
     responseSerialize: (value: NodeSummary): Buffer => Buffer.from(NodeSummary.encode(value).finish()),
     responseDeserialize: (value: Buffer): NodeSummary => NodeSummary.decode(value),
   },
@@ -10506,6 +12097,54 @@ export const GodwitService = {
     responseSerialize: (value: StatsReport): Buffer => Buffer.from(StatsReport.encode(value).finish()),
     responseDeserialize: (value: Buffer): StatsReport => StatsReport.decode(value),
   },
+  listProjects: {
+    path: "/godwit.v1.Godwit/ListProjects" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListProjectsRequest): Buffer => Buffer.from(ListProjectsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListProjectsRequest => ListProjectsRequest.decode(value),
+    responseSerialize: (value: ListProjectsResponse): Buffer =>
+      Buffer.from(ListProjectsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListProjectsResponse => ListProjectsResponse.decode(value),
+  },
+  setProject: {
+    path: "/godwit.v1.Godwit/SetProject" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetProjectRequest): Buffer => Buffer.from(SetProjectRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetProjectRequest => SetProjectRequest.decode(value),
+    responseSerialize: (value: ProjectInfo): Buffer => Buffer.from(ProjectInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ProjectInfo => ProjectInfo.decode(value),
+  },
+  /** Lifts the project's limits. */
+  removeProject: {
+    path: "/godwit.v1.Godwit/RemoveProject" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ProjectRef): Buffer => Buffer.from(ProjectRef.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ProjectRef => ProjectRef.decode(value),
+    responseSerialize: (value: ProjectInfo): Buffer => Buffer.from(ProjectInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ProjectInfo => ProjectInfo.decode(value),
+  },
+  getPlacementDefault: {
+    path: "/godwit.v1.Godwit/GetPlacementDefault" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PlacementDefaultRequest): Buffer =>
+      Buffer.from(PlacementDefaultRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PlacementDefaultRequest => PlacementDefaultRequest.decode(value),
+    responseSerialize: (value: PlacementDefault): Buffer => Buffer.from(PlacementDefault.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PlacementDefault => PlacementDefault.decode(value),
+  },
+  setPlacementDefault: {
+    path: "/godwit.v1.Godwit/SetPlacementDefault" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PlacementDefault): Buffer => Buffer.from(PlacementDefault.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PlacementDefault => PlacementDefault.decode(value),
+    responseSerialize: (value: PlacementDefault): Buffer => Buffer.from(PlacementDefault.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PlacementDefault => PlacementDefault.decode(value),
+  },
 } as const;
 
 export interface GodwitServer extends UntypedServiceImplementation {
@@ -10522,6 +12161,8 @@ export interface GodwitServer extends UntypedServiceImplementation {
   removeImage: handleUnaryCall<RemoveImageRequest, RemoveImageResponse>;
   /** Returns when the container is recorded; WaitContainer waits for it to run. */
   run: handleUnaryCall<RunRequest, ContainerInfo>;
+  /** Where Run would place it now, and for each other node why not. */
+  planRun: handleUnaryCall<RunRequest, PlacementReport>;
   listContainers: handleUnaryCall<ListContainersRequest, ListContainersResponse>;
   inspectContainer: handleUnaryCall<ContainerRef, ContainerInfo>;
   /** A message at each change of the container. */
@@ -10540,6 +12181,7 @@ export interface GodwitServer extends UntypedServiceImplementation {
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
   /** Lets a node back in that shows another key than the one it joined with. */
   trustNodeKey: handleUnaryCall<TrustNodeKeyRequest, NodeSummary>;
+  setNodeLabels: handleUnaryCall<SetNodeLabelsRequest, NodeSummary>;
   setSchedulable: handleUnaryCall<SetSchedulableRequest, NodeSummary>;
   /**
    * Forgets a lost node; what it ran goes on or is started elsewhere.
@@ -10571,6 +12213,12 @@ export interface GodwitServer extends UntypedServiceImplementation {
   /** Starts those moves; WatchMigration follows each. */
   runBalance: handleUnaryCall<RunBalanceRequest, BalancePlan>;
   listStats: handleUnaryCall<ListStatsRequest, StatsReport>;
+  listProjects: handleUnaryCall<ListProjectsRequest, ListProjectsResponse>;
+  setProject: handleUnaryCall<SetProjectRequest, ProjectInfo>;
+  /** Lifts the project's limits. */
+  removeProject: handleUnaryCall<ProjectRef, ProjectInfo>;
+  getPlacementDefault: handleUnaryCall<PlacementDefaultRequest, PlacementDefault>;
+  setPlacementDefault: handleUnaryCall<PlacementDefault, PlacementDefault>;
 }
 
 export interface GodwitClient extends Client {
@@ -10665,6 +12313,22 @@ export interface GodwitClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ContainerInfo) => void,
+  ): ClientUnaryCall;
+  /** Where Run would place it now, and for each other node why not. */
+  planRun(
+    request: RunRequest,
+    callback: (error: ServiceError | null, response: PlacementReport) => void,
+  ): ClientUnaryCall;
+  planRun(
+    request: RunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PlacementReport) => void,
+  ): ClientUnaryCall;
+  planRun(
+    request: RunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PlacementReport) => void,
   ): ClientUnaryCall;
   listContainers(
     request: ListContainersRequest,
@@ -10827,6 +12491,21 @@ export interface GodwitClient extends Client {
   ): ClientUnaryCall;
   trustNodeKey(
     request: TrustNodeKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: NodeSummary) => void,
+  ): ClientUnaryCall;
+  setNodeLabels(
+    request: SetNodeLabelsRequest,
+    callback: (error: ServiceError | null, response: NodeSummary) => void,
+  ): ClientUnaryCall;
+  setNodeLabels(
+    request: SetNodeLabelsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: NodeSummary) => void,
+  ): ClientUnaryCall;
+  setNodeLabels(
+    request: SetNodeLabelsRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: NodeSummary) => void,
@@ -11094,6 +12773,82 @@ export interface GodwitClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StatsReport) => void,
+  ): ClientUnaryCall;
+  listProjects(
+    request: ListProjectsRequest,
+    callback: (error: ServiceError | null, response: ListProjectsResponse) => void,
+  ): ClientUnaryCall;
+  listProjects(
+    request: ListProjectsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListProjectsResponse) => void,
+  ): ClientUnaryCall;
+  listProjects(
+    request: ListProjectsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListProjectsResponse) => void,
+  ): ClientUnaryCall;
+  setProject(
+    request: SetProjectRequest,
+    callback: (error: ServiceError | null, response: ProjectInfo) => void,
+  ): ClientUnaryCall;
+  setProject(
+    request: SetProjectRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ProjectInfo) => void,
+  ): ClientUnaryCall;
+  setProject(
+    request: SetProjectRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ProjectInfo) => void,
+  ): ClientUnaryCall;
+  /** Lifts the project's limits. */
+  removeProject(
+    request: ProjectRef,
+    callback: (error: ServiceError | null, response: ProjectInfo) => void,
+  ): ClientUnaryCall;
+  removeProject(
+    request: ProjectRef,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ProjectInfo) => void,
+  ): ClientUnaryCall;
+  removeProject(
+    request: ProjectRef,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ProjectInfo) => void,
+  ): ClientUnaryCall;
+  getPlacementDefault(
+    request: PlacementDefaultRequest,
+    callback: (error: ServiceError | null, response: PlacementDefault) => void,
+  ): ClientUnaryCall;
+  getPlacementDefault(
+    request: PlacementDefaultRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PlacementDefault) => void,
+  ): ClientUnaryCall;
+  getPlacementDefault(
+    request: PlacementDefaultRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PlacementDefault) => void,
+  ): ClientUnaryCall;
+  setPlacementDefault(
+    request: PlacementDefault,
+    callback: (error: ServiceError | null, response: PlacementDefault) => void,
+  ): ClientUnaryCall;
+  setPlacementDefault(
+    request: PlacementDefault,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PlacementDefault) => void,
+  ): ClientUnaryCall;
+  setPlacementDefault(
+    request: PlacementDefault,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PlacementDefault) => void,
   ): ClientUnaryCall;
 }
 

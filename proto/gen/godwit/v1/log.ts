@@ -24,6 +24,10 @@ import {
   migrationModeFromJSON,
   migrationModeToJSON,
   migrationModeToNumber,
+  PlacementStrategy,
+  placementStrategyFromJSON,
+  placementStrategyToJSON,
+  placementStrategyToNumber,
 } from "./spec.ts";
 
 export const protobufPackage = "godwit.v1";
@@ -447,6 +451,12 @@ export interface Command {
     | { $case: "balancePaused"; value: BalancePaused }
     | { $case: "balanceMeasured"; value: BalanceMeasured }
     | { $case: "balanceAdvised"; value: BalanceAdvised }
+    | { $case: "nodeLabelsSet"; value: NodeLabelsSet }
+    | { $case: "projectSet"; value: ProjectSet }
+    | { $case: "projectRemoved"; value: ProjectRemoved }
+    | { $case: "placementDefaultSet"; value: PlacementDefaultSet }
+    | { $case: "containerPreempted"; value: ContainerPreempted }
+    | { $case: "allocationReleased"; value: AllocationReleased }
     | undefined;
   /** Of the client's call that this is a part of: a second command of the same request changes nothing. Empty: none. */
   requestId?: string | undefined;
@@ -478,6 +488,15 @@ export interface NodeInfo {
   streamKey: Buffer;
   /** Why containers cannot be checkpointed or restored here at all; empty: they can. */
   checkpointFault: string;
+  /** Of the file system with the containers' files; 0: not known, and not looked at. */
+  diskBytes: number;
+  /** What the host's own configuration says of it; an operator's labels come first. */
+  labels: { [key: string]: string };
+}
+
+export interface NodeInfo_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 export interface NodeJoined {
@@ -521,6 +540,30 @@ export interface NodeFenced {
 /** Whether containers of lost nodes are started elsewhere, and accordingly stand still on hosts without a lease. */
 export interface FailoverSet {
   enabled: boolean;
+}
+
+export interface NodeLabelsSet {
+  node: string;
+  set: { [key: string]: string };
+  remove: string[];
+}
+
+export interface NodeLabelsSet_SetEntry {
+  key: string;
+  value: string;
+}
+
+/** The project's limits are these from now on. */
+export interface ProjectSet {
+  project: Project | undefined;
+}
+
+export interface ProjectRemoved {
+  name: string;
+}
+
+export interface PlacementDefaultSet {
+  strategy: PlacementStrategy;
 }
 
 export interface DrainStarted {
@@ -605,6 +648,21 @@ export interface AllocationPlaced {
   epoch: number;
 }
 
+/** The container is stopped to make room for one of a higher priority, and then waits for a node again. */
+export interface ContainerPreempted {
+  containerId: string;
+  node: string;
+  epoch: number;
+  forContainerId: string;
+}
+
+/** A preempted container has stopped: the node has no claim to it any more. */
+export interface AllocationReleased {
+  containerId: string;
+  node: string;
+  epoch: number;
+}
+
 export interface AllocationObserved {
   containerId: string;
   node: string;
@@ -626,8 +684,12 @@ export interface MigrationStarted {
   mode: MigrationMode;
   blackoutBudgetMs: number;
   drainId: string;
-  /** operator | drain | return | balance */
+  /** operator | drain | return | balance | preemption */
   reason: string;
+  /** With the reason "preemption": the waiting container that it makes room for. */
+  forContainerId?:
+    | string
+    | undefined;
   /** 0: what the source's agent is configured with */
   bandwidthBytesPerSecond: number;
   /** When one was made before the order was given. */
@@ -767,6 +829,9 @@ export interface State {
   /** Requests that have taken effect and containers that were removed, oldest first: a bounded number of the newest. */
   recentRequests: string[];
   failoverOff: boolean;
+  /** those with limits, by name */
+  projects: { [key: string]: Project };
+  defaultStrategy: PlacementStrategy;
   /** Absent: never set. */
   balancing?: Balancing | undefined;
 }
@@ -796,6 +861,11 @@ export interface State_ServicesEntry {
   value: Service | undefined;
 }
 
+export interface State_ProjectsEntry {
+  key: string;
+  value: Project | undefined;
+}
+
 export interface Balancing {
   /** absent: the defaults */
   settings?:
@@ -808,6 +878,15 @@ export interface Balancing {
   setAtMs: number;
   advice: BalanceAdvice[];
   advisedAtMs: number;
+}
+
+/** Limits of all containers of a project together; 0: none. */
+export interface Project {
+  name: string;
+  memoryBytes: number;
+  cpuMillis: number;
+  containers: number;
+  diskBytes: number;
 }
 
 export interface Node {
@@ -831,6 +910,12 @@ export interface Node {
   /** What was evacuated from here and has not come back, in the order in which it left. */
   evacuees?: Evacuees | undefined;
   return?: NodeReturn | undefined;
+  labels: { [key: string]: string };
+}
+
+export interface Node_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 export interface Drain {
@@ -899,7 +984,27 @@ export interface Container {
   /** its service has no use for it any more */
   retiring: boolean;
   /** The node that it was evacuated from and goes back to; empty: none. */
-  originNode?: string | undefined;
+  originNode?:
+    | string
+    | undefined;
+  /** The last one. */
+  preemption:
+    | Preemption
+    | undefined;
+  /** Of an allocation that was released; the next has a higher epoch. */
+  releasedEpoch: number;
+  /** Where others make room for it, while it waits. */
+  nominatedNode: string;
+}
+
+export interface Preemption {
+  forContainerId: string;
+  forName: string;
+  forPriority: number;
+  node: string;
+  atMs: number;
+  /** when it was given a node again; 0: it waits */
+  endedAtMs: number;
 }
 
 export interface Allocation {
@@ -974,6 +1079,7 @@ export interface Migration {
   balance?: BalanceForecast | undefined;
   balanceOutcome?: BalanceOutcome | undefined;
   returnId?: string | undefined;
+  forContainerId?: string | undefined;
 }
 
 function createBaseLogEntry(): LogEntry {
@@ -1243,6 +1349,24 @@ export const Command: MessageFns<Command> = {
         break;
       case "balanceAdvised":
         BalanceAdvised.encode(message.command.value, writer.uint32(1146).fork()).join();
+        break;
+      case "nodeLabelsSet":
+        NodeLabelsSet.encode(message.command.value, writer.uint32(882).fork()).join();
+        break;
+      case "projectSet":
+        ProjectSet.encode(message.command.value, writer.uint32(890).fork()).join();
+        break;
+      case "projectRemoved":
+        ProjectRemoved.encode(message.command.value, writer.uint32(898).fork()).join();
+        break;
+      case "placementDefaultSet":
+        PlacementDefaultSet.encode(message.command.value, writer.uint32(906).fork()).join();
+        break;
+      case "containerPreempted":
+        ContainerPreempted.encode(message.command.value, writer.uint32(914).fork()).join();
+        break;
+      case "allocationReleased":
+        AllocationReleased.encode(message.command.value, writer.uint32(922).fork()).join();
         break;
     }
     if (message.requestId !== undefined) {
@@ -1614,6 +1738,63 @@ export const Command: MessageFns<Command> = {
             message.command = { $case: "balanceAdvised", value: BalanceAdvised.decode(reader, reader.uint32()) };
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.command = { $case: "nodeLabelsSet", value: NodeLabelsSet.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 111: {
+            if (tag !== 890) {
+              break;
+            }
+
+            message.command = { $case: "projectSet", value: ProjectSet.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 112: {
+            if (tag !== 898) {
+              break;
+            }
+
+            message.command = { $case: "projectRemoved", value: ProjectRemoved.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 113: {
+            if (tag !== 906) {
+              break;
+            }
+
+            message.command = {
+              $case: "placementDefaultSet",
+              value: PlacementDefaultSet.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
+          case 114: {
+            if (tag !== 914) {
+              break;
+            }
+
+            message.command = {
+              $case: "containerPreempted",
+              value: ContainerPreempted.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
+          case 115: {
+            if (tag !== 922) {
+              break;
+            }
+
+            message.command = {
+              $case: "allocationReleased",
+              value: AllocationReleased.decode(reader, reader.uint32()),
+            };
+            continue;
+          }
           case 100: {
             if (tag !== 802) {
               break;
@@ -1817,6 +1998,30 @@ export const Command: MessageFns<Command> = {
         ? { $case: "balanceAdvised", value: BalanceAdvised.fromJSON(object.balanceAdvised) }
         : isSet(object.balance_advised)
         ? { $case: "balanceAdvised", value: BalanceAdvised.fromJSON(object.balance_advised) }
+        : isSet(object.nodeLabelsSet)
+        ? { $case: "nodeLabelsSet", value: NodeLabelsSet.fromJSON(object.nodeLabelsSet) }
+        : isSet(object.node_labels_set)
+        ? { $case: "nodeLabelsSet", value: NodeLabelsSet.fromJSON(object.node_labels_set) }
+        : isSet(object.projectSet)
+        ? { $case: "projectSet", value: ProjectSet.fromJSON(object.projectSet) }
+        : isSet(object.project_set)
+        ? { $case: "projectSet", value: ProjectSet.fromJSON(object.project_set) }
+        : isSet(object.projectRemoved)
+        ? { $case: "projectRemoved", value: ProjectRemoved.fromJSON(object.projectRemoved) }
+        : isSet(object.project_removed)
+        ? { $case: "projectRemoved", value: ProjectRemoved.fromJSON(object.project_removed) }
+        : isSet(object.placementDefaultSet)
+        ? { $case: "placementDefaultSet", value: PlacementDefaultSet.fromJSON(object.placementDefaultSet) }
+        : isSet(object.placement_default_set)
+        ? { $case: "placementDefaultSet", value: PlacementDefaultSet.fromJSON(object.placement_default_set) }
+        : isSet(object.containerPreempted)
+        ? { $case: "containerPreempted", value: ContainerPreempted.fromJSON(object.containerPreempted) }
+        : isSet(object.container_preempted)
+        ? { $case: "containerPreempted", value: ContainerPreempted.fromJSON(object.container_preempted) }
+        : isSet(object.allocationReleased)
+        ? { $case: "allocationReleased", value: AllocationReleased.fromJSON(object.allocationReleased) }
+        : isSet(object.allocation_released)
+        ? { $case: "allocationReleased", value: AllocationReleased.fromJSON(object.allocation_released) }
         : undefined,
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
@@ -1908,6 +2113,18 @@ export const Command: MessageFns<Command> = {
       obj.balanceMeasured = BalanceMeasured.toJSON(message.command.value);
     } else if (message.command?.$case === "balanceAdvised") {
       obj.balanceAdvised = BalanceAdvised.toJSON(message.command.value);
+    } else if (message.command?.$case === "nodeLabelsSet") {
+      obj.nodeLabelsSet = NodeLabelsSet.toJSON(message.command.value);
+    } else if (message.command?.$case === "projectSet") {
+      obj.projectSet = ProjectSet.toJSON(message.command.value);
+    } else if (message.command?.$case === "projectRemoved") {
+      obj.projectRemoved = ProjectRemoved.toJSON(message.command.value);
+    } else if (message.command?.$case === "placementDefaultSet") {
+      obj.placementDefaultSet = PlacementDefaultSet.toJSON(message.command.value);
+    } else if (message.command?.$case === "containerPreempted") {
+      obj.containerPreempted = ContainerPreempted.toJSON(message.command.value);
+    } else if (message.command?.$case === "allocationReleased") {
+      obj.allocationReleased = AllocationReleased.toJSON(message.command.value);
     }
     if (message.requestId !== undefined) {
       obj.requestId = message.requestId;
@@ -2191,6 +2408,51 @@ export const Command: MessageFns<Command> = {
         }
         break;
       }
+      case "nodeLabelsSet": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "nodeLabelsSet", value: NodeLabelsSet.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "projectSet": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "projectSet", value: ProjectSet.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "projectRemoved": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "projectRemoved", value: ProjectRemoved.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "placementDefaultSet": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "placementDefaultSet",
+            value: PlacementDefaultSet.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
+      case "containerPreempted": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "containerPreempted",
+            value: ContainerPreempted.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
+      case "allocationReleased": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = {
+            $case: "allocationReleased",
+            value: AllocationReleased.fromPartial(object.command.value),
+          };
+        }
+        break;
+      }
     }
     message.requestId = object.requestId ?? undefined;
     return message;
@@ -2302,6 +2564,8 @@ function createBaseNodeInfo(): NodeInfo {
     features: [],
     streamKey: Buffer.alloc(0),
     checkpointFault: "",
+    diskBytes: 0,
+    labels: {},
   };
 }
 
@@ -2349,6 +2613,12 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.checkpointFault !== "") {
       writer.uint32(106).string(message.checkpointFault);
     }
+    if (message.diskBytes !== 0) {
+      writer.uint32(880).uint64(message.diskBytes);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      NodeInfo_LabelsEntry.encode({ key: key as any, value }, writer.uint32(890).fork()).join();
+    });
     return writer;
   },
 
@@ -2477,6 +2747,25 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.checkpointFault = reader.string();
             continue;
           }
+          case 110: {
+            if (tag !== 880) {
+              break;
+            }
+
+            message.diskBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 111: {
+            if (tag !== 890) {
+              break;
+            }
+
+            const entry111 = NodeInfo_LabelsEntry.decode(reader, reader.uint32());
+            if (entry111.value !== undefined) {
+              message.labels[entry111.key] = entry111.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2547,6 +2836,25 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         : isSet(object.checkpoint_fault)
         ? globalThis.String(object.checkpoint_fault)
         : "",
+      diskBytes: isSet(object.diskBytes)
+        ? globalThis.Number(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? globalThis.Number(object.disk_bytes)
+        : 0,
+      labels: isObject(object.labels)
+        ? (globalThis.Object.entries(object.labels) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -2594,6 +2902,18 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.checkpointFault !== "") {
       obj.checkpointFault = message.checkpointFault;
     }
+    if (message.diskBytes !== 0) {
+      obj.diskBytes = Math.round(message.diskBytes);
+    }
+    if (message.labels) {
+      const entries = globalThis.Object.entries(message.labels) as [string, string][];
+      if (entries.length > 0) {
+        obj.labels = {};
+        entries.forEach(([k, v]) => {
+          obj.labels[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -2616,6 +2936,101 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     message.features = object.features?.map((e) => e) || [];
     message.streamKey = object.streamKey ?? Buffer.alloc(0);
     message.checkpointFault = object.checkpointFault ?? "";
+    message.diskBytes = object.diskBytes ?? 0;
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseNodeInfo_LabelsEntry(): NodeInfo_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const NodeInfo_LabelsEntry: MessageFns<NodeInfo_LabelsEntry> = {
+  encode(message: NodeInfo_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeInfo_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeInfo_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeInfo_LabelsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: NodeInfo_LabelsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeInfo_LabelsEntry>): NodeInfo_LabelsEntry {
+    return NodeInfo_LabelsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeInfo_LabelsEntry>): NodeInfo_LabelsEntry {
+    const message = createBaseNodeInfo_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -3278,6 +3693,427 @@ export const FailoverSet: MessageFns<FailoverSet> = {
   fromPartial(object: DeepPartial<FailoverSet>): FailoverSet {
     const message = createBaseFailoverSet();
     message.enabled = object.enabled ?? false;
+    return message;
+  },
+};
+
+function createBaseNodeLabelsSet(): NodeLabelsSet {
+  return { node: "", set: {}, remove: [] };
+}
+
+export const NodeLabelsSet: MessageFns<NodeLabelsSet> = {
+  encode(message: NodeLabelsSet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    globalThis.Object.entries(message.set).forEach(([key, value]: [string, string]) => {
+      NodeLabelsSet_SetEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    for (const v of message.remove) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeLabelsSet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeLabelsSet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = NodeLabelsSet_SetEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.set[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.remove.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeLabelsSet {
+    return {
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      set: isObject(object.set)
+        ? (globalThis.Object.entries(object.set) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      remove: globalThis.Array.isArray(object?.remove) ? object.remove.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: NodeLabelsSet): unknown {
+    const obj: any = {};
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.set) {
+      const entries = globalThis.Object.entries(message.set) as [string, string][];
+      if (entries.length > 0) {
+        obj.set = {};
+        entries.forEach(([k, v]) => {
+          obj.set[k] = v;
+        });
+      }
+    }
+    if (message.remove?.length) {
+      obj.remove = message.remove;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeLabelsSet>): NodeLabelsSet {
+    return NodeLabelsSet.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeLabelsSet>): NodeLabelsSet {
+    const message = createBaseNodeLabelsSet();
+    message.node = object.node ?? "";
+    message.set = (globalThis.Object.entries(object.set ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.remove = object.remove?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseNodeLabelsSet_SetEntry(): NodeLabelsSet_SetEntry {
+  return { key: "", value: "" };
+}
+
+export const NodeLabelsSet_SetEntry: MessageFns<NodeLabelsSet_SetEntry> = {
+  encode(message: NodeLabelsSet_SetEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeLabelsSet_SetEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeLabelsSet_SetEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NodeLabelsSet_SetEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: NodeLabelsSet_SetEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NodeLabelsSet_SetEntry>): NodeLabelsSet_SetEntry {
+    return NodeLabelsSet_SetEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NodeLabelsSet_SetEntry>): NodeLabelsSet_SetEntry {
+    const message = createBaseNodeLabelsSet_SetEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseProjectSet(): ProjectSet {
+  return { project: undefined };
+}
+
+export const ProjectSet: MessageFns<ProjectSet> = {
+  encode(message: ProjectSet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.project !== undefined) {
+      Project.encode(message.project, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProjectSet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProjectSet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.project = Project.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ProjectSet {
+    return { project: isSet(object.project) ? Project.fromJSON(object.project) : undefined };
+  },
+
+  toJSON(message: ProjectSet): unknown {
+    const obj: any = {};
+    if (message.project !== undefined) {
+      obj.project = Project.toJSON(message.project);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ProjectSet>): ProjectSet {
+    return ProjectSet.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ProjectSet>): ProjectSet {
+    const message = createBaseProjectSet();
+    message.project = (object.project !== undefined && object.project !== null)
+      ? Project.fromPartial(object.project)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseProjectRemoved(): ProjectRemoved {
+  return { name: "" };
+}
+
+export const ProjectRemoved: MessageFns<ProjectRemoved> = {
+  encode(message: ProjectRemoved, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProjectRemoved {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProjectRemoved();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ProjectRemoved {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ProjectRemoved): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ProjectRemoved>): ProjectRemoved {
+    return ProjectRemoved.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ProjectRemoved>): ProjectRemoved {
+    const message = createBaseProjectRemoved();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBasePlacementDefaultSet(): PlacementDefaultSet {
+  return { strategy: PlacementStrategy.UNSPECIFIED };
+}
+
+export const PlacementDefaultSet: MessageFns<PlacementDefaultSet> = {
+  encode(message: PlacementDefaultSet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.strategy !== PlacementStrategy.UNSPECIFIED) {
+      writer.uint32(8).int32(placementStrategyToNumber(message.strategy));
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementDefaultSet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementDefaultSet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.strategy = placementStrategyFromJSON(reader.int32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacementDefaultSet {
+    return {
+      strategy: isSet(object.strategy) ? placementStrategyFromJSON(object.strategy) : PlacementStrategy.UNSPECIFIED,
+    };
+  },
+
+  toJSON(message: PlacementDefaultSet): unknown {
+    const obj: any = {};
+    if (message.strategy !== PlacementStrategy.UNSPECIFIED) {
+      obj.strategy = placementStrategyToJSON(message.strategy);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacementDefaultSet>): PlacementDefaultSet {
+    return PlacementDefaultSet.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacementDefaultSet>): PlacementDefaultSet {
+    const message = createBasePlacementDefaultSet();
+    message.strategy = object.strategy ?? PlacementStrategy.UNSPECIFIED;
     return message;
   },
 };
@@ -4560,6 +5396,236 @@ export const AllocationPlaced: MessageFns<AllocationPlaced> = {
   },
 };
 
+function createBaseContainerPreempted(): ContainerPreempted {
+  return { containerId: "", node: "", epoch: 0, forContainerId: "" };
+}
+
+export const ContainerPreempted: MessageFns<ContainerPreempted> = {
+  encode(message: ContainerPreempted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.node !== "") {
+      writer.uint32(18).string(message.node);
+    }
+    if (message.epoch !== 0) {
+      writer.uint32(24).uint64(message.epoch);
+    }
+    if (message.forContainerId !== "") {
+      writer.uint32(34).string(message.forContainerId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContainerPreempted {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContainerPreempted();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.epoch = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.forContainerId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ContainerPreempted {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      epoch: isSet(object.epoch) ? globalThis.Number(object.epoch) : 0,
+      forContainerId: isSet(object.forContainerId)
+        ? globalThis.String(object.forContainerId)
+        : isSet(object.for_container_id)
+        ? globalThis.String(object.for_container_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ContainerPreempted): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.epoch !== 0) {
+      obj.epoch = Math.round(message.epoch);
+    }
+    if (message.forContainerId !== "") {
+      obj.forContainerId = message.forContainerId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ContainerPreempted>): ContainerPreempted {
+    return ContainerPreempted.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContainerPreempted>): ContainerPreempted {
+    const message = createBaseContainerPreempted();
+    message.containerId = object.containerId ?? "";
+    message.node = object.node ?? "";
+    message.epoch = object.epoch ?? 0;
+    message.forContainerId = object.forContainerId ?? "";
+    return message;
+  },
+};
+
+function createBaseAllocationReleased(): AllocationReleased {
+  return { containerId: "", node: "", epoch: 0 };
+}
+
+export const AllocationReleased: MessageFns<AllocationReleased> = {
+  encode(message: AllocationReleased, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.node !== "") {
+      writer.uint32(18).string(message.node);
+    }
+    if (message.epoch !== 0) {
+      writer.uint32(24).uint64(message.epoch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AllocationReleased {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAllocationReleased();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.epoch = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AllocationReleased {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      epoch: isSet(object.epoch) ? globalThis.Number(object.epoch) : 0,
+    };
+  },
+
+  toJSON(message: AllocationReleased): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.epoch !== 0) {
+      obj.epoch = Math.round(message.epoch);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AllocationReleased>): AllocationReleased {
+    return AllocationReleased.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AllocationReleased>): AllocationReleased {
+    const message = createBaseAllocationReleased();
+    message.containerId = object.containerId ?? "";
+    message.node = object.node ?? "";
+    message.epoch = object.epoch ?? 0;
+    return message;
+  },
+};
+
 function createBaseAllocationObserved(): AllocationObserved {
   return {
     containerId: "",
@@ -4769,6 +5835,7 @@ function createBaseMigrationStarted(): MigrationStarted {
     blackoutBudgetMs: 0,
     drainId: "",
     reason: "",
+    forContainerId: undefined,
     bandwidthBytesPerSecond: 0,
     predicted: undefined,
     balance: undefined,
@@ -4804,6 +5871,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     }
     if (message.reason !== "") {
       writer.uint32(74).string(message.reason);
+    }
+    if (message.forContainerId !== undefined) {
+      writer.uint32(882).string(message.forContainerId);
     }
     if (message.bandwidthBytesPerSecond !== 0) {
       writer.uint32(160).uint64(message.bandwidthBytesPerSecond);
@@ -4905,6 +5975,14 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
             message.reason = reader.string();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.forContainerId = reader.string();
+            continue;
+          }
           case 20: {
             if (tag !== 160) {
               break;
@@ -4972,6 +6050,11 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
         ? globalThis.String(object.drain_id)
         : "",
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      forContainerId: isSet(object.forContainerId)
+        ? globalThis.String(object.forContainerId)
+        : isSet(object.for_container_id)
+        ? globalThis.String(object.for_container_id)
+        : undefined,
       bandwidthBytesPerSecond: isSet(object.bandwidthBytesPerSecond)
         ? globalThis.Number(object.bandwidthBytesPerSecond)
         : isSet(object.bandwidth_bytes_per_second)
@@ -5016,6 +6099,9 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     if (message.reason !== "") {
       obj.reason = message.reason;
     }
+    if (message.forContainerId !== undefined) {
+      obj.forContainerId = message.forContainerId;
+    }
     if (message.bandwidthBytesPerSecond !== 0) {
       obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
     }
@@ -5045,6 +6131,7 @@ export const MigrationStarted: MessageFns<MigrationStarted> = {
     message.blackoutBudgetMs = object.blackoutBudgetMs ?? 0;
     message.drainId = object.drainId ?? "";
     message.reason = object.reason ?? "";
+    message.forContainerId = object.forContainerId ?? undefined;
     message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
     message.predicted = (object.predicted !== undefined && object.predicted !== null)
       ? MigrationForecast.fromPartial(object.predicted)
@@ -6651,6 +7738,8 @@ function createBaseState(): State {
     services: {},
     recentRequests: [],
     failoverOff: false,
+    projects: {},
+    defaultStrategy: PlacementStrategy.UNSPECIFIED,
     balancing: undefined,
   };
 }
@@ -6699,6 +7788,12 @@ export const State: MessageFns<State> = {
     }
     if (message.failoverOff !== false) {
       writer.uint32(1200).bool(message.failoverOff);
+    }
+    globalThis.Object.entries(message.projects).forEach(([key, value]: [string, Project]) => {
+      State_ProjectsEntry.encode({ key: key as any, value }, writer.uint32(882).fork()).join();
+    });
+    if (message.defaultStrategy !== PlacementStrategy.UNSPECIFIED) {
+      writer.uint32(888).int32(placementStrategyToNumber(message.defaultStrategy));
     }
     if (message.balancing !== undefined) {
       Balancing.encode(message.balancing, writer.uint32(1122).fork()).join();
@@ -6848,6 +7943,25 @@ export const State: MessageFns<State> = {
             message.failoverOff = reader.bool();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            const entry110 = State_ProjectsEntry.decode(reader, reader.uint32());
+            if (entry110.value !== undefined) {
+              message.projects[entry110.key] = entry110.value;
+            }
+            continue;
+          }
+          case 111: {
+            if (tag !== 888) {
+              break;
+            }
+
+            message.defaultStrategy = placementStrategyFromJSON(reader.int32());
+            continue;
+          }
           case 140: {
             if (tag !== 1122) {
               break;
@@ -6976,6 +8090,25 @@ export const State: MessageFns<State> = {
         : isSet(object.failover_off)
         ? globalThis.Boolean(object.failover_off)
         : false,
+      projects: isObject(object.projects)
+        ? (globalThis.Object.entries(object.projects) as [string, any][]).reduce(
+          (acc: { [key: string]: Project }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Project.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      defaultStrategy: isSet(object.defaultStrategy)
+        ? placementStrategyFromJSON(object.defaultStrategy)
+        : isSet(object.default_strategy)
+        ? placementStrategyFromJSON(object.default_strategy)
+        : PlacementStrategy.UNSPECIFIED,
       balancing: isSet(object.balancing) ? Balancing.fromJSON(object.balancing) : undefined,
     };
   },
@@ -7051,6 +8184,18 @@ export const State: MessageFns<State> = {
     if (message.failoverOff !== false) {
       obj.failoverOff = message.failoverOff;
     }
+    if (message.projects) {
+      const entries = globalThis.Object.entries(message.projects) as [string, Project][];
+      if (entries.length > 0) {
+        obj.projects = {};
+        entries.forEach(([k, v]) => {
+          obj.projects[k] = Project.toJSON(v);
+        });
+      }
+    }
+    if (message.defaultStrategy !== PlacementStrategy.UNSPECIFIED) {
+      obj.defaultStrategy = placementStrategyToJSON(message.defaultStrategy);
+    }
     if (message.balancing !== undefined) {
       obj.balancing = Balancing.toJSON(message.balancing);
     }
@@ -7115,6 +8260,16 @@ export const State: MessageFns<State> = {
     );
     message.recentRequests = object.recentRequests?.map((e) => e) || [];
     message.failoverOff = object.failoverOff ?? false;
+    message.projects = (globalThis.Object.entries(object.projects ?? {}) as [string, Project][]).reduce(
+      (acc: { [key: string]: Project }, [key, value]: [string, Project]) => {
+        if (value !== undefined) {
+          acc[key] = Project.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.defaultStrategy = object.defaultStrategy ?? PlacementStrategy.UNSPECIFIED;
     message.balancing = (object.balancing !== undefined && object.balancing !== null)
       ? Balancing.fromPartial(object.balancing)
       : undefined;
@@ -7553,6 +8708,93 @@ export const State_ServicesEntry: MessageFns<State_ServicesEntry> = {
   },
 };
 
+function createBaseState_ProjectsEntry(): State_ProjectsEntry {
+  return { key: "", value: undefined };
+}
+
+export const State_ProjectsEntry: MessageFns<State_ProjectsEntry> = {
+  encode(message: State_ProjectsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Project.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): State_ProjectsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseState_ProjectsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Project.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): State_ProjectsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Project.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: State_ProjectsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Project.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<State_ProjectsEntry>): State_ProjectsEntry {
+    return State_ProjectsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<State_ProjectsEntry>): State_ProjectsEntry {
+    const message = createBaseState_ProjectsEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Project.fromPartial(object.value)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseBalancing(): Balancing {
   return { settings: undefined, pausedReason: "", pausedAtMs: 0, setAtMs: 0, advice: [], advisedAtMs: 0 };
 }
@@ -7720,6 +8962,151 @@ export const Balancing: MessageFns<Balancing> = {
   },
 };
 
+function createBaseProject(): Project {
+  return { name: "", memoryBytes: 0, cpuMillis: 0, containers: 0, diskBytes: 0 };
+}
+
+export const Project: MessageFns<Project> = {
+  encode(message: Project, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(16).uint64(message.memoryBytes);
+    }
+    if (message.cpuMillis !== 0) {
+      writer.uint32(24).uint32(message.cpuMillis);
+    }
+    if (message.containers !== 0) {
+      writer.uint32(32).uint32(message.containers);
+    }
+    if (message.diskBytes !== 0) {
+      writer.uint32(40).uint64(message.diskBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Project {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProject();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.cpuMillis = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.containers = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.diskBytes = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Project {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      cpuMillis: isSet(object.cpuMillis)
+        ? globalThis.Number(object.cpuMillis)
+        : isSet(object.cpu_millis)
+        ? globalThis.Number(object.cpu_millis)
+        : 0,
+      containers: isSet(object.containers) ? globalThis.Number(object.containers) : 0,
+      diskBytes: isSet(object.diskBytes)
+        ? globalThis.Number(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? globalThis.Number(object.disk_bytes)
+        : 0,
+    };
+  },
+
+  toJSON(message: Project): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.cpuMillis !== 0) {
+      obj.cpuMillis = Math.round(message.cpuMillis);
+    }
+    if (message.containers !== 0) {
+      obj.containers = Math.round(message.containers);
+    }
+    if (message.diskBytes !== 0) {
+      obj.diskBytes = Math.round(message.diskBytes);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Project>): Project {
+    return Project.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Project>): Project {
+    const message = createBaseProject();
+    message.name = object.name ?? "";
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.cpuMillis = object.cpuMillis ?? 0;
+    message.containers = object.containers ?? 0;
+    message.diskBytes = object.diskBytes ?? 0;
+    return message;
+  },
+};
+
 function createBaseNode(): Node {
   return {
     info: undefined,
@@ -7734,6 +9121,7 @@ function createBaseNode(): Node {
     fenced: false,
     evacuees: undefined,
     return: undefined,
+    labels: {},
   };
 }
 
@@ -7775,6 +9163,9 @@ export const Node: MessageFns<Node> = {
     if (message.return !== undefined) {
       NodeReturn.encode(message.return, writer.uint32(1050).fork()).join();
     }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      Node_LabelsEntry.encode({ key: key as any, value }, writer.uint32(882).fork()).join();
+    });
     return writer;
   },
 
@@ -7887,6 +9278,17 @@ export const Node: MessageFns<Node> = {
             message.return = NodeReturn.decode(reader, reader.uint32());
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            const entry110 = Node_LabelsEntry.decode(reader, reader.uint32());
+            if (entry110.value !== undefined) {
+              message.labels[entry110.key] = entry110.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7925,6 +9327,20 @@ export const Node: MessageFns<Node> = {
       fenced: isSet(object.fenced) ? globalThis.Boolean(object.fenced) : false,
       evacuees: isSet(object.evacuees) ? Evacuees.fromJSON(object.evacuees) : undefined,
       return: isSet(object.return) ? NodeReturn.fromJSON(object.return) : undefined,
+      labels: isObject(object.labels)
+        ? (globalThis.Object.entries(object.labels) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -7966,6 +9382,15 @@ export const Node: MessageFns<Node> = {
     if (message.return !== undefined) {
       obj.return = NodeReturn.toJSON(message.return);
     }
+    if (message.labels) {
+      const entries = globalThis.Object.entries(message.labels) as [string, string][];
+      if (entries.length > 0) {
+        obj.labels = {};
+        entries.forEach(([k, v]) => {
+          obj.labels[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -7990,6 +9415,100 @@ export const Node: MessageFns<Node> = {
     message.return = (object.return !== undefined && object.return !== null)
       ? NodeReturn.fromPartial(object.return)
       : undefined;
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseNode_LabelsEntry(): Node_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const Node_LabelsEntry: MessageFns<Node_LabelsEntry> = {
+  encode(message: Node_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Node_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNode_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Node_LabelsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: Node_LabelsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Node_LabelsEntry>): Node_LabelsEntry {
+    return Node_LabelsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Node_LabelsEntry>): Node_LabelsEntry {
+    const message = createBaseNode_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -8698,6 +10217,9 @@ function createBaseContainer(): Container {
     serviceRevision: 0,
     retiring: false,
     originNode: undefined,
+    preemption: undefined,
+    releasedEpoch: 0,
+    nominatedNode: "",
   };
 }
 
@@ -8750,6 +10272,15 @@ export const Container: MessageFns<Container> = {
     }
     if (message.originNode !== undefined) {
       writer.uint32(1042).string(message.originNode);
+    }
+    if (message.preemption !== undefined) {
+      Preemption.encode(message.preemption, writer.uint32(882).fork()).join();
+    }
+    if (message.releasedEpoch !== 0) {
+      writer.uint32(888).uint64(message.releasedEpoch);
+    }
+    if (message.nominatedNode !== "") {
+      writer.uint32(898).string(message.nominatedNode);
     }
     return writer;
   },
@@ -8895,6 +10426,30 @@ export const Container: MessageFns<Container> = {
             message.originNode = reader.string();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.preemption = Preemption.decode(reader, reader.uint32());
+            continue;
+          }
+          case 111: {
+            if (tag !== 888) {
+              break;
+            }
+
+            message.releasedEpoch = longToNumber(reader.uint64());
+            continue;
+          }
+          case 112: {
+            if (tag !== 898) {
+              break;
+            }
+
+            message.nominatedNode = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8953,6 +10508,17 @@ export const Container: MessageFns<Container> = {
         : isSet(object.origin_node)
         ? globalThis.String(object.origin_node)
         : undefined,
+      preemption: isSet(object.preemption) ? Preemption.fromJSON(object.preemption) : undefined,
+      releasedEpoch: isSet(object.releasedEpoch)
+        ? globalThis.Number(object.releasedEpoch)
+        : isSet(object.released_epoch)
+        ? globalThis.Number(object.released_epoch)
+        : 0,
+      nominatedNode: isSet(object.nominatedNode)
+        ? globalThis.String(object.nominatedNode)
+        : isSet(object.nominated_node)
+        ? globalThis.String(object.nominated_node)
+        : "",
     };
   },
 
@@ -9006,6 +10572,15 @@ export const Container: MessageFns<Container> = {
     if (message.originNode !== undefined) {
       obj.originNode = message.originNode;
     }
+    if (message.preemption !== undefined) {
+      obj.preemption = Preemption.toJSON(message.preemption);
+    }
+    if (message.releasedEpoch !== 0) {
+      obj.releasedEpoch = Math.round(message.releasedEpoch);
+    }
+    if (message.nominatedNode !== "") {
+      obj.nominatedNode = message.nominatedNode;
+    }
     return obj;
   },
 
@@ -9034,6 +10609,180 @@ export const Container: MessageFns<Container> = {
     message.serviceRevision = object.serviceRevision ?? 0;
     message.retiring = object.retiring ?? false;
     message.originNode = object.originNode ?? undefined;
+    message.preemption = (object.preemption !== undefined && object.preemption !== null)
+      ? Preemption.fromPartial(object.preemption)
+      : undefined;
+    message.releasedEpoch = object.releasedEpoch ?? 0;
+    message.nominatedNode = object.nominatedNode ?? "";
+    return message;
+  },
+};
+
+function createBasePreemption(): Preemption {
+  return { forContainerId: "", forName: "", forPriority: 0, node: "", atMs: 0, endedAtMs: 0 };
+}
+
+export const Preemption: MessageFns<Preemption> = {
+  encode(message: Preemption, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.forContainerId !== "") {
+      writer.uint32(10).string(message.forContainerId);
+    }
+    if (message.forName !== "") {
+      writer.uint32(18).string(message.forName);
+    }
+    if (message.forPriority !== 0) {
+      writer.uint32(24).sint32(message.forPriority);
+    }
+    if (message.node !== "") {
+      writer.uint32(34).string(message.node);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(40).int64(message.atMs);
+    }
+    if (message.endedAtMs !== 0) {
+      writer.uint32(48).int64(message.endedAtMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Preemption {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePreemption();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.forContainerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.forName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.forPriority = reader.sint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.endedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Preemption {
+    return {
+      forContainerId: isSet(object.forContainerId)
+        ? globalThis.String(object.forContainerId)
+        : isSet(object.for_container_id)
+        ? globalThis.String(object.for_container_id)
+        : "",
+      forName: isSet(object.forName)
+        ? globalThis.String(object.forName)
+        : isSet(object.for_name)
+        ? globalThis.String(object.for_name)
+        : "",
+      forPriority: isSet(object.forPriority)
+        ? globalThis.Number(object.forPriority)
+        : isSet(object.for_priority)
+        ? globalThis.Number(object.for_priority)
+        : 0,
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      atMs: isSet(object.atMs)
+        ? globalThis.Number(object.atMs)
+        : isSet(object.at_ms)
+        ? globalThis.Number(object.at_ms)
+        : 0,
+      endedAtMs: isSet(object.endedAtMs)
+        ? globalThis.Number(object.endedAtMs)
+        : isSet(object.ended_at_ms)
+        ? globalThis.Number(object.ended_at_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: Preemption): unknown {
+    const obj: any = {};
+    if (message.forContainerId !== "") {
+      obj.forContainerId = message.forContainerId;
+    }
+    if (message.forName !== "") {
+      obj.forName = message.forName;
+    }
+    if (message.forPriority !== 0) {
+      obj.forPriority = Math.round(message.forPriority);
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.atMs !== 0) {
+      obj.atMs = Math.round(message.atMs);
+    }
+    if (message.endedAtMs !== 0) {
+      obj.endedAtMs = Math.round(message.endedAtMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Preemption>): Preemption {
+    return Preemption.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Preemption>): Preemption {
+    const message = createBasePreemption();
+    message.forContainerId = object.forContainerId ?? "";
+    message.forName = object.forName ?? "";
+    message.forPriority = object.forPriority ?? 0;
+    message.node = object.node ?? "";
+    message.atMs = object.atMs ?? 0;
+    message.endedAtMs = object.endedAtMs ?? 0;
     return message;
   },
 };
@@ -9780,6 +11529,7 @@ function createBaseMigration(): Migration {
     balance: undefined,
     balanceOutcome: undefined,
     returnId: undefined,
+    forContainerId: undefined,
   };
 }
 
@@ -9853,6 +11603,9 @@ export const Migration: MessageFns<Migration> = {
     }
     if (message.returnId !== undefined) {
       writer.uint32(1042).string(message.returnId);
+    }
+    if (message.forContainerId !== undefined) {
+      writer.uint32(882).string(message.forContainerId);
     }
     return writer;
   },
@@ -10054,6 +11807,14 @@ export const Migration: MessageFns<Migration> = {
             message.returnId = reader.string();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.forContainerId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -10139,6 +11900,11 @@ export const Migration: MessageFns<Migration> = {
         : isSet(object.return_id)
         ? globalThis.String(object.return_id)
         : undefined,
+      forContainerId: isSet(object.forContainerId)
+        ? globalThis.String(object.forContainerId)
+        : isSet(object.for_container_id)
+        ? globalThis.String(object.for_container_id)
+        : undefined,
     };
   },
 
@@ -10213,6 +11979,9 @@ export const Migration: MessageFns<Migration> = {
     if (message.returnId !== undefined) {
       obj.returnId = message.returnId;
     }
+    if (message.forContainerId !== undefined) {
+      obj.forContainerId = message.forContainerId;
+    }
     return obj;
   },
 
@@ -10252,6 +12021,7 @@ export const Migration: MessageFns<Migration> = {
       ? BalanceOutcome.fromPartial(object.balanceOutcome)
       : undefined;
     message.returnId = object.returnId ?? undefined;
+    message.forContainerId = object.forContainerId ?? undefined;
     return message;
   },
 };

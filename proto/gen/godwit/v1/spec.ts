@@ -269,6 +269,134 @@ export function healthStateToNumber(object: HealthState): number {
   }
 }
 
+export const PlacementStrategy = {
+  /** UNSPECIFIED - the cluster's default; as that: SPREAD */
+  UNSPECIFIED: "PLACEMENT_STRATEGY_UNSPECIFIED",
+  /** SPREAD - the emptiest node */
+  SPREAD: "PLACEMENT_STRATEGY_SPREAD",
+  /** PACK - the fullest that has room */
+  PACK: "PLACEMENT_STRATEGY_PACK",
+} as const;
+
+export type PlacementStrategy = typeof PlacementStrategy[keyof typeof PlacementStrategy];
+
+export namespace PlacementStrategy {
+  export type UNSPECIFIED = typeof PlacementStrategy.UNSPECIFIED;
+  export type SPREAD = typeof PlacementStrategy.SPREAD;
+  export type PACK = typeof PlacementStrategy.PACK;
+}
+
+export function placementStrategyFromJSON(object: any): PlacementStrategy {
+  switch (object) {
+    case 0:
+    case "PLACEMENT_STRATEGY_UNSPECIFIED":
+      return PlacementStrategy.UNSPECIFIED;
+    case 1:
+    case "PLACEMENT_STRATEGY_SPREAD":
+      return PlacementStrategy.SPREAD;
+    case 2:
+    case "PLACEMENT_STRATEGY_PACK":
+      return PlacementStrategy.PACK;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PlacementStrategy");
+  }
+}
+
+export function placementStrategyToJSON(object: PlacementStrategy): string {
+  switch (object) {
+    case PlacementStrategy.UNSPECIFIED:
+      return "PLACEMENT_STRATEGY_UNSPECIFIED";
+    case PlacementStrategy.SPREAD:
+      return "PLACEMENT_STRATEGY_SPREAD";
+    case PlacementStrategy.PACK:
+      return "PLACEMENT_STRATEGY_PACK";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PlacementStrategy");
+  }
+}
+
+export function placementStrategyToNumber(object: PlacementStrategy): number {
+  switch (object) {
+    case PlacementStrategy.UNSPECIFIED:
+      return 0;
+    case PlacementStrategy.SPREAD:
+      return 1;
+    case PlacementStrategy.PACK:
+      return 2;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PlacementStrategy");
+  }
+}
+
+/** What may be done to a container to make room for one of a higher priority. */
+export const PreemptionPolicy = {
+  /** UNSPECIFIED - read as MOVE */
+  UNSPECIFIED: "PREEMPTION_POLICY_UNSPECIFIED",
+  /** MOVE - it may be moved to another node while it runs */
+  MOVE: "PREEMPTION_POLICY_MOVE",
+  /** STOP - or, where that is impossible, be stopped until there is room again */
+  STOP: "PREEMPTION_POLICY_STOP",
+  NEVER: "PREEMPTION_POLICY_NEVER",
+} as const;
+
+export type PreemptionPolicy = typeof PreemptionPolicy[keyof typeof PreemptionPolicy];
+
+export namespace PreemptionPolicy {
+  export type UNSPECIFIED = typeof PreemptionPolicy.UNSPECIFIED;
+  export type MOVE = typeof PreemptionPolicy.MOVE;
+  export type STOP = typeof PreemptionPolicy.STOP;
+  export type NEVER = typeof PreemptionPolicy.NEVER;
+}
+
+export function preemptionPolicyFromJSON(object: any): PreemptionPolicy {
+  switch (object) {
+    case 0:
+    case "PREEMPTION_POLICY_UNSPECIFIED":
+      return PreemptionPolicy.UNSPECIFIED;
+    case 1:
+    case "PREEMPTION_POLICY_MOVE":
+      return PreemptionPolicy.MOVE;
+    case 2:
+    case "PREEMPTION_POLICY_STOP":
+      return PreemptionPolicy.STOP;
+    case 3:
+    case "PREEMPTION_POLICY_NEVER":
+      return PreemptionPolicy.NEVER;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PreemptionPolicy");
+  }
+}
+
+export function preemptionPolicyToJSON(object: PreemptionPolicy): string {
+  switch (object) {
+    case PreemptionPolicy.UNSPECIFIED:
+      return "PREEMPTION_POLICY_UNSPECIFIED";
+    case PreemptionPolicy.MOVE:
+      return "PREEMPTION_POLICY_MOVE";
+    case PreemptionPolicy.STOP:
+      return "PREEMPTION_POLICY_STOP";
+    case PreemptionPolicy.NEVER:
+      return "PREEMPTION_POLICY_NEVER";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PreemptionPolicy");
+  }
+}
+
+export function preemptionPolicyToNumber(object: PreemptionPolicy): number {
+  switch (object) {
+    case PreemptionPolicy.UNSPECIFIED:
+      return 0;
+    case PreemptionPolicy.MOVE:
+      return 1;
+    case PreemptionPolicy.STOP:
+      return 2;
+    case PreemptionPolicy.NEVER:
+      return 3;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum PreemptionPolicy");
+  }
+}
+
 export const MigrationMode = {
   UNSPECIFIED: "MIGRATION_MODE_UNSPECIFIED",
   AUTO: "MIGRATION_MODE_AUTO",
@@ -455,6 +583,19 @@ export interface ContainerSpec {
   noCures: boolean;
   /** What asks it to end, such as "SIGINT"; empty means the image's own, then SIGTERM. */
   stopSignal: string;
+  /** All of them hold for the node that it runs on. */
+  constraints: Constraint[];
+  /** The node has another container with each of these labels; with none anywhere, one that has the label itself is first. */
+  affinity: LabelMatch[];
+  /** The node has no other container with any of these labels. It holds in both directions. */
+  antiAffinity: LabelMatch[];
+  ports: PublishedPort[];
+  strategy: PlacementStrategy;
+  /** Whose quota it counts against; empty means "default". */
+  project: string;
+  /** Higher ones are placed first, and may make room at the cost of lower ones. */
+  priority: number;
+  preemption: PreemptionPolicy;
   /** Absent: it is taken to do its work as long as it runs. */
   health:
     | HealthCheck
@@ -514,6 +655,45 @@ export interface RestartBackoff {
   resetAfterMs: number;
 }
 
+/**
+ * A node's attribute (node.name, arch, kernel, cgroup) or label, and what it has to be or not to be. A value that ends
+ * in "*" stands for all that begin like it.
+ */
+export interface Constraint {
+  key: string;
+  value: string;
+  unequal: boolean;
+}
+
+export interface LabelMatch {
+  key: string;
+  value: string;
+}
+
+/** A port of the node that owns the container leads to one of the container's. */
+export interface PublishedPort {
+  hostPort: number;
+  containerPort: number;
+  /** tcp | udp; empty means tcp */
+  protocol: string;
+}
+
+/** Share of the time, in percent, in which tasks waited for a resource: the kernel's pressure stall information (PSI). */
+export interface Pressure {
+  cpuSome: PressureAverages | undefined;
+  memorySome: PressureAverages | undefined;
+  memoryFull: PressureAverages | undefined;
+  ioSome: PressureAverages | undefined;
+  ioFull: PressureAverages | undefined;
+}
+
+/** Over the last 10, 60 and 300 seconds. */
+export interface PressureAverages {
+  avg10: number;
+  avg60: number;
+  avg300: number;
+}
+
 /** Why a container cannot be moved as it is now, found by looking at it. */
 export interface Blocker {
   /** A word that scripts may rely on, such as io-uring. */
@@ -553,6 +733,8 @@ export interface Image {
   layers: ImageLayer[];
   sizeBytes: number;
   importedAtMs: number;
+  /** As OCI names it, such as amd64; empty: the archive does not say. */
+  arch: string;
 }
 
 /** Figures of one migration, each measured by the agent named; 0 while unknown. */
@@ -822,6 +1004,14 @@ function createBaseContainerSpec(): ContainerSpec {
     stopGraceSeconds: 0,
     noCures: false,
     stopSignal: "",
+    constraints: [],
+    affinity: [],
+    antiAffinity: [],
+    ports: [],
+    strategy: PlacementStrategy.UNSPECIFIED,
+    project: "",
+    priority: 0,
+    preemption: PreemptionPolicy.UNSPECIFIED,
     health: undefined,
     backoff: undefined,
     failover: FailoverPolicy.UNSPECIFIED,
@@ -877,6 +1067,30 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.stopSignal !== "") {
       writer.uint32(130).string(message.stopSignal);
+    }
+    for (const v of message.constraints) {
+      Constraint.encode(v!, writer.uint32(882).fork()).join();
+    }
+    for (const v of message.affinity) {
+      LabelMatch.encode(v!, writer.uint32(890).fork()).join();
+    }
+    for (const v of message.antiAffinity) {
+      LabelMatch.encode(v!, writer.uint32(898).fork()).join();
+    }
+    for (const v of message.ports) {
+      PublishedPort.encode(v!, writer.uint32(906).fork()).join();
+    }
+    if (message.strategy !== PlacementStrategy.UNSPECIFIED) {
+      writer.uint32(912).int32(placementStrategyToNumber(message.strategy));
+    }
+    if (message.project !== "") {
+      writer.uint32(922).string(message.project);
+    }
+    if (message.priority !== 0) {
+      writer.uint32(928).sint32(message.priority);
+    }
+    if (message.preemption !== PreemptionPolicy.UNSPECIFIED) {
+      writer.uint32(936).int32(preemptionPolicyToNumber(message.preemption));
     }
     if (message.health !== undefined) {
       HealthCheck.encode(message.health, writer.uint32(962).fork()).join();
@@ -1037,6 +1251,70 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.stopSignal = reader.string();
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.constraints.push(Constraint.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 111: {
+            if (tag !== 890) {
+              break;
+            }
+
+            message.affinity.push(LabelMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 112: {
+            if (tag !== 898) {
+              break;
+            }
+
+            message.antiAffinity.push(LabelMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 113: {
+            if (tag !== 906) {
+              break;
+            }
+
+            message.ports.push(PublishedPort.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 114: {
+            if (tag !== 912) {
+              break;
+            }
+
+            message.strategy = placementStrategyFromJSON(reader.int32());
+            continue;
+          }
+          case 115: {
+            if (tag !== 922) {
+              break;
+            }
+
+            message.project = reader.string();
+            continue;
+          }
+          case 116: {
+            if (tag !== 928) {
+              break;
+            }
+
+            message.priority = reader.sint32();
+            continue;
+          }
+          case 117: {
+            if (tag !== 936) {
+              break;
+            }
+
+            message.preemption = preemptionPolicyFromJSON(reader.int32());
+            continue;
+          }
           case 120: {
             if (tag !== 962) {
               break;
@@ -1141,6 +1419,22 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
         : isSet(object.stop_signal)
         ? globalThis.String(object.stop_signal)
         : "",
+      constraints: globalThis.Array.isArray(object?.constraints)
+        ? object.constraints.map((e: any) => Constraint.fromJSON(e))
+        : [],
+      affinity: globalThis.Array.isArray(object?.affinity)
+        ? object.affinity.map((e: any) => LabelMatch.fromJSON(e))
+        : [],
+      antiAffinity: globalThis.Array.isArray(object?.antiAffinity)
+        ? object.antiAffinity.map((e: any) => LabelMatch.fromJSON(e))
+        : globalThis.Array.isArray(object?.anti_affinity)
+        ? object.anti_affinity.map((e: any) => LabelMatch.fromJSON(e))
+        : [],
+      ports: globalThis.Array.isArray(object?.ports) ? object.ports.map((e: any) => PublishedPort.fromJSON(e)) : [],
+      strategy: isSet(object.strategy) ? placementStrategyFromJSON(object.strategy) : PlacementStrategy.UNSPECIFIED,
+      project: isSet(object.project) ? globalThis.String(object.project) : "",
+      priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
+      preemption: isSet(object.preemption) ? preemptionPolicyFromJSON(object.preemption) : PreemptionPolicy.UNSPECIFIED,
       health: isSet(object.health) ? HealthCheck.fromJSON(object.health) : undefined,
       backoff: isSet(object.backoff) ? RestartBackoff.fromJSON(object.backoff) : undefined,
       failover: isSet(object.failover) ? failoverPolicyFromJSON(object.failover) : FailoverPolicy.UNSPECIFIED,
@@ -1209,6 +1503,30 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     if (message.stopSignal !== "") {
       obj.stopSignal = message.stopSignal;
     }
+    if (message.constraints?.length) {
+      obj.constraints = message.constraints.map((e) => Constraint.toJSON(e));
+    }
+    if (message.affinity?.length) {
+      obj.affinity = message.affinity.map((e) => LabelMatch.toJSON(e));
+    }
+    if (message.antiAffinity?.length) {
+      obj.antiAffinity = message.antiAffinity.map((e) => LabelMatch.toJSON(e));
+    }
+    if (message.ports?.length) {
+      obj.ports = message.ports.map((e) => PublishedPort.toJSON(e));
+    }
+    if (message.strategy !== PlacementStrategy.UNSPECIFIED) {
+      obj.strategy = placementStrategyToJSON(message.strategy);
+    }
+    if (message.project !== "") {
+      obj.project = message.project;
+    }
+    if (message.priority !== 0) {
+      obj.priority = Math.round(message.priority);
+    }
+    if (message.preemption !== PreemptionPolicy.UNSPECIFIED) {
+      obj.preemption = preemptionPolicyToJSON(message.preemption);
+    }
     if (message.health !== undefined) {
       obj.health = HealthCheck.toJSON(message.health);
     }
@@ -1260,6 +1578,14 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.stopGraceSeconds = object.stopGraceSeconds ?? 0;
     message.noCures = object.noCures ?? false;
     message.stopSignal = object.stopSignal ?? "";
+    message.constraints = object.constraints?.map((e) => Constraint.fromPartial(e)) || [];
+    message.affinity = object.affinity?.map((e) => LabelMatch.fromPartial(e)) || [];
+    message.antiAffinity = object.antiAffinity?.map((e) => LabelMatch.fromPartial(e)) || [];
+    message.ports = object.ports?.map((e) => PublishedPort.fromPartial(e)) || [];
+    message.strategy = object.strategy ?? PlacementStrategy.UNSPECIFIED;
+    message.project = object.project ?? "";
+    message.priority = object.priority ?? 0;
+    message.preemption = object.preemption ?? PreemptionPolicy.UNSPECIFIED;
     message.health = (object.health !== undefined && object.health !== null)
       ? HealthCheck.fromPartial(object.health)
       : undefined;
@@ -1910,6 +2236,565 @@ export const RestartBackoff: MessageFns<RestartBackoff> = {
   },
 };
 
+function createBaseConstraint(): Constraint {
+  return { key: "", value: "", unequal: false };
+}
+
+export const Constraint: MessageFns<Constraint> = {
+  encode(message: Constraint, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    if (message.unequal !== false) {
+      writer.uint32(24).bool(message.unequal);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Constraint {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConstraint();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.unequal = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Constraint {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+      unequal: isSet(object.unequal) ? globalThis.Boolean(object.unequal) : false,
+    };
+  },
+
+  toJSON(message: Constraint): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    if (message.unequal !== false) {
+      obj.unequal = message.unequal;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Constraint>): Constraint {
+    return Constraint.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Constraint>): Constraint {
+    const message = createBaseConstraint();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    message.unequal = object.unequal ?? false;
+    return message;
+  },
+};
+
+function createBaseLabelMatch(): LabelMatch {
+  return { key: "", value: "" };
+}
+
+export const LabelMatch: MessageFns<LabelMatch> = {
+  encode(message: LabelMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LabelMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLabelMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): LabelMatch {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: LabelMatch): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<LabelMatch>): LabelMatch {
+    return LabelMatch.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LabelMatch>): LabelMatch {
+    const message = createBaseLabelMatch();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBasePublishedPort(): PublishedPort {
+  return { hostPort: 0, containerPort: 0, protocol: "" };
+}
+
+export const PublishedPort: MessageFns<PublishedPort> = {
+  encode(message: PublishedPort, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.hostPort !== 0) {
+      writer.uint32(8).uint32(message.hostPort);
+    }
+    if (message.containerPort !== 0) {
+      writer.uint32(16).uint32(message.containerPort);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(26).string(message.protocol);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PublishedPort {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePublishedPort();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.hostPort = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.containerPort = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PublishedPort {
+    return {
+      hostPort: isSet(object.hostPort)
+        ? globalThis.Number(object.hostPort)
+        : isSet(object.host_port)
+        ? globalThis.Number(object.host_port)
+        : 0,
+      containerPort: isSet(object.containerPort)
+        ? globalThis.Number(object.containerPort)
+        : isSet(object.container_port)
+        ? globalThis.Number(object.container_port)
+        : 0,
+      protocol: isSet(object.protocol) ? globalThis.String(object.protocol) : "",
+    };
+  },
+
+  toJSON(message: PublishedPort): unknown {
+    const obj: any = {};
+    if (message.hostPort !== 0) {
+      obj.hostPort = Math.round(message.hostPort);
+    }
+    if (message.containerPort !== 0) {
+      obj.containerPort = Math.round(message.containerPort);
+    }
+    if (message.protocol !== "") {
+      obj.protocol = message.protocol;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PublishedPort>): PublishedPort {
+    return PublishedPort.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PublishedPort>): PublishedPort {
+    const message = createBasePublishedPort();
+    message.hostPort = object.hostPort ?? 0;
+    message.containerPort = object.containerPort ?? 0;
+    message.protocol = object.protocol ?? "";
+    return message;
+  },
+};
+
+function createBasePressure(): Pressure {
+  return { cpuSome: undefined, memorySome: undefined, memoryFull: undefined, ioSome: undefined, ioFull: undefined };
+}
+
+export const Pressure: MessageFns<Pressure> = {
+  encode(message: Pressure, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cpuSome !== undefined) {
+      PressureAverages.encode(message.cpuSome, writer.uint32(10).fork()).join();
+    }
+    if (message.memorySome !== undefined) {
+      PressureAverages.encode(message.memorySome, writer.uint32(18).fork()).join();
+    }
+    if (message.memoryFull !== undefined) {
+      PressureAverages.encode(message.memoryFull, writer.uint32(26).fork()).join();
+    }
+    if (message.ioSome !== undefined) {
+      PressureAverages.encode(message.ioSome, writer.uint32(34).fork()).join();
+    }
+    if (message.ioFull !== undefined) {
+      PressureAverages.encode(message.ioFull, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Pressure {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePressure();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.cpuSome = PressureAverages.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.memorySome = PressureAverages.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.memoryFull = PressureAverages.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.ioSome = PressureAverages.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.ioFull = PressureAverages.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Pressure {
+    return {
+      cpuSome: isSet(object.cpuSome)
+        ? PressureAverages.fromJSON(object.cpuSome)
+        : isSet(object.cpu_some)
+        ? PressureAverages.fromJSON(object.cpu_some)
+        : undefined,
+      memorySome: isSet(object.memorySome)
+        ? PressureAverages.fromJSON(object.memorySome)
+        : isSet(object.memory_some)
+        ? PressureAverages.fromJSON(object.memory_some)
+        : undefined,
+      memoryFull: isSet(object.memoryFull)
+        ? PressureAverages.fromJSON(object.memoryFull)
+        : isSet(object.memory_full)
+        ? PressureAverages.fromJSON(object.memory_full)
+        : undefined,
+      ioSome: isSet(object.ioSome)
+        ? PressureAverages.fromJSON(object.ioSome)
+        : isSet(object.io_some)
+        ? PressureAverages.fromJSON(object.io_some)
+        : undefined,
+      ioFull: isSet(object.ioFull)
+        ? PressureAverages.fromJSON(object.ioFull)
+        : isSet(object.io_full)
+        ? PressureAverages.fromJSON(object.io_full)
+        : undefined,
+    };
+  },
+
+  toJSON(message: Pressure): unknown {
+    const obj: any = {};
+    if (message.cpuSome !== undefined) {
+      obj.cpuSome = PressureAverages.toJSON(message.cpuSome);
+    }
+    if (message.memorySome !== undefined) {
+      obj.memorySome = PressureAverages.toJSON(message.memorySome);
+    }
+    if (message.memoryFull !== undefined) {
+      obj.memoryFull = PressureAverages.toJSON(message.memoryFull);
+    }
+    if (message.ioSome !== undefined) {
+      obj.ioSome = PressureAverages.toJSON(message.ioSome);
+    }
+    if (message.ioFull !== undefined) {
+      obj.ioFull = PressureAverages.toJSON(message.ioFull);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Pressure>): Pressure {
+    return Pressure.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Pressure>): Pressure {
+    const message = createBasePressure();
+    message.cpuSome = (object.cpuSome !== undefined && object.cpuSome !== null)
+      ? PressureAverages.fromPartial(object.cpuSome)
+      : undefined;
+    message.memorySome = (object.memorySome !== undefined && object.memorySome !== null)
+      ? PressureAverages.fromPartial(object.memorySome)
+      : undefined;
+    message.memoryFull = (object.memoryFull !== undefined && object.memoryFull !== null)
+      ? PressureAverages.fromPartial(object.memoryFull)
+      : undefined;
+    message.ioSome = (object.ioSome !== undefined && object.ioSome !== null)
+      ? PressureAverages.fromPartial(object.ioSome)
+      : undefined;
+    message.ioFull = (object.ioFull !== undefined && object.ioFull !== null)
+      ? PressureAverages.fromPartial(object.ioFull)
+      : undefined;
+    return message;
+  },
+};
+
+function createBasePressureAverages(): PressureAverages {
+  return { avg10: 0, avg60: 0, avg300: 0 };
+}
+
+export const PressureAverages: MessageFns<PressureAverages> = {
+  encode(message: PressureAverages, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.avg10 !== 0) {
+      writer.uint32(9).double(message.avg10);
+    }
+    if (message.avg60 !== 0) {
+      writer.uint32(17).double(message.avg60);
+    }
+    if (message.avg300 !== 0) {
+      writer.uint32(25).double(message.avg300);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PressureAverages {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePressureAverages();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.avg10 = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.avg60 = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.avg300 = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PressureAverages {
+    return {
+      avg10: isSet(object.avg10) ? globalThis.Number(object.avg10) : 0,
+      avg60: isSet(object.avg60) ? globalThis.Number(object.avg60) : 0,
+      avg300: isSet(object.avg300) ? globalThis.Number(object.avg300) : 0,
+    };
+  },
+
+  toJSON(message: PressureAverages): unknown {
+    const obj: any = {};
+    if (message.avg10 !== 0) {
+      obj.avg10 = floatToJson(message.avg10);
+    }
+    if (message.avg60 !== 0) {
+      obj.avg60 = floatToJson(message.avg60);
+    }
+    if (message.avg300 !== 0) {
+      obj.avg300 = floatToJson(message.avg300);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PressureAverages>): PressureAverages {
+    return PressureAverages.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PressureAverages>): PressureAverages {
+    const message = createBasePressureAverages();
+    message.avg10 = object.avg10 ?? 0;
+    message.avg60 = object.avg60 ?? 0;
+    message.avg300 = object.avg300 ?? 0;
+    return message;
+  },
+};
+
 function createBaseBlocker(): Blocker {
   return { kind: "", reason: "", passing: false };
 }
@@ -2280,7 +3165,7 @@ export const ImageLayer: MessageFns<ImageLayer> = {
 };
 
 function createBaseImage(): Image {
-  return { name: "", digest: "", config: undefined, layers: [], sizeBytes: 0, importedAtMs: 0 };
+  return { name: "", digest: "", config: undefined, layers: [], sizeBytes: 0, importedAtMs: 0, arch: "" };
 }
 
 export const Image: MessageFns<Image> = {
@@ -2302,6 +3187,9 @@ export const Image: MessageFns<Image> = {
     }
     if (message.importedAtMs !== 0) {
       writer.uint32(48).int64(message.importedAtMs);
+    }
+    if (message.arch !== "") {
+      writer.uint32(882).string(message.arch);
     }
     return writer;
   },
@@ -2367,6 +3255,14 @@ export const Image: MessageFns<Image> = {
             message.importedAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 110: {
+            if (tag !== 882) {
+              break;
+            }
+
+            message.arch = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2395,6 +3291,7 @@ export const Image: MessageFns<Image> = {
         : isSet(object.imported_at_ms)
         ? globalThis.Number(object.imported_at_ms)
         : 0,
+      arch: isSet(object.arch) ? globalThis.String(object.arch) : "",
     };
   },
 
@@ -2418,6 +3315,9 @@ export const Image: MessageFns<Image> = {
     if (message.importedAtMs !== 0) {
       obj.importedAtMs = Math.round(message.importedAtMs);
     }
+    if (message.arch !== "") {
+      obj.arch = message.arch;
+    }
     return obj;
   },
 
@@ -2434,6 +3334,7 @@ export const Image: MessageFns<Image> = {
     message.layers = object.layers?.map((e) => ImageLayer.fromPartial(e)) || [];
     message.sizeBytes = object.sizeBytes ?? 0;
     message.importedAtMs = object.importedAtMs ?? 0;
+    message.arch = object.arch ?? "";
     return message;
   },
 };
