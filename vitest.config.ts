@@ -7,7 +7,11 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["{agent,scheduler,services,proto,deploy}/**/*.test.ts", "test/faults/states.test.ts"],
+          include: [
+            "{agent,scheduler,services,proto,deploy}/**/*.test.ts",
+            "test/faults/states.test.ts",
+            "test/sim/*.test.ts",
+          ],
           testTimeout: 60_000,
           hookTimeout: 60_000,
           sequence: { groupOrder: 0 },
@@ -19,7 +23,7 @@ export default defineConfig({
         test: {
           name: "cluster",
           include: ["test/{e2e,faults}/**/*.test.ts"],
-          exclude: ["test/faults/states.test.ts"],
+          exclude: ["test/faults/states.test.ts", "test/sim/*.test.ts"],
           testTimeout: 240_000,
           hookTimeout: 240_000,
           fileParallelism: false,

@@ -111,6 +111,11 @@ describe("nextStep", () => {
     ["ended and always restarted", step(order(Role.OWNER), stopped(0)), "start"],
     ["ended, but too early to restart", step(order(Role.OWNER), stopped(0, { startAtMs: 2_000 })), "wait"],
     [
+      "ended, and the clock was set back",
+      step(order(Role.OWNER), stopped(0, { startAtMs: 86_400_000 })),
+      "start",
+    ],
+    [
       "ended well and restarted on failure only",
       step(order(Role.OWNER), stopped(0), {
         record: { spec: ContainerSpec.fromPartial({ restart: RestartPolicy.ON_FAILURE }) },

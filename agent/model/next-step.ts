@@ -4,7 +4,7 @@ import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerRecord } from "./record.ts";
 import { isAmended } from "./amendment.ts";
-import { isRestarted } from "./restart-policy.ts";
+import { isRestarted, LONGEST_DELAY_MS } from "./restart-policy.ts";
 
 /**
  * What one container needs next on this host. Every step can be done again after a crash at any point of it.
@@ -126,7 +126,9 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
       if (desired.desired !== DesiredState.RUNNING) return NONE;
       if (desired.restartGeneration > record.restartGeneration) return { kind: "start" };
       if (!status.failed && !isRestarted(record.spec.restart, status.exitCode)) return NONE;
-      return status.startAtMs <= observed.nowMs
+      const waitMs = status.startAtMs - observed.nowMs;
+      // Nobody waits for longer: the clock has been set back since.
+      return waitMs <= 0 || waitMs > LONGEST_DELAY_MS
         ? { kind: "start" }
         : { kind: "wait", untilMs: status.startAtMs };
     }

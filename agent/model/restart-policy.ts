@@ -1,7 +1,7 @@
 import { RestartPolicy, type RestartBackoff } from "../../proto/gen/godwit/v1/spec.ts";
 
 const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 30_000;
+export const LONGEST_DELAY_MS = 30_000;
 const RECOVERED_AFTER_MS = 60_000;
 
 /** Whether a container that ran this long has recovered: its next restart waits the first delay again. */

@@ -15,6 +15,7 @@ import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { LogServer } from "../public.ts";
 import { LOG_STREAM, LOG_SUBJECT } from "../../proto/contract/subjects.ts";
+import { readEntries } from "./read-entries.ts";
 
 export interface StoredEntry {
   readonly sequence: number;
@@ -43,7 +44,6 @@ export interface LogStore {
 }
 
 const ATTEMPT_MS = 2_000;
-const READ_AHEAD = 64;
 const WRITER_HEADER = "Godwit-Writer";
 
 const isConflict = (error: unknown): boolean =>
@@ -150,25 +150,8 @@ export class JetStreamLog implements LogStore {
     }
   }
 
-  async *read(from: number, to: number): AsyncGenerator<StoredEntry> {
-    for (let at = from; at <= to; at += READ_AHEAD) {
-      const count = Math.min(READ_AHEAD, to - at + 1);
-      const entries = await Promise.all(
-        Array.from({ length: count }, (_, offset) => this.readOne(at + offset)),
-      );
-      for (const [offset, entry] of entries.entries()) {
-        if (entry === undefined) throw await this.#missing(at + offset);
-        yield entry;
-      }
-    }
-  }
-
-  /** Somebody else may have trimmed the log in the middle of a read; another look then shows it. */
-  async #missing(sequence: number): Promise<GodwitError> {
-    const { first } = await this.bounds();
-    return first > sequence
-      ? new GodwitError("unavailable", `entry ${sequence} of the log was trimmed away while it was read`)
-      : new GodwitError("corrupt", `entry ${sequence} of the log is missing`);
+  read(from: number, to: number): AsyncGenerator<StoredEntry> {
+    return readEntries(this, from, to);
   }
 
   async append(bytes: Uint8Array, expectedLast: number): Promise<AppendResult> {

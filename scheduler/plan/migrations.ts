@@ -258,7 +258,10 @@ const planMigration = (
   if (seen?.target?.phase === MigrationPhase.GIVEN_UP && lost(cluster, migration.from) === undefined)
     return command("migrationReturned", { id, reason: givenUp(migration, seen.target).slice(0, MAX_REASON) });
   const sinceSwitchMs = nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs);
-  if (!targetDone(volatile, migration, seen, sinceSwitchMs)) return undefined;
+  // Nobody has it any more, and whoever removed the source has said so: the target begins anew.
+  const isOver =
+    seen?.target?.phase === MigrationPhase.GIVEN_UP && cluster.state.nodes[migration.from] === undefined;
+  if (!isOver && !targetDone(volatile, migration, seen, sinceSwitchMs)) return undefined;
   if (!sourceDone(cluster, volatile, migration, seen, sinceSwitchMs)) return undefined;
   return command("migrationFinished", {
     id,

@@ -1,6 +1,7 @@
 /** From reports to what the log has to know: leases, and what became of the allocations. */
 import {
   AllocationState,
+  DesiredState,
   MigrationState,
   NodeState,
   type Command,
@@ -11,7 +12,7 @@ import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
-import type { Volatile } from "./volatile.ts";
+import type { NodeSeen, Volatile } from "./volatile.ts";
 
 const MAX_MESSAGE = 1024;
 
@@ -47,11 +48,35 @@ const isMigrationFreeze = (
 const messageOf = ({ health, healthOutput, message }: ObservedAllocation): string =>
   message === "" && health === HealthState.UNHEALTHY ? healthOutput : message;
 
+/** What was stopped before its agent had heard of it was never there, and no report will ever name it. */
+const neverStarted = (cluster: Cluster, node: string, seen: NodeSeen): Command[] => {
+  const owned = cluster.index.onNode.get(node);
+  if (!seen.current || owned === undefined || owned.size <= seen.allocations.size) return [];
+  return [...owned].flatMap((id) => {
+    const { allocation, desired } = cluster.state.containers[id] ?? {};
+    if (allocation?.state !== AllocationState.PENDING || desired !== DesiredState.STOPPED) return [];
+    if (seen.allocations.has(id)) return [];
+    return command("allocationObserved", {
+      containerId: id,
+      node,
+      epoch: allocation.epoch,
+      state: AllocationState.EXITED,
+      exitCode: 0,
+      restarts: 0,
+      message: "stopped before it was started",
+      health: HealthState.UNSPECIFIED,
+    });
+  });
+};
+
 export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] => {
   const commands: Command[] = [];
   for (const node of volatile.fresh) {
-    const { current = false, report } = volatile.nodes.get(node) ?? {};
-    for (const observed of report?.allocations ?? []) {
+    const seen = volatile.nodes.get(node);
+    if (seen === undefined) continue;
+    const { current, report } = seen;
+    commands.push(...neverStarted(cluster, node, seen));
+    for (const observed of report.allocations) {
       const container = cluster.state.containers[observed.containerId];
       const allocation = container?.allocation;
       if (container === undefined || allocation?.node !== node || allocation.epoch !== observed.epoch)

@@ -143,6 +143,23 @@ describe("removal", () => {
   });
 });
 
+describe("a container that is stopped before it was started", () => {
+  test("has ended once its node has read that, and holds up no drain", () => {
+    const { drive, round, volatile } = setup("n1", "n2");
+    drive.create(1, "web");
+    drive.place(1, "n1");
+    drive.must(
+      command("containerDesiredSet", { id: idOf(1), desired: DesiredState.STOPPED, restartGeneration: 0 }),
+    );
+    volatile.report("n1", [], false);
+    expect(round()).toEqual([]);
+    volatile.report("n1", []);
+    expect(round()).toMatchObject([
+      { $case: "allocationObserved", value: { containerId: idOf(1), state: AllocationState.EXITED } },
+    ]);
+  });
+});
+
 describe("placement", () => {
   test("pending containers are spread in one round, and a failure is recorded once", () => {
     const { drive, round } = setup("n1", "n2");

@@ -51,6 +51,8 @@ export const endMovesOf = (
       isHeldBySource(cluster, migration) &&
       returnToSource(cluster, migration, `${reason} before it was known to run there`, atMs) === undefined;
     if (isReturned) continue;
+    // Its target owns the container, and must go on knowing that it is to run what it was sent: nobody else has it.
+    if (isSwitched && migration.to !== name) continue;
     const outcome =
       migration.state === MigrationState.RUNNING ? MigrationState.ABORTED : MigrationState.FINISHED;
     endMigration(cluster, migration, outcome, reason, atMs);

@@ -410,12 +410,14 @@ describe("a target that is removed after the switch", () => {
     expect([...drive.cluster.index.unplaced]).toEqual([idOf(1)]);
   });
 
-  test("a source that is removed then leaves it to the target", () => {
+  test("a source that is removed then leaves it to the target, which still knows what it is to run", () => {
     const drive = switchedToLost();
     drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "" }));
     drive.must(command("nodeRemoved", { node: "n1" }));
     expect(drive.container(1).allocation).toMatchObject({ node: "n2", epoch: 2 });
-    expect(drive.cluster.state.migrations[idOf(7)]?.state).toBe(MigrationState.FINISHED);
+    expect(drive.cluster.state.migrations[idOf(7)]?.state).toBe(MigrationState.SWITCHED);
+    drive.must(command("migrationFinished", { id: idOf(7), figures: undefined }));
+    expect(drive.container(1)).toMatchObject({ migrationId: "", allocation: { node: "n2", epoch: 2 } });
   });
 });
 

@@ -1,0 +1,71 @@
+/**
+ * What the product's code finds when it is loaded for a simulation: a kernel in memory in the place of the real one,
+ * time and chance of the world, no way to the machine that it runs on, and where a bug is planted, one line of another
+ * wording.
+ */
+import { registerHooks } from "node:module";
+import type { Planted } from "./planted-bugs.ts";
+
+const here = (name: string): string => new URL(`./replaced/${name}.ts`, import.meta.url).href;
+
+const REPLACED: Readonly<Record<string, string>> = {
+  "agent/container/runtime.ts": here("runtime"),
+  "agent/container/record-store.ts": here("record-store"),
+  "agent/migrate/source.ts": here("source"),
+  "agent/migrate/target.ts": here("target"),
+  "agent/migrate/cold-source.ts": here("cold-source"),
+  "agent/migrate/cold-target.ts": here("cold-target"),
+  "agent/checkpoint/resumption.ts": here("resumption"),
+  "agent/forecast/subject-sampler.ts": here("subject-sampler"),
+  "agent/obstacles/inspector.ts": here("inspector"),
+  "agent/node/host-info.ts": here("host-info"),
+  "agent/native/boot-clock.ts": here("boot-clock"),
+  "agent/health/probe.ts": here("probe"),
+  "agent/native/network-bytes.ts": here("network-bytes"),
+};
+const BUILTINS: Readonly<Record<string, string>> = {
+  "node:timers/promises": here("timers"),
+  "node:crypto": here("crypto"),
+  // Follows a call through its promises, which are settled in the world's order anyway.
+  "node:async_hooks": "node:async_hooks",
+};
+
+const root = new URL("../../", import.meta.url).href;
+const isProduct = (url: string | undefined): boolean =>
+  url !== undefined &&
+  /^(agent|scheduler|proto)\//.test(url.slice(url.startsWith(root) ? root.length : url.length));
+
+/** @param bug rewrites lines of the product; each has to be there exactly once */
+export const registerSimulation = (bug?: Planted): void => {
+  const found = new Set<string>();
+  registerHooks({
+    resolve: (specifier, given, next) => {
+      if (isProduct(given.parentURL) && specifier.startsWith("node:")) {
+        const instead = BUILTINS[specifier];
+        if (instead === undefined)
+          throw new Error(
+            `${given.parentURL} wants ${specifier}, and a simulation has no such thing to give`,
+          );
+        return { url: instead, shortCircuit: true };
+      }
+      const resolved = next(specifier, given);
+      const instead = resolved.url.startsWith(root) ? REPLACED[resolved.url.slice(root.length)] : undefined;
+      return instead === undefined ? resolved : { ...resolved, url: instead };
+    },
+    load: (url, given, next) => {
+      const loaded = next(url, given);
+      const rewrites = bug?.rewrites.filter(({ file }) => url === `${root}${file}`) ?? [];
+      if (rewrites.length === 0) return loaded;
+      let source = Buffer.from(loaded.source as Uint8Array).toString();
+      for (const { file, line, instead } of rewrites) {
+        if (source.split(line).length !== 2)
+          throw new Error(
+            `the bug "${bug?.name}" is planted at a line of ${file} that is not there once: ${line}`,
+          );
+        source = source.replace(line, () => instead);
+        found.add(`${file}: ${line}`);
+      }
+      return { ...loaded, source };
+    },
+  });
+};

@@ -1,0 +1,208 @@
+/** Bugs that a simulation has to find: each is a rule of the product, left out by rewriting the line that keeps it. */
+
+export interface Rewrite {
+  readonly file: string;
+  /** There exactly once. */
+  readonly line: string;
+  readonly instead: string;
+}
+export interface Planted {
+  readonly name: string;
+  readonly what: string;
+  readonly rewrites: readonly Rewrite[];
+}
+
+export const PLANTED: readonly Planted[] = [
+  {
+    name: "no-epoch-check",
+    what: "A scheduler that was overtaken goes on writing, and what it writes is applied",
+    rewrites: [
+      {
+        file: "scheduler/state/apply.ts",
+        line: "if (context.epoch !== cluster.state.epoch)",
+        instead: "if (context.epoch > cluster.state.epoch)",
+      },
+      {
+        file: "scheduler/log/committer.ts",
+        line: "this.#epoch === this.replica.cluster.state.epoch &&",
+        instead: "",
+      },
+    ],
+  },
+  {
+    name: "applied-twice",
+    what: "A replica that catches up applies its last entry once more",
+    rewrites: [
+      {
+        file: "scheduler/log/replica.ts",
+        line: "if (sequence !== this.#sequence + 1)",
+        instead: "if (sequence > this.#sequence + 1)",
+      },
+      {
+        file: "scheduler/log/replica.ts",
+        line: "if (!entry.prevHash.equals(this.#chainHash))",
+        instead: "if (sequence > this.#sequence && !entry.prevHash.equals(this.#chainHash))",
+      },
+      {
+        file: "scheduler/log/committer.ts",
+        line: "log.read(replica.sequence + 1, last)",
+        instead: "log.read(Math.max(first, replica.sequence), last)",
+      },
+    ],
+  },
+  {
+    name: "appended-again",
+    what: "An append without an answer counts as failed, and its commands are appended again",
+    rewrites: [
+      {
+        file: "scheduler/log/appender.ts",
+        line: `if (attempt === 0) logger.warn({ err: error, sequence }, "an append was not answered; trying again");`,
+        instead: `return "conflict";`,
+      },
+    ],
+  },
+  {
+    name: "stale-read",
+    what: "A report that was made before the node had read its orders counts as one made after",
+    rewrites: [
+      {
+        file: "scheduler/leader/report-service.ts",
+        line: "const settled = !cluster.touched.has(name) && sender.revisionOf(name) === report.desiredRevision;",
+        instead: "const settled = true;",
+      },
+      {
+        file: "scheduler/leader/reports.ts",
+        line: "if (seen?.current === true) this.nodes.set(node, { ...seen, current: false });",
+        instead: "",
+      },
+    ],
+  },
+  {
+    name: "thawed-on-timeout",
+    what: "A source that gets no answer to its last piece thaws the container by itself",
+    rewrites: [
+      {
+        file: "agent/allocation/allocation.ts",
+        line: `if (status?.kind === "frozen" && status.sent === "no") await this.#thaw();`,
+        instead: `if (status?.kind === "frozen") await this.#thaw();`,
+      },
+    ],
+  },
+  {
+    name: "switched-too-early",
+    what: "A migration is switched when its target receives, not when it has restored",
+    rewrites: [
+      {
+        file: "scheduler/plan/migrations.ts",
+        line: `return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;`,
+        instead: `return seen?.target?.phase === MigrationPhase.RECEIVING ? command("migrationSwitched", { id }) : undefined;`,
+      },
+    ],
+  },
+  {
+    name: "target-lost-unnoticed",
+    what: "A migration goes on when its target is lost",
+    rewrites: [
+      {
+        file: "scheduler/plan/migrations.ts",
+        line: "return lost(cluster, migration.from) ?? lost(cluster, migration.to);",
+        instead: "return lost(cluster, migration.from);",
+      },
+    ],
+  },
+  {
+    name: "placed-on-cordoned",
+    what: "A cordoned node takes new containers",
+    rewrites: [
+      {
+        file: "scheduler/plan/placement.ts",
+        line: "if (!node.schedulable)",
+        instead: "if (node.info === undefined)",
+      },
+      {
+        file: "scheduler/state/move-check.ts",
+        line: "if (!node.schedulable)",
+        instead: "if (node.info === undefined)",
+      },
+    ],
+  },
+  {
+    name: "capacity-ignored",
+    what: "A node takes more than it has",
+    rewrites: [
+      {
+        file: "scheduler/state/capacity.ts",
+        line: "check.wanted > 0 && check.wanted > check.free",
+        instead: "check.wanted > 0 && check.wanted > check.free + check.wanted",
+      },
+    ],
+  },
+  {
+    name: "source-killed-early",
+    what: "The source is told to let go of its frozen copy before the container runs at its target",
+    rewrites: [
+      {
+        file: "scheduler/plan/desired.ts",
+        line: "const held = role === Role.RELEASED && !hasArrived(volatile, migration) ? Role.SOURCE : role;",
+        instead: "const held = role;",
+      },
+    ],
+  },
+  {
+    name: "orders-out-of-order",
+    what: "An agent follows whatever order comes last, also an older one",
+    rewrites: [
+      {
+        file: "agent/node/node.ts",
+        line: "(desired.leaderEpoch === this.#leaderEpoch && desired.revision > this.#revision);",
+        instead: "desired.revision !== this.#revision;",
+      },
+    ],
+  },
+  {
+    name: "image-thrown-away",
+    what: "A target that restarts after the switch throws away the image that it has received",
+    rewrites: [
+      {
+        file: "agent/model/next-step.ts",
+        line: `status.stage !== "receiving"`,
+        instead: `status.stage === "given-up"`,
+      },
+    ],
+  },
+  {
+    name: "return-not-inherited",
+    what: "A source that gets its container back takes its own copy for an old one",
+    rewrites: [
+      {
+        file: "scheduler/state/apply-migration.ts",
+        line: "inheritsEpoch: epoch - 1,",
+        instead: "inheritsEpoch: 0,",
+      },
+    ],
+  },
+  {
+    name: "removed-before-told",
+    what: "An agent that has just started does not wait for its orders",
+    rewrites: [
+      {
+        file: "agent/allocation/allocation.ts",
+        line: `    if (!this.#ordered) {
+      const status`,
+        instead: `    if (this.id === "") {
+      const status`,
+      },
+    ],
+  },
+  {
+    name: "snapshot-not-read-back",
+    what: "The log is trimmed behind snapshots that nobody has read",
+    rewrites: [
+      {
+        file: "scheduler/log/snapshots.ts",
+        line: "await this.#load(info);\n    const list",
+        instead: "const list",
+      },
+    ],
+  },
+];

@@ -1,0 +1,232 @@
+/**
+ * Reads the log as it is written and holds every rule against it. It has a replica of its own; what it checks it works
+ * out from the state alone, and not from what the state machine keeps beside it.
+ */
+import {
+  LogEntry,
+  NodeState,
+  DesiredState,
+  type Command,
+  type State,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { Replica, stateHash } from "../../scheduler/log/replica.ts";
+import type { StoredEntry } from "../../scheduler/log/jetstream-log.ts";
+import type { Kernel, Ruling } from "./machine.ts";
+import { isClosed, stateFault } from "./state-rules.ts";
+import type { World } from "./world.ts";
+
+/** Of commands that are made once: what tells one from all others. */
+const identityOf = ({ command }: Command): string | undefined => {
+  switch (command?.$case) {
+    case "containerCreated":
+    case "migrationStarted":
+      return `${command.$case} ${command.value.id}`;
+    case "drainStarted":
+      return `${command.$case} ${command.value.drainId}`;
+    case "leaderElected":
+      return `${command.$case} ${command.value.epoch}`;
+    default:
+      return undefined;
+  }
+};
+
+export class Referee implements Ruling {
+  readonly replica = new Replica();
+  readonly #world: World;
+  readonly #kernel: Kernel;
+  readonly #hashes = new Map<number, string>();
+  readonly #given = new Set<string>();
+  readonly #made = new Set<string>();
+  readonly #entryIds = new Set<string>();
+  /** Highest epoch of each container that the log has given. */
+  readonly #epochs = new Map<string, number>();
+  readonly #accepted = new Set<string>();
+  /** That were granted. */
+  readonly #requests = new Set<string>();
+  /** The state before the repetition that is being applied. */
+  #repeated: string | undefined;
+  /** Containers whose end the log explains, with their epochs: their node was lost or removed. */
+  #explained = new Map<string, number>();
+  #leaderEpoch = 0;
+  /** Told each step of each move. */
+  onMove: (from: string, to: string) => void = () => undefined;
+  counts = new Map<string, number>();
+
+  constructor(world: World, kernel: Kernel) {
+    this.#world = world;
+    this.#kernel = kernel;
+  }
+
+  get state(): State {
+    return this.replica.cluster.state;
+  }
+
+  stored(stored: StoredEntry): void {
+    const entry = LogEntry.decode(stored.bytes);
+    const kinds = entry.commands.map(({ command }) => command?.$case ?? "?").join();
+    this.#world.trace(`log ${stored.sequence} epoch ${entry.epoch} ${kinds}`);
+    if (this.#entryIds.has(entry.id)) this.#world.violated(`entry ${entry.id} is in the log twice`);
+    this.#entryIds.add(entry.id);
+    const isStale = entry.epoch < this.state.epoch;
+    const before = isStale ? this.#contentHash() : undefined;
+    const explained = this.#explain();
+    const breaches: (string | undefined)[] = [];
+    // Asked before each command, for what it breaks if it is accepted.
+    const { outcomes } = this.replica.apply(stored, (command) => {
+      this.#endRepeated(stored.sequence);
+      breaches.push(this.#breach(command));
+      if (this.#requests.has(command.requestId ?? "")) this.#repeated = this.#contentHash();
+    });
+    this.#endRepeated(stored.sequence);
+    if (before !== undefined && before !== this.#contentHash())
+      this.#world.violated(
+        `entry ${stored.sequence} of epoch ${entry.epoch} changed the state, and epoch ${this.#leaderEpoch} had begun`,
+      );
+    for (const [id, epoch] of explained)
+      if (this.state.containers[id]?.allocation?.epoch !== epoch) this.#kernel.forgive(id);
+    this.#explain();
+    this.#hashes.set(stored.sequence, stateHash(this.replica.cluster));
+    for (const [at, command] of entry.commands.entries()) {
+      const isAccepted = outcomes[at] === undefined;
+      const isRepeated = this.#requests.has(command.requestId ?? "");
+      this.#count(command, isAccepted);
+      const breach = breaches[at];
+      if (isAccepted && !isRepeated && breach !== undefined)
+        this.#world.violated(`entry ${stored.sequence}: ${breach}`);
+    }
+    this.#state();
+    for (const { command } of entry.commands)
+      if (command?.$case === "migrationStarted" || command?.$case === "migrationSwitched") {
+        const { from, to } = this.state.migrations[command.value.id] ?? {};
+        if (from !== undefined && to !== undefined) this.onMove(from, to);
+      }
+  }
+
+  /** A request that has been granted once changes nothing when it is made again. */
+  #endRepeated(sequence: number): void {
+    const before = this.#repeated;
+    this.#repeated = undefined;
+    if (before !== undefined && before !== this.#contentHash())
+      this.#world.violated(`entry ${sequence}: a request that had been granted was granted once more`);
+  }
+
+  /** Without what every entry changes. */
+  #contentHash(): string {
+    const { state } = this.replica.cluster;
+    return stateHash({ state: { ...state, lastSequence: 0 } } as Parameters<typeof stateHash>[0]);
+  }
+
+  /** A container of a node that is lost may be started elsewhere: that it was lost is the recorded failure. */
+  #explain(): ReadonlyMap<string, number> {
+    this.#explained = new Map();
+    for (const { id, allocation } of Object.values(this.state.containers)) {
+      const node = this.state.nodes[allocation?.node ?? ""];
+      if (allocation !== undefined && (node === undefined || node.state === NodeState.LOST))
+        this.#explained.set(id, allocation.epoch);
+    }
+    return this.#explained;
+  }
+
+  /** The rule that the command would break if it took effect now. */
+  #breach({ command }: Command): string | undefined {
+    const { state } = this;
+    switch (command?.$case) {
+      case "allocationPlaced": {
+        const { containerId, node } = command.value;
+        return isClosed(state, node)
+          ? `${containerId} comes to ${node}, which is cordoned or lost`
+          : undefined;
+      }
+      case "migrationStarted": {
+        const { containerId, to } = command.value;
+        return isClosed(state, to)
+          ? `${containerId} is to move to ${to}, which is cordoned or lost`
+          : undefined;
+      }
+      case "migrationSwitched": {
+        const { id } = command.value;
+        const to = state.migrations[id]?.to ?? "";
+        return state.nodes[to]?.state === NodeState.LOST
+          ? `migration ${id} is switched to ${to}, which is lost`
+          : undefined;
+      }
+      case "containerRemoved": {
+        const { id } = command.value;
+        if (state.containers[id]?.removeForce === true) return undefined;
+        const running = this.#kernel.runningOn(id);
+        return running.length === 0
+          ? undefined
+          : `${id} is forgotten, and runs on ${running.map(({ name }) => name).join()}`;
+      }
+      default:
+        return undefined;
+    }
+  }
+
+  #count(command: Command, isAccepted: boolean): void {
+    const kind = `${command.command?.$case ?? "?"}${isAccepted ? "" : " (rejected)"}`;
+    this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
+    const { requestId = "" } = command;
+    const isRepeated = this.#requests.has(requestId);
+    if (isAccepted && requestId !== "") this.#requests.add(requestId);
+    const identity = identityOf(command);
+    if (identity === undefined || isRepeated) return;
+    // Whoever asks twice is not known to have been refused the first time by what the log says.
+    if (command.command?.$case !== "leaderElected" && requestId === "") {
+      if (this.#made.has(identity)) this.#world.violated(`${identity} is in the log twice`);
+      this.#made.add(identity);
+    }
+    if (isAccepted) this.#accepted.add(identity);
+  }
+
+  #state(): void {
+    const { state } = this;
+    if (state.epoch < this.#leaderEpoch)
+      this.#world.violated(`the leader's epoch fell from ${this.#leaderEpoch} to ${state.epoch}`);
+    this.#leaderEpoch = state.epoch;
+    for (const { id, allocation } of Object.values(state.containers)) {
+      if (allocation === undefined) continue;
+      const before = this.#epochs.get(id) ?? 0;
+      if (allocation.epoch < before)
+        this.#world.violated(`the epoch of ${id} fell from ${before} to ${allocation.epoch}`);
+      const given = `${id} ${allocation.node} ${allocation.epoch}`;
+      if (allocation.epoch === before && !this.#given.has(given))
+        this.#world.violated(`epoch ${before} of ${id} was given twice, last to ${allocation.node}`);
+      this.#epochs.set(id, allocation.epoch);
+      this.#given.add(given);
+    }
+    const fault = stateFault(state);
+    if (fault !== undefined) this.#world.violated(`after entry ${state.lastSequence}: ${fault}`);
+  }
+
+  /** A scheduler has applied an entry. */
+  applied(name: string, replica: Replica): void {
+    const expected = this.#hashes.get(replica.sequence);
+    const hash = stateHash(replica.cluster);
+    if (expected !== hash)
+      this.#world.violated(`${name} has another state than others have at entry ${replica.sequence}`);
+  }
+
+  isAccepted(identity: string): boolean {
+    return this.#accepted.has(identity);
+  }
+  /** It is in the log, whether it had an effect or not. */
+  isMade(identity: string): boolean {
+    return this.#made.has(identity);
+  }
+
+  wasGiven(containerId: string, node: string, epoch: number): boolean {
+    return this.#given.has(`${containerId} ${node} ${epoch}`);
+  }
+  isExcused(containerId: string, restartGeneration: number): boolean {
+    const container = this.state.containers[containerId];
+    if (container === undefined || container.removing) return true;
+    if (this.#explained.has(containerId)) return true;
+    return container.desired === DesiredState.STOPPED || container.restartGeneration > restartGeneration;
+  }
+
+  isForgotten(containerId: string): boolean {
+    const container = this.state.containers[containerId];
+    return container === undefined || container.removing || this.#explained.has(containerId);
+  }
+}

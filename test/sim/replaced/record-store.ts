@@ -1,0 +1,17 @@
+/** In the place of agent/container/record-store.ts: the simulated host's disk. */
+import type { AgentConfig } from "../../../agent/config.ts";
+import { decodeRecord, encodeRecord, type ContainerRecord } from "../../../agent/model/record.ts";
+import { machineOf } from "../context.ts";
+
+export function writeRecord(config: AgentConfig, record: ContainerRecord): void {
+  machineOf({ config }).records.set(record.containerId, encodeRecord(record));
+}
+
+export function readRecord(config: AgentConfig, containerId: string): ContainerRecord | undefined {
+  const text = machineOf({ config }).records.get(containerId);
+  return text === undefined ? undefined : decodeRecord(text);
+}
+
+export function listContainers(config: AgentConfig): string[] {
+  return [...machineOf({ config }).records.keys()];
+}

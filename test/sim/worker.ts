@@ -1,0 +1,19 @@
+/** One thread that runs seeds for `main.ts`. */
+import { parentPort, workerData } from "node:worker_threads";
+import { registerSimulation } from "./hooks.ts";
+import { PLANTED } from "./planted-bugs.ts";
+
+interface WorkerOrder {
+  readonly bug: string | undefined;
+  readonly keepLines: number;
+  readonly echo: boolean;
+}
+
+const { bug, keepLines, echo } = workerData as WorkerOrder;
+registerSimulation(bug === undefined ? undefined : PLANTED.find(({ name }) => name === bug));
+const { simulate } = await import("./simulation.ts");
+const port = parentPort;
+if (port === null) throw new Error("this file runs as a worker thread");
+port.on("message", (seed: number) => {
+  void simulate(seed, { keepLines, echo }).then((outcome) => port.postMessage(outcome));
+});
