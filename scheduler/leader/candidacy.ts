@@ -24,6 +24,7 @@ export interface CandidacyOptions {
 
 /** So often in a row nobody must have answered for leading: a leader that reconnects is gone for a moment too. */
 const NOBODY_TIMES = 3;
+const LOOK_MS = 500;
 
 export class Candidacy implements AsyncDisposable {
   readonly #options: CandidacyOptions;
@@ -98,7 +99,11 @@ export class Candidacy implements AsyncDisposable {
 
   async #pause(): Promise<void> {
     const { beatMs, machine } = this.#options;
-    await pauseOn(machine, beatMs, AbortSignal.any([this.#stop.signal, this.#hurry.signal]));
+    await pauseOn(
+      machine,
+      Math.min(beatMs, LOOK_MS),
+      AbortSignal.any([this.#stop.signal, this.#hurry.signal]),
+    );
     if (this.#hurry.signal.aborted) this.#hurry = new AbortController();
   }
 
@@ -112,7 +117,7 @@ export class Candidacy implements AsyncDisposable {
     const silentMs = (): number => machine.monotonicMs() - this.#signOfLifeMs;
     if (this.#nobody < NOBODY_TIMES) {
       if (this.#isHeard && silentMs() < 1.5 * beatMs) return;
-      const answer = await askLeader(beatMs);
+      const answer = await askLeader(Math.min(beatMs, LOOK_MS));
       if (answer === "nobody") this.#nobody += 1;
       else if (answer === "silence") this.#nobody = 0;
       else return; // it was heard like any other beat

@@ -30,7 +30,8 @@ export class Membership implements AsyncDisposable {
   readonly #beatMs: number;
   readonly #beats: Beats;
   readonly #candidacy: Candidacy;
-  readonly #answering: Disposable;
+  /** Only while it leads: that nobody answers for leading tells the others more than silence does. */
+  #answering: Disposable | undefined;
   #leaving = false;
 
   constructor(options: MembershipOptions) {
@@ -46,10 +47,7 @@ export class Membership implements AsyncDisposable {
       askLeader: (withinMs) => this.#beats.askLeader(withinMs),
       machine,
       logger,
-      onElected: () => {
-        onElected();
-        this.#beats.publish();
-      },
+      onElected,
     });
     this.#beats = new Beats({
       link,
@@ -58,10 +56,18 @@ export class Membership implements AsyncDisposable {
       own: () => this.#own(),
       onHeard: (beat) => this.#candidacy.heard(beat),
     });
-    this.#answering = answerForLeading(link, () => {
-      const beat = this.#own();
-      return beat.leading ? beat : undefined;
-    });
+  }
+
+  /** This scheduler has begun to lead, or does not any more. */
+  setLeading(leading: boolean): void {
+    this.#answering?.[Symbol.dispose]();
+    this.#answering = leading
+      ? answerForLeading(this.#options.link, () => {
+          const beat = this.#own();
+          return beat.leading ? beat : undefined;
+        })
+      : undefined;
+    this.#beats.publish();
   }
 
   begin(): Promise<void> {
@@ -93,14 +99,13 @@ export class Membership implements AsyncDisposable {
   async leave(): Promise<void> {
     const { link } = this.#options;
     this.#leaving = true;
-    this.#answering[Symbol.dispose]();
+    this.setLeading(false);
     if (!link.connected) return;
-    this.#beats.publish();
     await link.flush().catch(() => undefined); // then they find out by themselves
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#answering[Symbol.dispose]();
+    this.#answering?.[Symbol.dispose]();
     this.#beats[Symbol.dispose]();
     await this.#candidacy[Symbol.asyncDispose]();
   }

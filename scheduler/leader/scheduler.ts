@@ -157,6 +157,7 @@ export class RunningScheduler implements Scheduler {
       logger,
       onChange: () => this.#changes.notify(),
     });
+    this.#membership.setLeading(true);
     logger.info(
       { epoch: this.#cluster.state.epoch, sequence: this.#committer.replica.sequence },
       `${this.id} leads`,
@@ -188,6 +189,7 @@ export class RunningScheduler implements Scheduler {
     const leader = this.#leader;
     if (leader === undefined || this.#committer.leading) return;
     this.#leader = undefined;
+    this.#membership.setLeading(false);
     this.#options.opened.events.stop();
     void leader[Symbol.asyncDispose]();
   }

@@ -11,8 +11,27 @@ const CALL_TIMEOUT_MS = 5_000;
 /** Where the CLI looks for an API that it was told nothing about. */
 export const ADDRESS_FILE = "/run/godwit/api";
 
-/** undefined while the API does not answer (yet). */
-export function listNodes(address: string): Promise<NodeSummary[] | undefined> {
+/** Of the scheduler that leads. undefined while none does (yet) of those at these addresses. */
+export async function listNodes(addresses: string): Promise<NodeSummary[] | undefined> {
+  for (const address of addresses.split(",")) {
+    const nodes = await listNodesAt(address);
+    if (nodes !== undefined) return nodes;
+  }
+  return undefined;
+}
+
+/** Whether the API there answers, whoever leads. */
+export function answers(address: string): Promise<boolean> {
+  const client = new GodwitClient(address, credentials.createInsecure());
+  return new Promise((resolve) => {
+    client.status({ local: true }, new Metadata(), { deadline: Date.now() + CALL_TIMEOUT_MS }, (error) => {
+      client.close();
+      resolve(error === null);
+    });
+  });
+}
+
+function listNodesAt(address: string): Promise<NodeSummary[] | undefined> {
   const client = new GodwitClient(address, credentials.createInsecure());
   return new Promise((resolve) => {
     client.listNodes({}, new Metadata(), { deadline: Date.now() + CALL_TIMEOUT_MS }, (error, answer) => {
@@ -29,7 +48,8 @@ export async function announce(address: string): Promise<boolean> {
   const other = announced();
   if (other !== undefined && other !== address) {
     // An address on the network is none of ours: whoever wrote it knows why.
-    if (!other.startsWith("unix:") || (await listens(other.slice("unix:".length)))) return false;
+    for (const one of other.split(","))
+      if (!one.startsWith("unix:") || (await listens(one.slice("unix:".length)))) return false;
   }
   mkdirSync(dirname(ADDRESS_FILE), { recursive: true, mode: 0o755 });
   const draft = `${ADDRESS_FILE}.${process.pid}`;

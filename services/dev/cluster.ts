@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import { isAlive, signalExactly } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { listens, listNodes } from "./api.ts";
+import { answers, listens, listNodes } from "./api.ts";
 import { devDown } from "./down.ts";
 import { lastWords } from "./launch.ts";
 import { type ClusterPlan, planCluster } from "./plan.ts";
@@ -42,7 +42,7 @@ interface CommandResult {
 /** A cluster on this machine that is up. */
 export class DevCluster implements AsyncDisposable {
   readonly dataDir: string;
-  /** For gRPC clients: "unix:/…". */
+  /** "unix:/…", with commas between several: as the CLI takes it, and gRPC clients where there is one. */
   readonly api: string;
   readonly nodes: readonly DevNode[];
   readonly #plan: ClusterPlan;
@@ -50,7 +50,7 @@ export class DevCluster implements AsyncDisposable {
   private constructor(plan: ClusterPlan, record: DevRecord) {
     this.#plan = plan;
     this.dataDir = plan.dataDir;
-    this.api = `unix:${plan.apiSocketPath}`;
+    this.api = plan.api;
     const groups = clusterGroups(record);
     this.nodes = plan.nodes.map(({ name, netns, underlayAddress, stateDir, dataDir }) => ({
       name,
@@ -75,7 +75,16 @@ export class DevCluster implements AsyncDisposable {
         `no cluster is up in ${dataDir}; start one with 'godwit dev up --data ${dataDir}'`,
       );
     }
-    return new DevCluster(planCluster(dataDir, record.nodeCount), record);
+    return new DevCluster(planCluster(dataDir, record.nodeCount, record.schedulerCount), record);
+  }
+
+  /** Schedulers with their APIs, in the order of their names. */
+  get schedulers(): readonly { readonly name: string; readonly id: string; readonly api: string }[] {
+    return this.#plan.schedulers.map(({ id, name, socketPath }) => ({ name, id, api: `unix:${socketPath}` }));
+  }
+  /** Names of nats-servers. */
+  get servers(): readonly string[] {
+    return this.#plan.servers.map(({ name }) => name);
   }
 
   /** Names of recorded processes (hosts, "nats", "api") and whether they are alive. */
@@ -123,20 +132,30 @@ export class DevCluster implements AsyncDisposable {
     return { code, stdout, stderr };
   }
 
-  /** SIGKILL. */
-  async killApi(): Promise<void> {
-    await this.#kill("api");
+  /** SIGKILL. By the name of its process; without one, the only one. */
+  async killApi(name = this.#only(this.#plan.schedulers)): Promise<void> {
+    await this.#kill(name);
   }
 
-  /** Ready when it returns. */
-  async startApi(signal?: AbortSignal): Promise<void> {
-    this.#mustBeDead("api");
-    const launched = launchApi(this.#plan, this.#record());
+  /** To the process with this name. */
+  signal(name: string, signal: "SIGSTOP" | "SIGCONT" | "SIGTERM"): void {
+    const recorded = this.#record().processes[name];
+    if (recorded === undefined || !signalExactly(recorded.pid, recorded.startTicks, signal))
+      throw new GodwitError("not-found", `${name} does not run`);
+  }
+
+  /** Ready when it returns: alone it leads then; one of several may stand by. */
+  async startApi(signal?: AbortSignal, name = this.#only(this.#plan.schedulers)): Promise<void> {
+    this.#mustBeDead(name);
+    const plan = this.#plan.schedulers.find((one) => one.name === name);
+    if (plan === undefined) throw new GodwitError("not-found", `no scheduler is called '${name}'`);
+    const launched = launchApi(this.#plan, this.#record(), plan);
     await waitFor(
       async () => {
         if (!launched.lives())
           throw new GodwitError("unavailable", `the API has ended; ${lastWords(launched.log())}`);
-        return await listNodes(this.api);
+        if (this.#plan.schedulers.length === 1) return await listNodes(this.api);
+        return (await answers(`unix:${plan.socketPath}`)) ? [] : undefined;
       },
       API_TIMEOUT_MS,
       () => `the API does not answer after ${API_TIMEOUT_MS / 1000} s; ${lastWords(launched.log())}`,
@@ -149,15 +168,17 @@ export class DevCluster implements AsyncDisposable {
     await this.startApi(signal);
   }
 
-  /** SIGKILL. */
-  async killNats(): Promise<void> {
-    await this.#kill("nats");
+  /** SIGKILL. By the name of its process; without one, the only one. */
+  async killNats(name = this.#only(this.#plan.servers)): Promise<void> {
+    await this.#kill(name);
   }
 
   /** Takes connections when it returns. */
-  async startNats(signal?: AbortSignal): Promise<void> {
-    this.#mustBeDead("nats");
-    const launched = launchNats(this.#plan, this.#record());
+  async startNats(signal?: AbortSignal, name = this.#only(this.#plan.servers)): Promise<void> {
+    this.#mustBeDead(name);
+    const plan = this.#plan.servers.find((one) => one.name === name);
+    if (plan === undefined) throw new GodwitError("not-found", `no nats-server is called '${name}'`);
+    const launched = launchNats(this.#plan, this.#record(), plan);
     await waitFor(
       () => {
         if (launched.isReady()) return true;
@@ -203,8 +224,8 @@ export class DevCluster implements AsyncDisposable {
     const dead = this.processes()
       .filter(({ lives }) => !lives)
       .map(({ name }) => name);
-    if (dead.includes("nats")) await this.startNats(signal);
-    if (dead.includes("api")) await this.startApi(signal);
+    for (const name of this.servers) if (dead.includes(name)) await this.startNats(signal, name);
+    for (const { name } of this.schedulers) if (dead.includes(name)) await this.startApi(signal, name);
     for (const { name } of this.nodes) if (dead.includes(name)) await this.startShim(name, signal);
     return dead;
   }
@@ -222,6 +243,13 @@ export class DevCluster implements AsyncDisposable {
     const record = readRecord(this.dataDir);
     if (record === undefined) throw new GodwitError("not-found", `the cluster in ${this.dataDir} is down`);
     return record;
+  }
+
+  #only(processes: readonly { readonly name: string }[]): string {
+    const [first, ...others] = processes;
+    if (first === undefined || others.length > 0)
+      throw new GodwitError("invalid", `say which: ${processes.map(({ name }) => name).join(", ")}`);
+    return first.name;
   }
 
   #mustBeDead(name: string): void {

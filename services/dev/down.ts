@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import { processStat, signalExactly } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { withdraw } from "./api.ts";
+import { announced, withdraw } from "./api.ts";
 import { clusterGroup, killGroups, readHierarchies, removeGroups } from "./cgroups.ts";
 import { deleteNetns, listNetns, processesInNetns } from "./ip.ts";
 import { LAUNCHER } from "./launch.ts";
@@ -54,7 +54,9 @@ export async function devDown(path: string): Promise<string[]> {
   say(await removeGroups(groups), "cgroup");
   say(await unmountBelow(dataDir), "mount");
   say(await detachLoopDevices(dataDir), "loop device");
-  if (withdraw(`unix:${join(dataDir, "run", "api.sock")}`)) removed.push("the API's announcement");
+  const api = announced();
+  if (api?.startsWith(`unix:${join(dataDir, "run")}/`) === true && withdraw(api))
+    removed.push("the API's announcement");
   if (record !== undefined) {
     await removeDataDir(dataDir);
     removed.push(dataDir);

@@ -1,10 +1,4 @@
-import {
-  type ClusterPlan,
-  CONTROL_ADDRESS,
-  netnsPrefix,
-  UNDERLAY_MTU,
-  UNDERLAY_PREFIX_LENGTH,
-} from "./plan.ts";
+import { type ClusterPlan, netnsPrefix, UNDERLAY_MTU, UNDERLAY_PREFIX_LENGTH } from "./plan.ts";
 import { run } from "./run.ts";
 
 /** The `ip` program: a cluster's network namespaces. Nothing is configured in the namespace that this runs in. */
@@ -33,7 +27,7 @@ export async function createNetwork(plan: ClusterPlan, signal: AbortSignal): Pro
         `link set to-${name} master underlay up`,
       ]),
       `link set underlay mtu ${mtu} up`,
-      `addr add ${CONTROL_ADDRESS}/${UNDERLAY_PREFIX_LENGTH} dev underlay`,
+      ...plan.servers.map(({ address }) => `addr add ${address}/${UNDERLAY_PREFIX_LENGTH} dev underlay`),
     ],
     signal,
   );

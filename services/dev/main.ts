@@ -1,6 +1,6 @@
 /**
  * `godwit dev`:
- *   up [--nodes N] [--data DIR] [--lease-ms N] [--snapshot-every N] [--log-level L] [--no-announce]
+ *   up [--nodes N] [--schedulers N] [--data DIR] [--lease-ms N] [--snapshot-every N] [--log-level L] [--no-announce]
  *   start [--data DIR]: what has died of it
  *   down [--data DIR]
  *   exec [--data DIR] NODE -- CMD…
@@ -20,6 +20,7 @@ const USAGE = "usage: godwit dev up|start|down|exec|status [--data DIR] …; 'go
 const HELP = `A whole cluster on this machine: each host has network, mount and cgroup namespaces of its own.
 
   godwit dev up [--nodes N] [--data DIR]       hosts n1 to nN (3), ready when it returns
+      --schedulers 1|3|5                       schedulers, each with a nats-server of its own (1)
       --lease-ms N  --snapshot-every N  --log-level LEVEL  --no-announce
   godwit dev start [--data DIR]                starts again what has died: nats-server, the API, a host's shim
   godwit dev down [--data DIR]                 stops it and leaves nothing behind
@@ -45,6 +46,7 @@ async function up(args: string[]): Promise<void> {
   const options = {
     ...data,
     nodes: { type: "string" },
+    schedulers: { type: "string" },
     "lease-ms": { type: "string" },
     "snapshot-every": { type: "string" },
     "log-level": { type: "string" },
@@ -58,6 +60,7 @@ async function up(args: string[]): Promise<void> {
     );
   }
   const nodes = count("nodes", values.nodes);
+  const schedulers = count("schedulers", values.schedulers);
   const leaseMs = count("lease-ms", values["lease-ms"]);
   const snapshotEvery = count("snapshot-every", values["snapshot-every"]);
   const cluster = await devUp({
@@ -66,6 +69,7 @@ async function up(args: string[]): Promise<void> {
     signal: stop.signal,
     onProgress: (step) => process.stderr.write(`godwit dev: ${step}\n`),
     ...(nodes === undefined ? {} : { nodes }),
+    ...(schedulers === undefined ? {} : { schedulers }),
     ...(leaseMs === undefined ? {} : { leaseMs }),
     ...(snapshotEvery === undefined ? {} : { snapshotEvery }),
     ...(values["log-level"] === undefined ? {} : { logLevel: values["log-level"] }),

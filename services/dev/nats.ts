@@ -3,10 +3,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { IMAGE_STORE, REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
-import { type ClusterPlan, CONTROL_ADDRESS, NATS_PORT } from "./plan.ts";
+import { type ClusterPlan, NATS_PORT, ROUTE_PORT } from "./plan.ts";
 
 /** The scheduler's and the API's user. */
 export const SCHEDULER_USER = "scheduler";
+/** As which nats-servers know each other. */
+const ROUTE_USER = "route";
 export const agentUser = (node: string): string => `agent-${node}`;
 export const passwordFile = (plan: ClusterPlan, user: string): string => join(plan.secretsDir, user);
 
@@ -52,7 +54,7 @@ function agentPermissions(node: string): Permissions {
   };
 }
 
-/** Writes the server's configuration and one password file for each user, all of them 0600. */
+/** Writes the servers' configurations and one password file for each user, all of them 0600. */
 export function writeNatsConfig(plan: ClusterPlan): void {
   const roles: [string, Permissions][] = [
     [SCHEDULER_USER, schedulerPermissions()],
@@ -64,14 +66,30 @@ export function writeNatsConfig(plan: ClusterPlan): void {
     return { user, password, permissions };
   });
   const template = readFileSync(join(import.meta.dirname, "../../deploy/nats/dev.conf"), "utf8");
-  const values: { readonly [name: string]: string } = {
+  const routePassword = randomBytes(24).toString("base64url");
+  for (const { address, configPath, name, storeDir } of plan.servers) {
+    const values: { readonly [name: string]: string } = {
+      name: plan.servers.length === 1 ? `godwit-dev-${plan.key}` : name,
+      listen: `${address}:${NATS_PORT}`,
+      store: storeDir,
+      users: JSON.stringify(users, null, 2), // the configuration language takes JSON
+    };
+    const text = template.replace(/%\((\w+)\)/g, (whole, key: string) => values[key] ?? whole);
+    writeFileSync(configPath, text + clusterSection(plan, address, routePassword), { mode: 0o600 });
+  }
+}
+
+/** Nothing for a server that stands alone. */
+function clusterSection(plan: ClusterPlan, own: string, password: string): string {
+  if (plan.servers.length === 1) return "";
+  const others = plan.servers.filter(({ address }) => address !== own);
+  const section = {
     name: `godwit-dev-${plan.key}`,
-    listen: `${CONTROL_ADDRESS}:${NATS_PORT}`,
-    store: plan.natsDir,
-    users: JSON.stringify(users, null, 2), // the configuration language takes JSON
+    listen: `${own}:${ROUTE_PORT}`,
+    authorization: { user: ROUTE_USER, password, timeout: 5 },
+    routes: others.map(({ address }) => `nats://${ROUTE_USER}:${password}@${address}:${ROUTE_PORT}`),
   };
-  const text = template.replace(/%\((\w+)\)/g, (whole, name: string) => values[name] ?? whole);
-  writeFileSync(plan.natsConfigPath, text, { mode: 0o600 });
+  return `cluster ${JSON.stringify(section, null, 2)}\n`;
 }
 
 /** What the server logs when clients can come. */

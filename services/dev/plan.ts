@@ -13,12 +13,31 @@ export interface ClusterPlan {
   readonly markerPath: string;
   readonly logsDir: string;
   readonly secretsDir: string;
-  readonly natsDir: string;
-  readonly natsConfigPath: string;
-  readonly apiConfigPath: string;
-  readonly apiDataDir: string;
   readonly apiSocketDir: string;
-  readonly apiSocketPath: string;
+  /** One, or as many as there are schedulers. */
+  readonly servers: readonly ServerPlan[];
+  readonly schedulers: readonly SchedulerPlan[];
+  /** All servers, as NATS clients take them. */
+  readonly natsUrl: string;
+  /** All schedulers, as the CLI takes them. */
+  readonly api: string;
+}
+/** A nats-server. */
+export interface ServerPlan {
+  /** Of its process: "nats", or "nats1" and so on. */
+  readonly name: string;
+  readonly address: string;
+  readonly storeDir: string;
+  readonly configPath: string;
+}
+/** A scheduler with its API. */
+export interface SchedulerPlan {
+  /** Of its process: "api", or "api1" and so on. */
+  readonly name: string;
+  readonly id: string;
+  readonly dataDir: string;
+  readonly configPath: string;
+  readonly socketPath: string;
 }
 export interface NodePlan {
   readonly name: string;
@@ -34,7 +53,8 @@ export const CONTROL_ADDRESS = "10.77.0.1";
 export const UNDERLAY_PREFIX_LENGTH = 24;
 export const UNDERLAY_MTU = 9000;
 export const NATS_PORT = 4222;
-export const NATS_URL = `nats://${CONTROL_ADDRESS}:${NATS_PORT}`;
+/** Between nats-servers. */
+export const ROUTE_PORT = 6222;
 const MOST_NODES = 64;
 /** Host n1 has 10.77.0.11. */
 const FIRST_HOST = 11;
@@ -48,7 +68,9 @@ export const clusterKey = (dataDir: string): string =>
   createHash("sha256").update(dataDir).digest("hex").slice(0, 6);
 
 /** @param dataDir absolute, with symbolic links resolved */
-export function planCluster(dataDir: string, nodeCount: number): ClusterPlan {
+export function planCluster(dataDir: string, nodeCount: number, schedulerCount = 1): ClusterPlan {
+  if (![1, 3, 5].includes(schedulerCount))
+    throw new GodwitError("invalid", "--schedulers must be 1, 3 or 5: more than half of them have to agree");
   if (!Number.isInteger(nodeCount) || nodeCount < 1 || nodeCount > MOST_NODES) {
     throw new GodwitError("invalid", `--nodes must be a whole number from 1 to ${MOST_NODES}`);
   }
@@ -67,6 +89,8 @@ export function planCluster(dataDir: string, nodeCount: number): ClusterPlan {
       configPath: join(dir, "agent.json"),
     };
   });
+  const servers = planServers(dataDir, schedulerCount);
+  const schedulers = planSchedulers(dataDir, schedulerCount);
   return {
     dataDir,
     key,
@@ -75,14 +99,34 @@ export function planCluster(dataDir: string, nodeCount: number): ClusterPlan {
     markerPath: markerPath(dataDir),
     logsDir: join(dataDir, "logs"),
     secretsDir: join(dataDir, "secrets"),
-    natsDir: join(dataDir, "nats"),
-    natsConfigPath: join(dataDir, "nats.conf"),
-    apiConfigPath: join(dataDir, "api.json"),
-    apiDataDir: join(dataDir, "api"),
     apiSocketDir: join(dataDir, "run"),
-    apiSocketPath: join(dataDir, "run", "api.sock"),
+    servers,
+    schedulers,
+    natsUrl: servers.map(({ address }) => `nats://${address}:${NATS_PORT}`).join(),
+    api: schedulers.map(({ socketPath }) => `unix:${socketPath}`).join(),
   };
 }
+
+/** Without a number where there is one. */
+const numbered = (count: number): string[] =>
+  count === 1 ? [""] : Array.from({ length: count }, (_, at) => String(at + 1));
+
+const planServers = (dataDir: string, count: number): ServerPlan[] =>
+  numbered(count).map((number, at) => ({
+    name: `nats${number}`,
+    address: CONTROL_ADDRESS.replace(/1$/, String(at + 1)),
+    storeDir: join(dataDir, `nats${number}`),
+    configPath: join(dataDir, `nats${number}.conf`),
+  }));
+
+const planSchedulers = (dataDir: string, count: number): SchedulerPlan[] =>
+  numbered(count).map((number) => ({
+    name: `api${number}`,
+    id: number === "" ? `dev-${clusterKey(dataDir)}` : `s${number}`,
+    dataDir: join(dataDir, `api${number}`),
+    configPath: join(dataDir, `api${number}.json`),
+    socketPath: join(dataDir, "run", `api${number}.sock`),
+  }));
 
 export const markerPath = (dataDir: string): string => join(dataDir, "dev.json");
 

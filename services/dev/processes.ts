@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { daemonEnvironment, launch, type Launched, type LaunchOrder } from "./launch.ts";
 import { agentUser, NATS_READY, passwordFile, SCHEDULER_USER } from "./nats.ts";
-import { type ClusterPlan, NATS_URL, type NodePlan } from "./plan.ts";
+import type { ClusterPlan, NodePlan, SchedulerPlan, ServerPlan } from "./plan.ts";
 import { namespaceHolder, ownGroups } from "./namespaces.ts";
 import { findProgram } from "./programs.ts";
 import { clusterGroups, type DevRecord } from "./record.ts";
@@ -19,25 +19,26 @@ export interface ProcessSettings {
 }
 
 const repository = join(import.meta.dirname, "../..");
-/** The group of nats-server and of the API. */
+/** The group of nats-servers and of schedulers. */
 export const CONTROL_GROUP = "ctl";
 /** A shim is to stay small: it is there once for each host, for ever. */
 const SHIM_FLAGS = ["--max-old-space-size=32", "--max-semi-space-size=1"];
 
 export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void {
   const { leaseMs, snapshotEvery, logLevel = "info" } = settings;
-  writeJson(plan.apiConfigPath, {
-    schedulerId: `dev-${plan.key}`,
-    natsUrl: NATS_URL,
-    natsUser: SCHEDULER_USER,
-    natsPasswordFile: passwordFile(plan, SCHEDULER_USER),
-    listen: [`unix:${plan.apiSocketPath}`],
-    dataDir: plan.apiDataDir,
-    replicas: 1,
-    logLevel,
-    ...(leaseMs === undefined ? {} : { leaseMs }),
-    ...(snapshotEvery === undefined ? {} : { snapshotEvery }),
-  });
+  for (const { configPath, dataDir, id, socketPath } of plan.schedulers)
+    writeJson(configPath, {
+      schedulerId: id,
+      natsUrl: plan.natsUrl,
+      natsUser: SCHEDULER_USER,
+      natsPasswordFile: passwordFile(plan, SCHEDULER_USER),
+      listen: [`unix:${socketPath}`],
+      dataDir,
+      replicas: plan.servers.length,
+      logLevel,
+      ...(leaseMs === undefined ? {} : { leaseMs }),
+      ...(snapshotEvery === undefined ? {} : { snapshotEvery }),
+    });
   // What this process may use, where a cgroup limits it (0 where none does).
   const limitBytes = process.constrainedMemory() || totalmem();
   const memoryBytes = Math.floor(Math.min(totalmem(), limitBytes) / plan.nodes.length);
@@ -46,7 +47,7 @@ export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void
       node: name,
       stateDir,
       dataDir,
-      natsUrl: NATS_URL,
+      natsUrl: plan.natsUrl,
       natsUser: agentUser(name),
       natsPasswordFile: passwordFile(plan, agentUser(name)),
       underlayAddress,
@@ -57,16 +58,24 @@ export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void
   }
 }
 
-export function launchNats(plan: ClusterPlan, record: DevRecord): Launched & { isReady(): boolean } {
-  const argv = [findProgram("nats-server"), "--config", plan.natsConfigPath];
-  const launched = launch("nats", join(plan.logsDir, "nats.log"), { ...control(plan, record), argv });
+export function launchNats(
+  plan: ClusterPlan,
+  record: DevRecord,
+  { configPath, name }: ServerPlan,
+): Launched & { isReady(): boolean } {
+  const argv = [findProgram("nats-server"), "--config", configPath];
+  const launched = launch(name, join(plan.logsDir, `${name}.log`), { ...control(plan, record), argv });
   return { ...launched, isReady: () => launched.log().includes(NATS_READY) };
 }
 
-export function launchApi(plan: ClusterPlan, record: DevRecord): Launched {
+export function launchApi(
+  plan: ClusterPlan,
+  record: DevRecord,
+  { configPath, name }: SchedulerPlan,
+): Launched {
   const program = record.apiMain ?? join(repository, "services/api/main.ts");
-  const argv = [process.execPath, program, "--config", plan.apiConfigPath];
-  return launch("api", join(plan.logsDir, "api.log"), { ...control(plan, record), argv });
+  const argv = [process.execPath, program, "--config", configPath];
+  return launch(name, join(plan.logsDir, `${name}.log`), { ...control(plan, record), argv });
 }
 
 /** A host's shim, in namespaces that are made for it. */

@@ -25,11 +25,13 @@ export interface DevRecord {
   readonly dataDir: string;
   readonly state: "starting" | "up" | "stopping";
   readonly nodeCount: number;
+  /** Absent: 1. */
+  readonly schedulerCount?: number;
   /** Who starts or stops it right now. */
   readonly owner: ProcessRecord | null;
   /** As they were when it was started: whoever continues may be in other cgroups. */
   readonly hierarchies: readonly CgroupHierarchy[];
-  /** Hosts by name (the process is the host's shim), "nats" and "api". */
+  /** Hosts by name (the process is the host's shim), "nats" and "api", or "nats1" and so on. */
   readonly processes: { readonly [name: string]: ProcessRecord };
   /** Other programs in place of services/api/main.ts and agent/main.ts; for tests. */
   readonly apiMain?: string;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { processStat } from "../../agent/native/process.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { announce, hasLease, listNodes } from "./api.ts";
+import { announce, answers, hasLease, listNodes } from "./api.ts";
 import { clusterGroup, createGroup, isPureV2, readHierarchies } from "./cgroups.ts";
 import { DevCluster } from "./cluster.ts";
 import { devDown } from "./down.ts";
@@ -42,6 +42,8 @@ export interface DevUpOptions extends ProcessSettings {
   readonly dataDir?: string;
   /** Default 3. */
   readonly nodes?: number;
+  /** Default 1; with 3 or 5, each has a nats-server of its own beside it. */
+  readonly schedulers?: number;
   /** Make it the cluster that the CLI finds by itself, unless there is one that lives. Default true. */
   readonly announce?: boolean;
   /** Other programs in place of services/api/main.ts and agent/main.ts; for tests. */
@@ -61,7 +63,7 @@ export async function devUp(options: DevUpOptions = {}): Promise<DevCluster> {
   if (process.getuid?.() !== 0)
     throw new GodwitError("refused", "root is needed for namespaces and cgroups; run it with sudo");
   const dataDir = canonicalDataDir(options.dataDir ?? DEFAULT_DATA_DIR);
-  const plan = planCluster(dataDir, options.nodes ?? DEFAULT_NODES);
+  const plan = planCluster(dataDir, options.nodes ?? DEFAULT_NODES, options.schedulers ?? 1);
   await makeRoom(plan, onProgress);
 
   const hierarchies = readHierarchies();
@@ -72,6 +74,7 @@ export async function devUp(options: DevUpOptions = {}): Promise<DevCluster> {
     dataDir,
     state: "starting",
     nodeCount: plan.nodes.length,
+    schedulerCount: plan.schedulers.length,
     owner: { pid: process.pid, startTicks: processStat(process.pid)?.startTicks ?? 0 },
     hierarchies,
     processes: {},
@@ -84,7 +87,7 @@ export async function devUp(options: DevUpOptions = {}): Promise<DevCluster> {
   try {
     await start(plan, options, signal, onProgress);
     updateRecord(dataDir, (record) => ({ ...record, owner: null, state: "up" }));
-    if (options.announce !== false) await announce(`unix:${plan.apiSocketPath}`);
+    if (options.announce !== false) await announce(plan.api);
     return DevCluster.open(dataDir);
   } catch (error) {
     onProgress("failed; removing what was made");
@@ -164,7 +167,9 @@ async function start(
 ): Promise<void> {
   const record = readRecord(plan.dataDir);
   if (record === undefined) throw new GodwitError("internal", `${plan.markerPath} has vanished`);
-  for (const dir of [plan.logsDir, plan.secretsDir, plan.natsDir, plan.apiDataDir, plan.apiSocketDir]) {
+  const stores = plan.servers.map(({ storeDir }) => storeDir);
+  const spools = plan.schedulers.map(({ dataDir }) => dataDir);
+  for (const dir of [plan.logsDir, plan.secretsDir, plan.apiSocketDir, ...stores, ...spools]) {
     mkdirSync(dir, { mode: 0o700 });
   }
   for (const { stateDir, dataDir } of plan.nodes) {
@@ -183,36 +188,54 @@ async function start(
     }
   }
 
-  onProgress("starting nats-server");
-  const nats = launchNats(plan, record);
-  await waitFor(
-    () => (nats.isReady() ? true : failIfDead("nats-server", nats)),
-    NATS_TIMEOUT_MS,
-    () => `nats-server is not ready after ${NATS_TIMEOUT_MS / 1000} s; ${lastWords(nats.log())}`,
-    signal,
-  );
+  const several = plan.servers.length > 1;
+  onProgress(several ? `starting ${plan.servers.length} nats-servers` : "starting nats-server");
+  for (const { nats, name } of plan.servers.map((server) => ({
+    name: server.name,
+    nats: launchNats(plan, record, server),
+  })))
+    await waitFor(
+      () => (nats.isReady() ? true : failIfDead(name, nats)),
+      NATS_TIMEOUT_MS,
+      () => `${name} is not ready after ${NATS_TIMEOUT_MS / 1000} s; ${lastWords(nats.log())}`,
+      signal,
+    );
 
-  onProgress("starting the scheduler and the hosts");
-  const api = launchApi(plan, record);
+  onProgress(`starting the scheduler${several ? "s" : ""} and the hosts`);
+  const apis = plan.schedulers.map((scheduler) => ({
+    name: scheduler.name,
+    address: `unix:${scheduler.socketPath}`,
+    launched: launchApi(plan, record, scheduler),
+  }));
+  const failIfOneIsDead = (): undefined => {
+    for (const { name, launched } of apis) failIfDead(several ? name : "the API", launched);
+  };
   const hosts = plan.nodes.map((node) => ({
     name: node.name,
     launched: launchHost(plan, record, node),
   }));
-  const address = `unix:${plan.apiSocketPath}`;
   await waitFor(
-    async () => (await listNodes(address)) ?? failIfDead("the API", api),
+    async () => (await listNodes(plan.api)) ?? failIfOneIsDead(),
     API_TIMEOUT_MS,
-    () => `the API does not answer after ${API_TIMEOUT_MS / 1000} s; ${lastWords(api.log())}`,
+    () =>
+      `the API does not answer after ${API_TIMEOUT_MS / 1000} s; ${lastWords(apis[0]?.launched.log() ?? "")}`,
     signal,
   );
+  for (const { address, launched, name } of apis)
+    await waitFor(
+      async () => ((await answers(address)) ? true : failIfDead(name, launched)),
+      API_TIMEOUT_MS,
+      () => `${name} does not answer after ${API_TIMEOUT_MS / 1000} s; ${lastWords(launched.log())}`,
+      signal,
+    );
 
   onProgress("waiting for the nodes");
   let missing = hosts;
   await waitFor(
     async () => {
-      failIfDead("the API", api);
+      failIfOneIsDead();
       for (const { name, launched } of hosts) failIfDead(`host ${name}`, launched);
-      const ready = ((await listNodes(address)) ?? []).filter(hasLease).map((node) => node.name);
+      const ready = ((await listNodes(plan.api)) ?? []).filter(hasLease).map((node) => node.name);
       missing = hosts.filter(({ name }) => !ready.includes(name));
       return missing.length === 0 ? true : undefined;
     },
