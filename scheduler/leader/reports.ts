@@ -35,6 +35,10 @@ export class Reports implements Volatile {
   leaseUntilMs(node: string): number {
     return Math.max(this.#graceUntilMs, (this.#lastReportMs.get(node) ?? -Infinity) + this.#leaseMs);
   }
+  /** As it is shown: what is waited for on top, because an earlier leader may have renewed it, is nobody's lease. */
+  leaseLeftMs(node: string, nowMs: number): number {
+    return Math.min(this.#leaseMs, this.leaseUntilMs(node) - nowMs);
+  }
   fencedFromMs(node: string, fenceMs: number): number {
     const longerMs = Math.max(0, fenceMs - this.#leaseMs);
     return this.leaseUntilMs(node) + longerMs + fenceMarginMs(this.#leaseMs);

@@ -14,7 +14,7 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
       if (cluster.state.nodes[name] === undefined) return undefined;
       const seen = reports.nodes.get(name);
       return {
-        leaseMs: reports.leaseUntilMs(name) - nowMs,
+        leaseMs: reports.leaseLeftMs(name, nowMs),
         fenceClosed: seen?.report.fenceClosed === true,
         load: loadOf(seen),
         images: seen?.report.images ?? [],

@@ -28,12 +28,14 @@ export class NatsServer implements AsyncDisposable {
     this.folder = folder;
   }
 
-  static async start(): Promise<NatsServer> {
+  /** @param options a port, or any; more lines for its configuration */
+  static async start({ port = -1, extra = "" } = {}): Promise<NatsServer> {
     const server = new NatsServer(await mkdtemp(join(tmpdir(), "godwit-nats-")));
+    server.#port = port;
     try {
       await writeFile(
         join(server.folder, "nats.conf"),
-        `jetstream { store_dir: "${join(server.folder, "store")}", sync_interval: always, max_file: 1GB }\n`,
+        `jetstream { store_dir: "${join(server.folder, "store")}", sync_interval: always, max_file: 1GB }\n${extra}`,
       );
       await server.launch();
       return server;
