@@ -284,6 +284,37 @@ test("quiesce waits, ends what is left, and admits nobody until told to", async 
   expect((await again.exit).code).toBe(0);
 });
 
+test("visits end before a freeze, and are waited for", async () => {
+  const ended: string[] = [];
+  const visit = service.visit(container.id, async (leaving) => {
+    try {
+      return await service.command(container.id, ["sleep", "1000"], leaving);
+    } finally {
+      ended.push("visit");
+    }
+  });
+  visit.catch(() => undefined);
+  await expect.poll(() => container.pids(), { timeout: 5_000 }).toHaveLength(2);
+  await service.quiesce(container.id, 1_500, "the container is moving to n2");
+  expect(ended).toEqual(["visit"]);
+  expect(await container.pids()).toHaveLength(1);
+  await expect(visit).rejects.toThrow("the container is moving to n2");
+  await expect(service.visit(container.id, () => Promise.resolve(1))).rejects.toThrow("moving to n2");
+  service.admit(container.id);
+  expect(await service.visit(container.id, () => Promise.resolve(1))).toBe(1);
+});
+
+test("a command's code and the end of what it wrote", async () => {
+  const signal = new AbortController().signal;
+  const run = (script: string) => service.command(container.id, ["sh", "-c", script], signal);
+  expect(await run("echo out; echo err >&2; exit 3")).toMatchObject({ code: 3, error: "" });
+  expect((await run("echo out; echo err >&2")).output.split("\n").toSorted()).toEqual(["", "err", "out"]);
+  const long = await run("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done");
+  expect(long.output).toMatch(/line 2998\nline 2999\n$/);
+  expect(long.output.length).toBeLessThanOrEqual(4_096);
+  expect(await service.command(container.id, ["/no/such"], signal)).toMatchObject({ code: 127 });
+});
+
 test("quiesce of a frozen container says so", async () => {
   using client = await open(["sleep", "1000"]);
   await expect.poll(() => container.pids(), { timeout: 5_000 }).toHaveLength(2);

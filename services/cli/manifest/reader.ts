@@ -112,8 +112,11 @@ export class MapReader {
 
   /** What the alias stands for. */
   #resolve(node: Node | null): Node | undefined {
-    const target = isAlias(node) ? node.resolve(this.#document) : node;
-    return target ?? undefined;
+    if (!isAlias(node)) return node ?? undefined;
+    const target = node.resolve(this.#document);
+    if (target === undefined)
+      throw new Mismatch(`found *${node.source}, which stands for nothing in this document`, node);
+    return target;
   }
 
   text(key: string, expected = "a text"): string | undefined {

@@ -1,5 +1,5 @@
 /** Services as they are written in a file: one YAML document each. */
-import { isMap, parseAllDocuments } from "yaml";
+import { isMap, isScalar, parseAllDocuments } from "yaml";
 import {
   OnFailure,
   ServiceSpec,
@@ -110,7 +110,8 @@ export function readManifest(name: string, text: string): Manifest {
   for (const document of [...documents]) {
     for (const { message, pos } of document.errors) source.report(pos[0], message);
     const { contents } = document;
-    if (document.errors.length > 0 || contents === null) continue;
+    const isEmpty = contents === null || (isScalar(contents) && contents.value === null);
+    if (document.errors.length > 0 || isEmpty) continue;
     const offset = contents.range[0];
     if (!isMap(contents)) {
       source.report(offset, "expected a service: a mapping with name, replicas and container");

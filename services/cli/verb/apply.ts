@@ -2,10 +2,12 @@
 import { readFile, stat } from "node:fs/promises";
 import { buffer } from "node:stream/consumers";
 import type { ServiceChange, ServiceInfo } from "../../../proto/gen/godwit/v1/api.ts";
+import type { ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
 import { GodwitError } from "../../../proto/contract/error.ts";
 import type { ApiClient } from "../api-client.ts";
 import { EXIT, ExitWith, isCallFailure } from "../failure.ts";
 import { changeDocument, changeLines } from "../manifest/compare.ts";
+import { containerFields } from "../manifest/document.ts";
 import { MAX_MANIFEST_BYTES, readManifest, type Manifest } from "../manifest/service.ts";
 import { printJson, type OutputFormat } from "../output.ts";
 import { connectApi, say, waitInterruptibly } from "../session.ts";
@@ -59,7 +61,7 @@ export async function apply(file: string, options: ApplyOptions): Promise<void> 
   );
   if (options.output === "json") printJson(infos.map(serviceDetail));
   else for (const info of infos) say(summary(info));
-  const failed = infos.filter(({ state }) => state !== "steady");
+  const failed = infos.filter((info, at) => info.state === "paused" || !isAsApplied(info, changed[at]));
   if (failed.length > 0)
     throw new ExitWith(
       EXIT.failed,
@@ -67,6 +69,13 @@ export async function apply(file: string, options: ApplyOptions): Promise<void> 
     );
   if (names.length === 0 && options.output !== "json") say("nothing to change");
 }
+
+/** Whether its containers are what the file says, and not what they were before. */
+const isAsApplied = ({ spec }: ServiceInfo, change: ServiceChange | undefined): boolean => {
+  const written = (template: ContainerSpec | undefined): string =>
+    template === undefined ? "" : JSON.stringify([containerFields(template), template.imageDigest]);
+  return written(spec?.template) === written(change?.after?.template);
+};
 
 const summary = (info: ServiceInfo): string =>
   `${info.name} is ${info.state} at revision ${info.revision}: ${info.available} of ${info.spec?.replicas ?? 0} available`;

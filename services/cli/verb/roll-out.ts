@@ -16,8 +16,9 @@ export interface RollOutOptions {
 const isOver = (info: ServiceInfo): boolean => {
   switch (info.state) {
     case "paused":
-    case "rolled-back":
       return true;
+    // A scaling, too, may come to its end in a service that was rolled back before.
+    case "rolled-back":
     case "steady": {
       const wanted = info.spec?.replicas ?? 0;
       return info.updated === wanted && info.containers.length === wanted;

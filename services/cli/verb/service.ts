@@ -64,7 +64,7 @@ async function follow(changed: ServiceInfo, options: ChangeOptions): Promise<voi
     say(
       `${info.name} is ${info.state} at revision ${info.revision}: ${info.available} of ${info.spec?.replicas ?? 0} available`,
     );
-  if (!options.detach && info.state !== "steady")
+  if (!options.detach && info.state === "paused")
     throw new ExitWith(EXIT.failed, `${info.name} is ${info.state}: ${info.message}`);
 }
 
