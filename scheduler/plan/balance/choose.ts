@@ -19,10 +19,10 @@ const TARGETS_LOOKED_AT = 8;
 const SOURCES_LOOKED_AT = 4;
 /** What a target may be above the mean after a move, as a part of the threshold: it must not become hot itself. */
 const TARGET_PART = 0.75;
-/** Smaller gains than this part of the threshold are left alone. */
-const GAIN_PART = 0.2;
-/** An error of the two nodes' loads counts twice in a gain, and it must be larger than two of them. */
-const NOISE_TIMES = 4;
+/** Smaller gains are not worth the words; whether larger ones are worth their moves is another question. */
+const LEAST_GAIN = 0.002;
+/** A move must still be a gain if the two nodes' loads are off by so many times what they are likely to be off by. */
+const NOISE_TIMES = 3;
 
 export interface BalanceMove {
   readonly container: Container;
@@ -238,11 +238,12 @@ class Chooser {
   }
 
   /** Better for the hotter of the two by more than noise, and the target does not become the next hot node. */
-  #isEven({ gain, relief, to }: Effect, noise: number): boolean {
+  #isEven({ gain, gainIfOff, relief, to }: Effect, noise: number): boolean {
     const { threshold } = this.#inputs.settings;
     return (
       relief > 0 &&
-      gain >= Math.max(threshold * GAIN_PART, noise * NOISE_TIMES) &&
+      gain >= LEAST_GAIN &&
+      gainIfOff(noise * NOISE_TIMES) > 0 &&
       strainOf(to) <= this.#meanStrain + threshold * TARGET_PART
     );
   }

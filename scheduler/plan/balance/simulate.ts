@@ -27,6 +27,8 @@ export interface Effect {
   readonly to: NodeLoad;
   /** By how much the two loads come closer to each other. */
   readonly gain: number;
+  /** The same if the source's load is less than it seems, or the target's more. */
+  readonly gainIfOff: (by: number) => number;
   /** By how much less is waited for, in cores: what a node's cores do takes the longer the more of them is in use. */
   readonly relief: number;
 }
@@ -81,10 +83,14 @@ export class Simulation {
       from: shifted(from, load, -1),
       to: shifted(to, weightOf(container, load, from), 1),
     };
+    // Of what is used, not of what is wanted: that is what can be measured afterwards.
+    const gap = loadOf(from) - loadOf(to);
+    const closedBy = gap - (loadOf(after.from) - loadOf(shifted(to, load, 1)));
+    const gainIfOff = (by: number): number => Math.abs(gap - by) - Math.abs(gap - by - closedBy);
     return {
       ...after,
-      // Of what is used, not of what is wanted: that is what can be measured afterwards.
-      gain: gapOf(from, to) - gapOf(after.from, shifted(to, load, 1)),
+      gain: gainIfOff(0),
+      gainIfOff,
       relief: waiting(from) + waiting(to) - waiting(after.from) - waiting(after.to),
     };
   }
