@@ -247,6 +247,8 @@ export class RunningScheduler implements Scheduler {
         `node ${name} gets no new orders: they take ${formatBytes(bytes)}, more than NATS takes in one message; raise max_payload of nats-server or move containers away`,
       );
     warnings.push(...(this.#leader?.refusedKeys ?? []));
+    const paused = state.balancing?.pausedReason ?? "";
+    if (paused !== "") warnings.push(`the balancer has paused itself: ${paused}`);
     const leader = this.#leader;
     for (const [name, node] of Object.entries(state.nodes)) {
       const leftMs =

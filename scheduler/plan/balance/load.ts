@@ -8,7 +8,7 @@ import { AllocationState, type NodeInfo } from "../../../proto/gen/godwit/v1/log
 import { balanceSettingsOf } from "../../state/apply-balance.ts";
 import type { Cluster } from "../../state/cluster.ts";
 
-const SAMPLES_PER_HALF_LIFE = 8;
+const SAMPLES_PER_HALF_LIFE = 6;
 const MIN_SPACING_MS = 200;
 const MAX_SPACING_MS = 5_000;
 /** Beyond what it is due, a node's report is late by so much before it counts as silent. */
@@ -50,6 +50,7 @@ export interface NodeUsage {
 }
 
 class ContainerEntry implements ContainerLoad {
+  readonly id: string;
   node: string;
   cpuMillis = 0;
   memoryBytes = 0;
@@ -61,7 +62,8 @@ class ContainerEntry implements ContainerLoad {
   /** Of the sample that it was last seen in. */
   mark = 0;
 
-  constructor(node: string) {
+  constructor(id: string, node: string) {
+    this.id = id;
     this.node = node;
   }
 }
@@ -80,7 +82,8 @@ class NodeEntry implements NodeUsage {
   spacingMs = MAX_SPACING_MS;
   watchedMs = 0;
   mark = 0;
-  ids: string[] = [];
+  /** In the order of the last report. */
+  containers: ContainerEntry[] = [];
 
   constructor(atMs: number, clockMs: number) {
     this.atMs = atMs;
@@ -90,9 +93,12 @@ class NodeEntry implements NodeUsage {
 
 const measured = (value: number): number => (Number.isFinite(value) && value > 0 ? value : 0);
 
-/** The weight of a new sample: halves the past each half-life, and a plain mean while little is known. */
-const weightOf = (elapsedMs: number, halfLifeMs: number, watchedMs: number): number =>
-  Math.max(1 - 2 ** (-elapsedMs / halfLifeMs), elapsedMs / (watchedMs + elapsedMs));
+/**
+ * The weight of a new sample: halves the past each half-life, and a plain mean while little is known.
+ * @param share what the half-life gives to the time that has passed
+ */
+const weightOf = (share: number, elapsedMs: number, watchedMs: number): number =>
+  Math.max(share, elapsedMs / (watchedMs + elapsedMs));
 
 const OVER: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
 
@@ -139,35 +145,39 @@ export class LoadBook {
     entry.mark += 1;
     this.#smoothPressure(entry, report.load, elapsedMs, halfLifeMs);
     entry.watchedMs += elapsedMs;
-    const before = entry.ids;
-    const ids: string[] = [];
+    const before = entry.containers;
+    const here = cluster.index.onNode.get(name);
+    const containers: ContainerEntry[] = [];
     const sum = { cpuMillis: 0, memoryBytes: 0, recentCpuMillis: 0 };
-    const mostMillis = (report.info?.cpuMillis ?? 0) * MOST_OF_NODE;
+    const terms = {
+      elapsedMs,
+      share: 1 - 2 ** (-elapsedMs / halfLifeMs),
+      mostMillis: (report.info?.cpuMillis ?? 0) * MOST_OF_NODE,
+    };
+    // This is done for each container of the cluster every few seconds, so it looks up as little as it can.
     for (const observed of report.allocations) {
       const { containerId } = observed;
-      const container = cluster.state.containers[containerId];
       // A target lists what arrives, and a source what it still holds frozen: it counts where it belongs to.
-      if (container?.allocation?.node !== name) continue;
-      let one = this.#containers.get(containerId);
-      if (one === undefined) this.#containers.set(containerId, (one = new ContainerEntry(name)));
-      this.#settle(one, containerId, name);
+      if (here?.has(containerId) !== true) continue;
+      const next = before[containers.length];
+      const one = next?.id === containerId ? next : this.#entry(containerId, name);
+      this.#settle(one, name);
       one.mark = entry.mark;
-      smooth(one, observed, { elapsedMs, halfLifeMs, mostMillis, isMoving: container.migrationId !== "" });
-      ids.push(containerId);
+      smooth(one, observed, terms, isMoving(cluster, containerId));
+      containers.push(one);
       sum.cpuMillis += one.cpuMillis;
       sum.memoryBytes += one.memoryBytes;
       sum.recentCpuMillis += one.recentCpuMillis;
     }
-    for (const id of before) {
-      const one = this.#containers.get(id);
-      if (one === undefined || one.node !== name || one.mark === entry.mark) continue;
-      const owner = cluster.state.containers[id]?.allocation?.node;
-      if (owner === undefined || owner === name || !this.#nodes.has(owner)) this.#containers.delete(id);
-      else this.#settle(one, id, owner);
+    for (const one of before) {
+      if (one.node !== name || one.mark === entry.mark) continue;
+      const owner = cluster.state.containers[one.id]?.allocation?.node;
+      if (owner === undefined || owner === name || !this.#nodes.has(owner)) this.#containers.delete(one.id);
+      else this.#settle(one, owner);
     }
-    Object.assign(entry, sum, { ids });
+    Object.assign(entry, sum, { containers });
     if (elapsedMs === 0) return;
-    const weight = weightOf(elapsedMs, halfLifeMs, entry.watchedMs - elapsedMs);
+    const weight = weightOf(terms.share, elapsedMs, entry.watchedMs - elapsedMs);
     const off = Math.abs(sum.recentCpuMillis - sum.cpuMillis);
     entry.deviationMillis += weight * (off - entry.deviationMillis);
     // The standard error of an exponentially weighted mean of independent samples.
@@ -181,7 +191,7 @@ export class LoadBook {
       entry.pressure = now;
       return;
     }
-    const weight = weightOf(elapsedMs, halfLifeMs, entry.watchedMs) || 0;
+    const weight = weightOf(1 - 2 ** (-elapsedMs / halfLifeMs), elapsedMs, entry.watchedMs) || 0;
     const mixed = (kind: keyof Pressure): number => before[kind] + weight * (now[kind] - before[kind]);
     entry.pressure = { cpu: mixed("cpu"), memory: mixed("memory"), io: mixed("io") };
   }
@@ -190,12 +200,11 @@ export class LoadBook {
   relocate(cluster: Cluster, containerId: string): void {
     const owner = cluster.state.containers[containerId]?.allocation?.node;
     const one = this.#containers.get(containerId);
-    if (one !== undefined && owner !== undefined && this.#nodes.has(owner))
-      this.#settle(one, containerId, owner);
+    if (one !== undefined && owner !== undefined && this.#nodes.has(owner)) this.#settle(one, owner);
   }
 
   /** Counts the container on that node. Its counters begin anew there, what is known of it does not. */
-  #settle(one: ContainerEntry, id: string, name: string): void {
+  #settle(one: ContainerEntry, name: string): void {
     if (one.node === name) return;
     for (const [node, sign] of [
       [this.#nodes.get(one.node), -1],
@@ -209,7 +218,7 @@ export class LoadBook {
     one.node = name;
     one.baseUsec = undefined;
     one.watchedHereMs = 0;
-    this.#nodes.get(name)?.ids.push(id);
+    this.#nodes.get(name)?.containers.push(one);
   }
 
   /** Nodes that are no more. */
@@ -217,20 +226,35 @@ export class LoadBook {
     for (const [name, entry] of this.#nodes) {
       if (cluster.state.nodes[name] !== undefined) continue;
       this.#nodes.delete(name);
-      for (const id of entry.ids) if (this.#containers.get(id)?.node === name) this.#containers.delete(id);
+      for (const one of entry.containers) if (one.node === name) this.#containers.delete(one.id);
     }
+  }
+
+  #entry(id: string, node: string): ContainerEntry {
+    let one = this.#containers.get(id);
+    if (one === undefined) this.#containers.set(id, (one = new ContainerEntry(id, node)));
+    return one;
   }
 }
 
+/** It stands still or is slowed down for moments that say nothing about it. */
+const isMoving = ({ index, state }: Cluster, containerId: string): boolean =>
+  index.moving.size > 0 && state.containers[containerId]?.migrationId !== "";
+
 interface SampleTerms {
   readonly elapsedMs: number;
-  readonly halfLifeMs: number;
+  /** What the half-life gives to that time. */
+  readonly share: number;
   readonly mostMillis: number;
-  /** It stands still or is slowed down for moments that say nothing about it. */
-  readonly isMoving: boolean;
 }
 
-const smooth = (one: ContainerEntry, observed: ObservedAllocation, terms: SampleTerms): void => {
+const smooth = (
+  one: ContainerEntry,
+  observed: ObservedAllocation,
+  terms: SampleTerms,
+  isMoving: boolean,
+): void => {
+  const { elapsedMs, share } = terms;
   const usec = measured(observed.cpuUsageUsec);
   const memory = measured(observed.memoryBytes);
   const base = one.baseUsec;
@@ -240,18 +264,17 @@ const smooth = (one: ContainerEntry, observed: ObservedAllocation, terms: Sample
     one.baseUsec = undefined;
     return;
   }
-  if (one.memoryBytes === 0 || terms.elapsedMs === 0) one.memoryBytes = memory;
+  if (one.memoryBytes === 0 || elapsedMs === 0) one.memoryBytes = memory;
   else {
-    const weight = weightOf(terms.elapsedMs, terms.halfLifeMs, one.watchedMs);
-    one.memoryBytes += weight * (memory - one.memoryBytes);
+    one.memoryBytes += weightOf(share, elapsedMs, one.watchedMs) * (memory - one.memoryBytes);
   }
   // A counter that has fallen is another one: it was started anew.
-  if (base === undefined || usec < base || terms.elapsedMs === 0 || terms.isMoving) return;
-  const rate = Math.min((usec - base) / terms.elapsedMs, terms.mostMillis);
+  if (base === undefined || usec < base || elapsedMs === 0 || isMoving) return;
+  const rate = Math.min((usec - base) / elapsedMs, terms.mostMillis);
   one.recentCpuMillis = rate;
-  one.cpuMillis += weightOf(terms.elapsedMs, terms.halfLifeMs, one.watchedMs) * (rate - one.cpuMillis);
-  one.watchedMs += terms.elapsedMs;
-  one.watchedHereMs += terms.elapsedMs;
+  one.cpuMillis += weightOf(share, elapsedMs, one.watchedMs) * (rate - one.cpuMillis);
+  one.watchedMs += elapsedMs;
+  one.watchedHereMs += elapsedMs;
 };
 
 /** PSI as the agent reports it, in percent of the last ten seconds. */
