@@ -118,5 +118,5 @@ test("shares and times as people write them", () => {
   for (const same of ["2026-01-31T12:00:00Z", "2026-01-31T12:00", "2026-01-31T13:00+01:00"])
     expect(parseUntilMs(same, 0)).toBe(Date.UTC(2026, 0, 31, 12));
   expect(parseUntilMs("2026-01-31", 0)).toBe(Date.UTC(2026, 0, 31));
-  expect(() => parseUntilMs("soon", 0)).toThrow();
+  expect(() => parseUntilMs("soon", 0)).toThrow(/no duration/);
 });
