@@ -1,16 +1,26 @@
 import { desiredSubject } from "../../proto/contract/subjects.ts";
-import { Desired } from "../../proto/gen/godwit/v1/agent.ts";
+import { Desired, type Peer } from "../../proto/gen/godwit/v1/agent.ts";
 import type { Link } from "../log/link.ts";
-import { desiredFor } from "../plan/desired.ts";
+import { desiredFor, peersOf } from "../plan/desired.ts";
 import type { Volatile } from "../plan/volatile.ts";
 import type { Cluster } from "../state/cluster.ts";
 
 interface Sent {
   readonly desired: Desired;
-  /** Encoded without its revision, to tell whether anything changed. */
+  /** Encoded without its revision and peers, to tell whether anything changed. */
   readonly content: Uint8Array;
+  readonly peersVersion: number;
   readonly bytes: Uint8Array;
 }
+
+/** Every node's, made once for all of them: in a large cluster they are most of a Desired. */
+interface Peers {
+  readonly version: number;
+  readonly list: Peer[];
+  readonly bytes: Uint8Array;
+}
+
+const NOTHING = Desired.fromPartial({});
 
 /** Room for changes of a Desired that come from reports alone, without a log entry between them. */
 const REVISIONS_PER_ENTRY = 65_536;
@@ -25,6 +35,7 @@ export class DesiredSender {
   readonly #link: Pick<Link, "publish" | "maxPayloadBytes">;
   readonly #epoch: number;
   readonly #sent = new Map<string, Sent>();
+  #peers: Peers | undefined;
   #revision = 0;
 
   constructor(link: Pick<Link, "publish" | "maxPayloadBytes">, epoch: number) {
@@ -43,18 +54,28 @@ export class DesiredSender {
   refresh(cluster: Cluster, volatile: Volatile, node: string): boolean {
     const content = desiredFor(cluster, volatile, node);
     if (content === undefined) return this.#sent.delete(node);
-    const plain: Desired = { leaderEpoch: this.#epoch, revision: 0, ...content };
-    const encoded = Desired.encode(plain).finish();
+    const encoded = Desired.encode({ ...NOTHING, ...content }).finish();
+    const peers = this.#peersNow(cluster);
     const before = this.#sent.get(node);
-    if (before !== undefined && Buffer.compare(before.content, encoded) === 0) return false;
+    if (before?.peersVersion === peers.version && Buffer.compare(before.content, encoded) === 0) return false;
     // Rises within an epoch, and no later leader gives the same number to another content, since its log is longer.
     this.#revision = Math.max(this.#revision + 1, cluster.state.lastSequence * REVISIONS_PER_ENTRY);
-    const desired: Desired = { ...plain, revision: this.#revision };
-    const bytes = Desired.encode(desired).finish();
-    this.#sent.set(node, { desired, content: encoded, bytes });
+    const place = { leaderEpoch: this.#epoch, revision: this.#revision };
+    const desired: Desired = { ...place, ...content, peers: peers.list };
+    // Encoded messages that are joined are the message with the fields of all of them.
+    const bytes = Buffer.concat([Desired.encode({ ...NOTHING, ...place }).finish(), encoded, peers.bytes]);
+    this.#sent.set(node, { desired, content: encoded, peersVersion: peers.version, bytes });
     if (bytes.length + ENVELOPE_BYTES > this.#link.maxPayloadBytes) this.oversized.set(node, bytes.length);
     else this.oversized.delete(node);
     return true;
+  }
+
+  #peersNow(cluster: Cluster): Peers {
+    const { version } = cluster.peers;
+    if (this.#peers?.version === version) return this.#peers;
+    const list = peersOf(cluster);
+    const bytes = Desired.encode({ ...NOTHING, peers: list }).finish();
+    return (this.#peers = { version, list, bytes });
   }
 
   publish(node: string): void {

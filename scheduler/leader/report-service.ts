@@ -172,11 +172,14 @@ export class ReportService implements Disposable {
   #tellStrangers(name: string, report: Report): void {
     const { cluster, logger } = this.#options;
     for (const { containerId, epoch, state } of report.allocations) {
-      const key = `${name} ${containerId} ${epoch}`;
       const allocation = cluster.state.containers[containerId]?.allocation;
       const isOld = allocation !== undefined && allocation.node !== name && epoch < allocation.epoch;
       const isLeaving = cluster.index.leaving.get(name)?.has(containerId) === true;
-      if (!isOld || isLeaving) this.#strangers.delete(key);
+      const isStranger = isOld && !isLeaving;
+      // Every report of every container comes by here.
+      if (!isStranger && this.#strangers.size === 0) continue;
+      const key = `${name} ${containerId} ${epoch}`;
+      if (!isStranger) this.#strangers.delete(key);
       else if (!this.#strangers.has(key)) {
         this.#strangers.add(key);
         logger.warn(

@@ -15,11 +15,11 @@ test("a cluster's life: join, run, move, abort, drain, remove, restart from the 
 
   const id = await runOn(s, "web", "n1");
   expect(s.state().containers[id]).toMatchObject({
-    address: "10.88.0.2",
-    mac: "02:57:0a:58:00:02",
+    address: "10.80.0.2",
+    mac: "02:57:0a:50:00:02",
     allocation: { node: "n1", epoch: 1 },
   });
-  expect(n1.desired?.network).toMatchObject({ nodeAddress: "10.88.255.1/16", cidr: "10.88.0.0/16" });
+  expect(n1.desired?.network).toMatchObject({ nodeAddress: "10.95.224.1/12", cidr: "10.80.0.0/12" });
   expect(n1.desired?.peers).toEqual([{ node: "n2", underlayAddress: n2.info.underlayAddress }]);
 
   const moved = await ended(s, (await move(s, id, "n2")).id);

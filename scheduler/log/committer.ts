@@ -22,6 +22,8 @@ import type { Applied, Replica, ReplicaStart } from "./replica.ts";
 const PROPOSAL_DEADLINE_MS = 15_000;
 /** A server that was cut off from the others may show an old end of the log until it notices. */
 const SHORT_LOG_MS = 30_000;
+/** Of LogEntry.commands: field 5, a message. */
+const COMMANDS_TAG = (5 << 3) | 2;
 
 export interface CommitterOptions {
   readonly schedulerId: string;
@@ -311,9 +313,12 @@ export class Committer implements AsyncDisposable {
       epoch: elected ?? this.#epoch ?? 0,
       atMs,
       prevHash: replica.chainHash,
-      commands: members.map((proposal) => proposal.command),
+      commands: [],
     };
-    const bytes = LogEntry.encode(entry).finish();
+    const writer = LogEntry.encode(entry);
+    // They were encoded to be measured.
+    for (const { encoded } of members) writer.uint32(COMMANDS_TAG).bytes(encoded);
+    const bytes = writer.finish();
     const sequence = replica.sequence + 1;
     for (const proposal of members) proposal.inFlight = true;
     const waiters = this.#awaitingAppend.splice(0);

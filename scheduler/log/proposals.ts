@@ -12,7 +12,8 @@ const MAX_BATCH_COMMANDS = 1_000;
 
 export class Proposal {
   readonly command: Command;
-  readonly bytes: number;
+  /** Encoded, as it goes into the entry. */
+  readonly encoded: Uint8Array;
   /** A part of an entry that may be in the log or not. */
   inFlight = false;
   /** It is meant for this end of the log and for no later one. */
@@ -28,7 +29,7 @@ export class Proposal {
     onDeadline: (proposal: Proposal) => void,
   ) {
     this.command = command;
-    this.bytes = Command.encode(command).finish().length;
+    this.encoded = Command.encode(command).finish();
     if (this.bytes > MAX_COMMAND_BYTES)
       throw new GodwitError(
         "invalid",
@@ -47,6 +48,9 @@ export class Proposal {
     });
   }
 
+  get bytes(): number {
+    return this.encoded.length;
+  }
   get settled(): boolean {
     return this.#settled;
   }

@@ -5,7 +5,7 @@ import { Drive, idOf } from "../testing/drive.ts";
 import { FakeVolatile } from "../testing/fake-volatile.ts";
 import { digestOf, sampleImage } from "../testing/sample.ts";
 import { command } from "./command.ts";
-import { desiredFor } from "./desired.ts";
+import { desiredFor, peersOf } from "./desired.ts";
 
 const ID = idOf(7);
 const setup = (): { drive: Drive; volatile: FakeVolatile; on: (node: string) => DesiredAllocation[] } => {
@@ -27,17 +27,17 @@ test("a plain owner, its network and peers", () => {
       desired: DesiredState.RUNNING,
       restartGeneration: 0,
       inheritsEpoch: 0,
-      address: "10.88.0.2/16",
-      mac: "02:57:0a:58:00:02",
+      address: "10.80.0.2/12",
+      mac: "02:57:0a:50:00:02",
       image: sampleImage(),
       migration: undefined,
     },
   ]);
   expect(on("n2")).toEqual([]);
   expect(desiredFor(drive.cluster, volatile, "n2")).toMatchObject({
-    peers: [{ node: "n1" }, { node: "n3" }],
-    network: { vni: 4788, cidr: "10.88.0.0/16", nodeAddress: "10.88.255.2/16", mtu: 1450 },
+    network: { vni: 4788, cidr: "10.80.0.0/12", nodeAddress: "10.95.224.2/12", mtu: 1450 },
   });
+  expect(peersOf(drive.cluster)).toMatchObject([{ node: "n1" }, { node: "n2" }, { node: "n3" }]);
   expect(desiredFor(drive.cluster, volatile, "n9")).toBeUndefined();
 });
 

@@ -19,10 +19,9 @@ import type { Cluster } from "../state/cluster.ts";
 import { hasArrived } from "./migrations.ts";
 import type { Volatile } from "./volatile.ts";
 
-/** A Desired before it is given its place in the order of messages. */
+/** A Desired before it is given its place in the order of messages, and its peers. */
 export interface DesiredContent {
   readonly allocations: DesiredAllocation[];
-  readonly peers: Peer[];
   readonly network: NetworkSettings;
 }
 
@@ -85,6 +84,12 @@ const ownedAllocation = (
     : allocationFor(cluster, container, Role.OWNER, epoch);
 };
 
+/** All nodes, the same for each: an agent knows which one it is itself. */
+export const peersOf = ({ state }: Cluster): Peer[] =>
+  Object.entries(state.nodes)
+    .map(([node, { info }]) => ({ node, underlayAddress: info?.underlayAddress ?? "" }))
+    .toSorted((a, b) => (a.node < b.node ? -1 : 1));
+
 /** A container that is being removed is not named, and so removed by the agent. */
 export const desiredFor = (
   cluster: Cluster,
@@ -119,10 +124,6 @@ export const desiredFor = (
   allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));
   return {
     allocations,
-    peers: Object.entries(state.nodes)
-      .filter(([name]) => name !== nodeName)
-      .map(([name, peer]) => ({ node: name, underlayAddress: peer.info?.underlayAddress ?? "" }))
-      .toSorted((a, b) => (a.node < b.node ? -1 : 1)),
     network: { vni: VXLAN_ID, cidr: CONTAINER_CIDR, nodeAddress: nodeAddress(node.index), mtu: OVERLAY_MTU },
   };
 };

@@ -29,6 +29,7 @@ const freeIndex = (cluster: Cluster): number | undefined => {
 
 /** Every node's Desired names all the others as peers. */
 const touchAll = (cluster: Cluster): void => {
+  cluster.peers.version += 1;
   for (const name of Object.keys(cluster.state.nodes)) cluster.touched.add(name);
 };
 

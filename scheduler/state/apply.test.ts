@@ -60,9 +60,9 @@ describe("containers", () => {
 
   test("addresses: each its own, none ending in 0 or 255, freed ones last and in order", () => {
     const drive = new Drive();
-    drive.cluster.state.nextAddress = 254 * 256 + 252;
+    drive.cluster.state.nextAddress = 15 * 65_536 + 223 * 256 + 252;
     const addresses = [1, 2, 3].map((number) => drive.create(number, `c${number}`).address);
-    expect(addresses).toEqual(["10.88.254.252", "10.88.254.253", "10.88.254.254"]);
+    expect(addresses).toEqual(["10.95.223.252", "10.95.223.253", "10.95.223.254"]);
     const full = command("containerCreated", {
       id: idOf(9),
       spec: sampleSpec("c9", { imageDigest: digestOf("a") }),
@@ -73,15 +73,15 @@ describe("containers", () => {
       drive.must(command("containerRemoved", { id: idOf(number) }));
     }
     expect([drive.create(4, "c4").address, drive.create(5, "c5").address]).toEqual([
-      "10.88.254.253",
-      "10.88.254.252",
+      "10.95.223.253",
+      "10.95.223.252",
     ]);
     const fresh = new Drive();
     fresh.cluster.state.nextAddress = 254;
     expect([1, 2, 3].map((number) => fresh.create(number, `c${number}`))).toMatchObject([
-      { address: "10.88.0.254", mac: "02:57:0a:58:00:fe" },
-      { address: "10.88.1.1" },
-      { address: "10.88.1.2" },
+      { address: "10.80.0.254", mac: "02:57:0a:50:00:fe" },
+      { address: "10.80.1.1" },
+      { address: "10.80.1.2" },
     ]);
   });
 

@@ -59,6 +59,8 @@ export interface Cluster {
   readonly index: ClusterIndex;
   /** Nodes whose Desired may have changed; whoever sends them out empties it. */
   readonly touched: Set<string>;
+  /** Goes up with every change of what nodes have to know of each other. */
+  readonly peers: { version: number };
   /** Services of which something has changed; their planner strikes those off that need nothing. */
   readonly unsettled: Set<string>;
   readonly news: PlacementNews;
@@ -239,6 +241,7 @@ export const clusterOf = (given: State): Cluster => {
       placement: emptyPlacementIndex(),
     },
     touched: new Set(),
+    peers: { version: 0 },
     unsettled: new Set(),
     news: { freed: new Set(), gained: new Set(), seeking: new Set() },
   };

@@ -35,7 +35,7 @@ export class NatsServer implements AsyncDisposable {
     try {
       await writeFile(
         join(server.folder, "nats.conf"),
-        `jetstream { store_dir: "${join(server.folder, "store")}", sync_interval: always, max_file: 1GB }\n${extra}`,
+        `jetstream { store_dir: "${join(server.folder, "store")}", sync_interval: always, max_file: 16GB }\n${extra}`,
       );
       await server.launch();
       return server;

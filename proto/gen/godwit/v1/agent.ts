@@ -381,7 +381,7 @@ export interface Peer {
 
 export interface NetworkSettings {
   vni: number;
-  /** the containers' network, for example 10.88.0.0/16 */
+  /** the containers' network, for example 10.80.0.0/12 */
   cidr: string;
   /** this node's own address on it, with prefix length */
   nodeAddress: string;
