@@ -42,12 +42,13 @@ export const viewReturn = (
   const id = back?.id;
   const { moved, aborted } = attemptsOf(cluster, ({ returnId }) => id !== undefined && returnId === id);
   view.moved.push(...moved.map(movedItem));
-  for (const containerId of cluster.index.arriving.get(node) ?? []) {
-    const migration = state.migrations[state.containers[containerId]?.migrationId ?? ""];
-    if (migration !== undefined && migration.returnId === id && id !== undefined)
+  // Those that have been switched already too: until they run, nothing is over.
+  for (const migrationId of id === undefined ? [] : cluster.index.moving) {
+    const migration = state.migrations[migrationId];
+    if (migration?.returnId === id)
       view.moving.push(
-        drainItem(migration.containerName, {
-          ...{ to: node, reason: "is moving", migrationId: migration.id, mode: migration.mode },
+        drainItem(migration?.containerName ?? "", {
+          ...{ to: node, reason: "is moving", migrationId, mode: migration?.mode },
         }),
       );
   }
@@ -59,7 +60,7 @@ export const viewReturn = (
       void list.push(drainItem(name, { to: node, reason, ...rest }));
     const migration = state.migrations[container.migrationId];
     if (migration !== undefined) {
-      if (migration.to !== node) put(view.waiting, `is moving to ${migration.to}`);
+      if (id === undefined || migration.returnId !== id) put(view.waiting, `is moving to ${migration.to}`);
       continue;
     }
     const idle = idleness(container);
