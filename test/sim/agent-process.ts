@@ -78,7 +78,8 @@ const hostOf = (machine: Machine, owner: Process, changed: () => void): Host => 
     },
     detach: done,
   };
-  return {
+  // One entry for each that the real one has: what is new there is missing here.
+  const host: Record<keyof Host, unknown> = {
     config: { node: machine.name, stateDir: "/simulated", dataDir: "/simulated" } as AgentConfig,
     connection: bus.connect(owner).asNats(),
     logger: loggerOf(owner.name),
@@ -94,11 +95,15 @@ const hostOf = (machine: Machine, owner: Process, changed: () => void): Host => 
       },
     },
     held: { forget: done, keep: () => undefined, drop: () => undefined },
+    ports: { catchUp: done, publish: done },
+    identity: undefined,
+    writeTracking: undefined,
     network: { ready: true, configure: done },
     costs: { learn: () => undefined },
     runc: { adoptInit: done },
-    exec: () => ({ quiesce: done, admit: () => undefined }),
-  } as unknown as Host;
+    exec: () => ({ quiesce: done, admit: () => undefined, visit: done, command: done }),
+  };
+  return host as unknown as Host;
 };
 
 /** Starts an agent; its process is the machine's from now on. */

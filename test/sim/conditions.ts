@@ -15,6 +15,7 @@ export interface Troubles {
   readonly restoreFailure: number;
   readonly streamFailure: number;
   readonly unreadableSnapshot: number;
+  readonly slowFenceMs: number;
 }
 
 const CALM: Troubles = {
@@ -30,6 +31,7 @@ const CALM: Troubles = {
   restoreFailure: 0,
   streamFailure: 0,
   unreadableSnapshot: 0,
+  slowFenceMs: 0,
 };
 
 export const drawTroubles = (random: Random): Troubles => {
@@ -48,6 +50,7 @@ export const drawTroubles = (random: Random): Troubles => {
     restoreFailure: some(0.4, 0.6),
     streamFailure: some(0.4, 0.3),
     unreadableSnapshot: some(0.2, 0.3),
+    slowFenceMs: random.chance(0.5) ? 900 : 0,
   };
 };
 

@@ -9,10 +9,11 @@ const NS_PER_MS = 1_000_000;
 const OPEN_AFTER_BOOT_MS = 60_000;
 
 const watch = (machine: Machine): void => {
-  const { kernel, world } = context();
+  const { conditions, kernel, random, world } = context();
   const untilMs = machine.fencedFromMs;
   if (untilMs === Infinity) return;
-  world.after(untilMs - world.nowMs, undefined, () => {
+  // Tasks take their time to stop, and clocks run unlike.
+  world.after(untilMs - world.nowMs + random.between(0, conditions.troubles.slowFenceMs), undefined, () => {
     if (machine.isUp && !machine.isFenced && machine.fencedFromMs === untilMs) kernel.close(machine);
   });
 };

@@ -35,6 +35,17 @@ const isProduct = (url: string | undefined): boolean =>
   url !== undefined &&
   /^(agent|scheduler|proto)\//.test(url.slice(url.startsWith(root) ? root.length : url.length));
 
+const ABSENT = "absent:";
+/** A part of Node that may be named and not used: every way to the machine that this runs on. */
+const absent = (name: string): string =>
+  Object.keys(process.getBuiltinModule(name) ?? {})
+    .filter((key) => /^[A-Za-z_$][\w$]*$/.test(key) && key !== "default")
+    .map(
+      (key) =>
+        `const of_${key} = function () { throw new Error("a simulation has no ${name} to give (${key})"); };\nexport { of_${key} as ${key} };`,
+    )
+    .join("\n");
+
 /** @param bug rewrites lines of the product; each has to be there exactly once */
 export const registerSimulation = (bug?: Planted): void => {
   const found = new Set<string>();
@@ -43,9 +54,7 @@ export const registerSimulation = (bug?: Planted): void => {
       if (isProduct(given.parentURL) && specifier.startsWith("node:")) {
         const instead = BUILTINS[specifier];
         if (instead === undefined)
-          throw new Error(
-            `${given.parentURL} wants ${specifier}, and a simulation has no such thing to give`,
-          );
+          return { url: `${ABSENT}${specifier}`, format: "module", shortCircuit: true };
         return { url: instead, shortCircuit: true };
       }
       const resolved = next(specifier, given);
@@ -53,6 +62,8 @@ export const registerSimulation = (bug?: Planted): void => {
       return instead === undefined ? resolved : { ...resolved, url: instead };
     },
     load: (url, given, next) => {
+      if (url.startsWith(ABSENT))
+        return { format: "module", source: absent(url.slice(ABSENT.length)), shortCircuit: true };
       const loaded = next(url, given);
       const rewrites = bug?.rewrites.filter(({ file }) => url === `${root}${file}`) ?? [];
       if (rewrites.length === 0) return loaded;

@@ -115,14 +115,14 @@ export const PLANTED: readonly Planted[] = [
     what: "A cordoned node takes new containers",
     rewrites: [
       {
-        file: "scheduler/plan/placement.ts",
-        line: "if (!node.schedulable)",
-        instead: "if (node.info === undefined)",
+        file: "scheduler/state/fit/node-state.ts",
+        line: "blocks: (_, { node }) => node.state === NodeState.LOST || !node.schedulable,",
+        instead: "blocks: (_, { node }) => node.state === NodeState.LOST,",
       },
       {
-        file: "scheduler/state/move-check.ts",
-        line: "if (!node.schedulable)",
-        instead: "if (node.info === undefined)",
+        file: "scheduler/state/fit/node-state.ts",
+        line: "if (node.schedulable) return undefined;",
+        instead: "if (node.info !== undefined) return undefined;",
       },
     ],
   },
@@ -132,8 +132,13 @@ export const PLANTED: readonly Planted[] = [
     rewrites: [
       {
         file: "scheduler/state/capacity.ts",
+        line: "(wanted.memoryBytes === 0 || wanted.memoryBytes <= (node.info?.memoryBytes ?? 0) - use.memoryBytes) &&",
+        instead: "",
+      },
+      {
+        file: "scheduler/state/capacity.ts",
         line: "check.wanted > 0 && check.wanted > check.free",
-        instead: "check.wanted > 0 && check.wanted > check.free + check.wanted",
+        instead: `check.of !== "memory" && check.wanted > 0 && check.wanted > check.free`,
       },
     ],
   },
@@ -154,8 +159,8 @@ export const PLANTED: readonly Planted[] = [
     rewrites: [
       {
         file: "agent/node/node.ts",
-        line: "(desired.leaderEpoch === this.#leaderEpoch && desired.revision > this.#revision);",
-        instead: "desired.revision !== this.#revision;",
+        line: "leaderEpoch > this.#leaderEpoch || (leaderEpoch === this.#leaderEpoch && revision > this.#revision);",
+        instead: "leaderEpoch !== this.#leaderEpoch || revision !== this.#revision;",
       },
     ],
   },
@@ -202,6 +207,44 @@ export const PLANTED: readonly Planted[] = [
         file: "scheduler/log/snapshots.ts",
         line: "await this.#load(info);\n    const list",
         instead: "const list",
+      },
+    ],
+  },
+  {
+    name: "failover-before-fencing",
+    what: "Containers of a lost node are started elsewhere without the time that its fence may take",
+    rewrites: [
+      {
+        file: "scheduler/leader/reports.ts",
+        line: "return this.leaseUntilMs(node) + longerMs + fenceMarginMs(this.#leaseMs);",
+        instead: "return 0 * longerMs * fenceMarginMs(this.leaseUntilMs(node));",
+      },
+    ],
+  },
+  {
+    name: "new-leader-knows-silence",
+    what: "A new leader takes nodes that it has not heard of yet for lost",
+    rewrites: [
+      {
+        file: "scheduler/leader/reports.ts",
+        line: "this.#graceUntilMs = nowMs + leaseMs;",
+        instead: "this.#graceUntilMs = nowMs;",
+      },
+      {
+        file: "scheduler/leader/leader.ts",
+        line: "this.reports.grace(this.#lastTickMs + leaderLeaseMs);",
+        instead: "",
+      },
+    ],
+  },
+  {
+    name: "fence-thaws-all",
+    what: "A host whose lease is renewed lets everything go on, also what was started elsewhere meanwhile",
+    rewrites: [
+      {
+        file: "agent/node/node.ts",
+        line: "this.#host.cgroups.container(CONTAINERS_CGROUP).holdEach();",
+        instead: "",
       },
     ],
   },

@@ -15,3 +15,9 @@ export function readRecord(config: AgentConfig, containerId: string): ContainerR
 export function listContainers(config: AgentConfig): string[] {
   return [...machineOf({ config }).records.keys()];
 }
+
+// As what it stands for.
+({ writeRecord, readRecord, listContainers }) satisfies Pick<
+  typeof import("../../../agent/container/record-store.ts"),
+  "writeRecord" | "readRecord" | "listContainers"
+>;
