@@ -5,21 +5,26 @@ import {
   AllocationState,
   DesiredState,
   MigrationState,
+  Node,
+  NodeState,
+  State,
+  type Allocation,
   type Command,
   type Container,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { ServiceSpec, UpdateOrder } from "../../proto/gen/godwit/v1/service.ts";
 import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { plannedDrain, plannedReturn } from "../leader/drain-progress.ts";
-import { nameOf, type Cluster } from "../state/cluster.ts";
+import { clusterOf, nameOf, type Cluster } from "../state/cluster.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { FakeVolatile } from "../testing/fake-volatile.ts";
-import { digestOf, memoryLimit, sampleSpec } from "../testing/sample.ts";
+import { digestOf, memoryLimit, MIB, sampleNode, sampleSpec } from "../testing/sample.ts";
 import { command } from "./command.ts";
 import { PlannedDisruptions } from "./disruption.ts";
 import { OVERTIME_MS, planDrains, viewDrain, WORK_OVERTIME_MS } from "./drain.ts";
 import { MOVES_PER_TARGET, MoveLimits } from "./move-limits.ts";
 import { planReturns } from "./return.ts";
+import { shortlistOf } from "./shortlist.ts";
 
 const NODES = ["n1", "n2", "n3", "n4"];
 const BLOCKED = { kind: "io-uring", reason: "process 1 (x) uses io_uring", passing: false };
@@ -225,6 +230,33 @@ describe("the ladder", () => {
     others.drain({ parallel: 8 });
     expect(others.finish()).toBe("drained");
   });
+});
+
+test("of very many nodes a few are looked at first, and all when none of those has room", () => {
+  const rounds = new Rounds();
+  const { nodes } = rounds.cluster.state;
+  // More than have network addresses today.
+  for (let at = 5; at <= 600; at += 1) {
+    const info = sampleNode(`n${at}`, { memoryBytes: at === 300 ? 4096 * MIB : 1024 * MIB });
+    nodes[`n${at}`] = Node.fromPartial({ info, state: NodeState.READY, schedulable: true, index: at });
+  }
+  for (const node of ["n2", "n3", "n4"])
+    rounds.drive.run(Number(node[1]) + 200, `on-${node}`, node, memoryLimit(500));
+  for (let number = 1; number <= 8; number += 1)
+    rounds.drive.run(number, `c${number}`, "n1", memoryLimit(100));
+  const shown = shortlistOf(rounds.cluster) ?? [];
+  expect(shown.length).toBe(256);
+  expect(shown).not.toContain("n300");
+  const plan = planOf(rounds);
+  expect(new Set(plan).size).toBe(8);
+  expect(new Set(plan.map((line) => line.split(" ")[2])).size).toBe(8);
+  const large = rounds.drive.run(9, "large", "n2", {});
+  large.allocation = { ...(large.allocation as Allocation), node: "n1" };
+  const { limits } = memoryLimit(2_000);
+  if (large.spec !== undefined) large.spec.limits = limits;
+  const whole = clusterOf(State.fromPartial(rounds.cluster.state));
+  const all = plannedDrain(whole, rounds.seen, "n1", { force: false, deadlineMs: 0, nowMs: 0 }).plan;
+  expect(all.find(({ container }) => container === "large")?.to).toBe("n300");
 });
 
 describe("evacuate and return", () => {

@@ -64,7 +64,9 @@ export const targetRefusals = (
   mode = usualMode(container),
 ): Rejection[] => targetReasons(cluster, container, to, mode, needsOf(seen, container, mode));
 
-type TargetOptions = Pick<PlacementOptions, "planned" | "avoid" | "only"> & { readonly mode?: MigrationMode };
+type TargetOptions = Pick<PlacementOptions, "planned" | "avoid" | "only" | "among"> & {
+  readonly mode?: MigrationMode;
+};
 const targetOptions = (seen: Seen, container: Container, options: TargetOptions): PlacementOptions => {
   const { mode = usualMode(container), ...rest } = options;
   return {
