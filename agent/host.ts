@@ -2,6 +2,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 
 import type { AgentConfig } from "./config.ts";
+import type { CheckpointStore } from "./checkpoints/store.ts";
 import type { CgroupTree } from "./container/cgroup.ts";
 import type { Runc } from "./container/runc.ts";
 import type { ExecService } from "./exec/exec-service.ts";
@@ -31,6 +32,8 @@ export interface Host {
   readonly images: ImageStore;
   /** What is held of the memory of containers that have left. */
   readonly held: HeldStore;
+  /** Of other nodes' containers. */
+  readonly checkpoints: CheckpointStore;
   readonly shim: ShimClient;
   /** By which this node proves to others that it is the one that the cluster means. */
   readonly identity: StreamIdentity;
@@ -38,5 +41,5 @@ export interface Host {
   readonly ports: PublishedPorts;
   readonly costs: CostBook;
   /** Commands in containers, and their end before a freeze; see ExecService. */
-  readonly exec: () => Pick<ExecService, "quiesce" | "admit" | "visit" | "command">;
+  readonly exec: () => Pick<ExecService, "quiesce" | "admit" | "isBusy" | "visit" | "command">;
 }

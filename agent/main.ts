@@ -20,6 +20,7 @@ import {
 } from "./config.ts";
 import { CONTAINERS_CGROUP } from "./container/paths.ts";
 import { environmentOf } from "./container/bundle.ts";
+import { CheckpointStore } from "./checkpoints/store.ts";
 import { CgroupTree } from "./container/cgroup.ts";
 import { Runc } from "./container/runc.ts";
 import { type ExecService, serveExec } from "./exec/exec-service.ts";
@@ -117,6 +118,16 @@ async function main(): Promise<void> {
     fence,
     images: await openImageStore({ dir: `${config.dataDir}/images`, connection, logger }),
     held: stack.use(await HeldStore.open({ folder: `${config.dataDir}/held-memory`, logger })),
+    checkpoints: stack.use(
+      await CheckpointStore.open({
+        folder: `${config.dataDir}/checkpoints`,
+        node: config.node,
+        identity,
+        connection,
+        logger,
+        changed: () => wakeReporter(),
+      }),
+    ),
     shim,
     identity,
     network: new OverlayNetwork(config.underlayAddress),

@@ -13,6 +13,7 @@ import type {
 } from "../proto/gen/godwit/v1/spec.ts";
 import type { Maintenance } from "./maintenance.ts";
 import type { WhyView } from "./plan/movable.ts";
+import type { CheckpointOperations } from "./public-checkpoints.ts";
 import type { FailoverOperations } from "./public-failover.ts";
 import type { Services } from "./public-services.ts";
 import type { Balancing } from "./public-balance.ts";
@@ -153,7 +154,7 @@ export interface NodeRemoval {
  * Every method that changes something resolves once the change is in the log, and rejects with a GodwitError; with
  * `unavailable` where another scheduler leads.
  */
-export interface Scheduler extends AsyncDisposable, FailoverOperations, Maintenance {
+export interface Scheduler extends AsyncDisposable, FailoverOperations, CheckpointOperations, Maintenance {
   readonly id: string;
   /** As far as it knows: see `confirm`. */
   readonly leads: boolean;

@@ -9,6 +9,7 @@ import {
   Role,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
+import type { CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { CONTAINER_GONE_SUBJECT } from "../../proto/contract/subjects.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import { HealthMonitor } from "../health/monitor.ts";
@@ -19,6 +20,7 @@ import { belongsHere, interruption, nextStep, restartInMs, type Step } from "../
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
+import { Checkpointing } from "./checkpointing.ts";
 import { RecordedContainer } from "./container.ts";
 import { Departure } from "./departure.ts";
 import { Life } from "./life.ts";
@@ -37,6 +39,7 @@ export class Allocation {
   readonly #health: HealthMonitor;
   readonly #arrival: Arrival;
   readonly #departure: Departure;
+  readonly #checkpointing: Checkpointing;
   readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
   #desired: DesiredAllocation | undefined;
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
@@ -66,6 +69,7 @@ export class Allocation {
     this.#life = new Life(this.#container);
     this.#arrival = new Arrival(this.#container);
     this.#departure = new Departure(this.#container);
+    this.#checkpointing = new Checkpointing(this.#container);
     this.#loop = this.#run();
   }
 
@@ -101,6 +105,7 @@ export class Allocation {
     if (this.#migration !== undefined && desired?.migration?.id !== this.#migration.id)
       this.#migration = undefined;
     this.#departure.expect(desired?.role === Role.SOURCE ? desired.migration : undefined);
+    this.#checkpointing.expect(desired?.checkpoint);
     this.#wakeUp();
   }
 
@@ -143,7 +148,9 @@ export class Allocation {
   /** The first process of a container that runs and is not about to be frozen. */
   get livingInit(): number | undefined {
     const { status } = this.#container;
-    return status?.kind === "running" && this.#step.kind !== "copy" ? status.init.pid : undefined;
+    return status?.kind === "running" && this.#step.kind !== "copy" && this.#step.kind !== "checkpoint"
+      ? status.init.pid
+      : undefined;
   }
 
   observed(
@@ -158,6 +165,10 @@ export class Allocation {
       healthOutput: status.kind === "running" ? this.#health.output : "",
       restartInMs: restartInMs(record, this.#desired, Date.now()),
     };
+  }
+
+  get checkpointReport(): CheckpointReport | undefined {
+    return this.#checkpointing.report;
   }
 
   migrationReport(): MigrationReport | undefined {
@@ -200,6 +211,7 @@ export class Allocation {
     this.#closed = true;
     this.#arrival.close();
     this.#departure[Symbol.dispose]();
+    this.#checkpointing[Symbol.dispose]();
     this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
@@ -265,7 +277,7 @@ export class Allocation {
 
   /** The host's fence has been lifted. */
   goOn(): void {
-    const isCopied = this.#step.kind === "copy";
+    const isCopied = this.#step.kind === "copy" || this.#step.kind === "checkpoint";
     if (isCopied && this.#container.status?.kind === "running")
       this.#stepAbort.abort(new GodwitError("unavailable", "the host's lease ended during the move"));
     // What is frozen for a move is thawed by its step or by nobody.
@@ -288,6 +300,7 @@ export class Allocation {
     }
     return nextStep(this.#desired, {
       record: this.#container.record,
+      begunCheckpoint: this.#checkpointing.begun,
       failedMigrations: new Set(this.#migration?.failed === true ? [this.#migration.id] : []),
       nowMs: Date.now(),
     });
@@ -312,6 +325,17 @@ export class Allocation {
         return await this.#life.stop(this.#stepAbort.signal);
       case "remove":
         return await this.#remove();
+      case "checkpoint": {
+        const order = this.#desired?.checkpoint;
+        if (order?.id !== step.checkpointId) return;
+        await this.#arrival.settled;
+        return await this.#checkpointing.take(order, this.#stepAbort.signal);
+      }
+      case "restore": {
+        const wanted = this.#wanted();
+        if (wanted.restore === undefined) return;
+        return await this.#arrival.restore(wanted, wanted.restore, this.#stepAbort.signal);
+      }
       case "copy":
         return await this.#copy(step.migrationId);
       case "thaw":

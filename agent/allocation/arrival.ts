@@ -1,8 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { type DesiredAllocation, MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
-import type { MigrationProgress } from "../migrate/progress.ts";
+import { type DesiredAllocation, MigrationPhase, Role } from "../../proto/gen/godwit/v1/agent.ts";
+import type { RestoreOrder } from "../../proto/gen/godwit/v1/checkpoint.ts";
+import { restoreFromCheckpoint } from "../checkpoints/restore.ts";
+import { MigrationProgress } from "../migrate/progress.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { mayHaveResumed } from "../checkpoint/resumption.ts";
 import { receiveStopped } from "../migrate/cold-target.ts";
@@ -28,6 +30,8 @@ export interface ArrivalOrder {
 /** What cannot be restored in so many tries after the switch, never will be. */
 const RESTORE_TRIES = 3;
 const CLEAR_AGAIN_MS = 1_000;
+/** For the leader to hear why. */
+const ANEW_AFTER_MS = 1_000;
 
 /** A container's coming to this host: received, restored, run, and its image removed when it has served. */
 export class Arrival {
@@ -64,6 +68,42 @@ export class Arrival {
       // container and is tried again; if not, the abort's order says to remove it.
       if (await this.adopt()) order.progress.enter(MigrationPhase.RUNNING);
       else order.progress.fail(GodwitError.from(error));
+    }
+  }
+
+  /** From a checkpoint. One that cannot be restored leaves a container that is started anew, and says so. */
+  async restore(desired: DesiredAllocation, order: RestoreOrder, signal: AbortSignal): Promise<void> {
+    const { checkpointId } = order;
+    const { id, logger, runtime } = this.#container;
+    const past = { restarts: 0, health: desired.health };
+    this.#container.begin(desired, past);
+    const progress = new MigrationProgress(
+      checkpointId,
+      id,
+      Role.OWNER,
+      MigrationPhase.PREPARING,
+      () => undefined,
+    );
+    const switched = (): Promise<void> => Promise.resolve();
+    try {
+      const inputs = this.#inputs({ migrationId: checkpointId, progress, signal, switched });
+      this.#runs(await restoreFromCheckpoint(inputs, order), undefined);
+    } catch (error) {
+      if (await this.adopt()) return;
+      const failure = GodwitError.from(error);
+      // What is half made is removed, and then it is tried again.
+      if (signal.aborted || failure.retryable) throw error;
+      logger.error({ err: error, checkpoint: checkpointId }, "a checkpoint could not be restored");
+      await runtime.remove();
+      this.#container.begin(desired, past);
+      await runtime.makeFolders();
+      this.#container.setStatus({
+        kind: "stopped",
+        exitCode: 127,
+        failed: true,
+        message: `it is started anew: checkpoint ${checkpointId} could not be restored: ${failure.message}`,
+        startAtMs: Date.now() + ANEW_AFTER_MS,
+      });
     }
   }
 

@@ -57,6 +57,9 @@ function stateOf(status: RecordStatus, step: Step): AllocationState {
     case "frozen":
     case "halted":
       // A standstill is a phase of a migration, told there; the container itself is still the running one.
-      return step.kind === "copy" ? AllocationState.RUNNING : AllocationState.FROZEN;
+      // Nor is that of a checkpoint a state of its own.
+      return step.kind === "copy" || step.kind === "checkpoint"
+        ? AllocationState.RUNNING
+        : AllocationState.FROZEN;
   }
 }

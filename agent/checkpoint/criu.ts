@@ -59,6 +59,8 @@ export interface RestoreInputs {
   readonly session: CriuSession;
   /** A filler waits for this image: pages marked as lazy are left to it. */
   readonly lazy: boolean;
+  /** TCP connections are closed instead of going on: their other ends know of later moments than the image. */
+  readonly closesConnections: boolean;
   /** Everything is built and nothing runs yet. CRIU waits; rejecting destroys what was built. */
   readonly onRestored: (initPid: number) => Promise<void>;
   /** Sockets are complete: from now on packets may come. */
@@ -141,7 +143,7 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
       workDirFd: images,
       ...(inputs.lazy ? { lazyPages: true } : {}),
       root: inputs.rootfs,
-      tcpEstablished: true,
+      ...(inputs.closesConnections ? { tcpClose: true } : { tcpEstablished: true }),
       extUnixSk: true,
       fileLocks: true,
       linkRemap: true,

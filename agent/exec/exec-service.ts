@@ -32,6 +32,8 @@ export interface ExecService extends AsyncDisposable {
    * killed, as in a container that is frozen already.
    */
   quiesce(containerId: string, graceMs: number, reason: string): Promise<void>;
+  /** A session is open in it. */
+  isBusy(containerId: string): boolean;
   admit(containerId: string): void;
   /**
    * Does something inside the container from the host, such as holding a connection to it. Its signal aborts when the
@@ -116,6 +118,10 @@ class Service implements ExecService {
     if (clean === undefined || clean.includes(false)) {
       throw new GodwitError("deadline", `commands run by exec in ${containerId} could not be ended`);
     }
+  }
+
+  isBusy(containerId: string): boolean {
+    return this.#sessions.values().some((session) => session.containerId === containerId);
   }
 
   admit(containerId: string): void {

@@ -59,6 +59,8 @@ export interface SourceInputs {
   readonly setStatus: (status: RecordStatus) => void;
   readonly progress: MigrationProgress;
   readonly sampler: SubjectSampler;
+  /** What sessions are told that have to end; without it, that the container moves. */
+  readonly farewell?: string;
 }
 
 export interface CopyOutcome {
@@ -110,16 +112,22 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   return { forecastMs: pilot.elapsedMs + pilot.arrivalMs, recording };
 }
 
+/** Who decides how a copy goes on. */
+export type Steering = Pick<
+  CopyPilot,
+  "signal" | "follow" | "goesOn" | "add" | "freezes" | "committed" | "sent"
+>;
+
 interface CopyMeans {
   readonly sender: ImageSender;
-  readonly pilot: CopyPilot;
+  readonly pilot: Steering;
   readonly recording: Recording | undefined;
 }
 
-async function copyThrough(
+export async function copyThrough(
   { sender, pilot, recording }: CopyMeans,
   running: Extract<RecordStatus, { kind: "running" }>,
-  inputs: SourceInputs,
+  inputs: Omit<SourceInputs, "sampler">,
 ): Promise<void> {
   const { host, runtime, record, progress } = inputs;
   const { init } = running;
@@ -180,7 +188,8 @@ async function copyThrough(
   }
   await sender.drain();
   await recording?.close();
-  await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, `the container moves to ${inputs.order.peerNode}`);
+  const farewell = inputs.farewell ?? `the container moves to ${inputs.order.peerNode}`;
+  await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, farewell);
   undo.defer(() => host.exec().admit(runtime.id));
   signal.throwIfAborted();
 

@@ -116,6 +116,8 @@ export async function restoreAgain(inputs: TargetInputs, encodedDescription: str
 }
 
 interface RestoreTerms {
+  /** TCP connections are closed instead of going on. */
+  readonly closesConnections?: boolean;
   readonly receivedAt: number;
   readonly lazy: boolean;
   /** What fills the memory later is about to be ready. */
@@ -125,7 +127,7 @@ interface RestoreTerms {
 }
 
 /** Cgroups, network and a waiting CRIU: all that a restore needs and that no image is needed for. */
-class RestorePlace implements AsyncDisposable {
+export class RestorePlace implements AsyncDisposable {
   readonly #session: CriuSession;
   readonly #pipes: ReturnType<ContainerRuntime["openPipes"]>;
   readonly #placeholderPid: number;
@@ -169,7 +171,7 @@ class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    { receivedAt, lazy, filling, took }: RestoreTerms,
+    { closesConnections = false, receivedAt, lazy, filling, took }: RestoreTerms,
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
     await runtime.mountRootfs(record, inputs.signal);
@@ -193,6 +195,7 @@ class RestorePlace implements AsyncDisposable {
         { key: description.stderrPipe, index: 2 },
       ].filter(({ key }) => key !== ""),
       netnsIndex: 0,
+      closesConnections,
       lazy,
       session: this.#session,
       onRestored: async (pid) => {
@@ -247,7 +250,7 @@ interface TakeInMeans {
 }
 
 /** Writes what comes into the writable layer, the log and the image folder. */
-async function takeIn(
+export async function takeIn(
   { runtime, lazyPages, held }: TakeInMeans,
   records: AsyncIterable<StreamRecord>,
   signal: AbortSignal,

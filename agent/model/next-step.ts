@@ -21,6 +21,10 @@ export type Step =
   | { readonly kind: "receive"; readonly migrationId: string }
   /** Target after a crash: restore again from the image that was received whole, and run it. */
   | { readonly kind: "resume"; readonly migrationId: string }
+  /** Owner: into a sealed file, for other nodes to keep. */
+  | { readonly kind: "checkpoint"; readonly checkpointId: string }
+  /** Owner of nothing yet: go on from a checkpoint that this host keeps. */
+  | { readonly kind: "restore"; readonly checkpointId: string }
   /** Source: copy, freeze, dump, send. */
   | { readonly kind: "copy"; readonly migrationId: string }
   /** Source: the migration was aborted. */
@@ -37,6 +41,8 @@ export interface Observation {
   readonly record: ContainerRecord | undefined;
   /** Migrations that have failed here and wait for the leader to abort them. */
   readonly failedMigrations: ReadonlySet<string>;
+  /** The checkpoint that has been begun here, whatever became of it. */
+  readonly begunCheckpoint?: string | undefined;
   readonly nowMs: number;
 }
 
@@ -93,7 +99,13 @@ function sourceStep(desired: DesiredAllocation, observed: Observation, migration
 
 function ownerStep(desired: DesiredAllocation, observed: Observation, migrationId: string): Step {
   const { record } = observed;
-  if (record === undefined) return desired.desired === DesiredState.RUNNING ? { kind: "start" } : NONE;
+  if (record === undefined) {
+    if (desired.desired !== DesiredState.RUNNING) return NONE;
+    const { restore } = desired;
+    return restore === undefined
+      ? { kind: "start" }
+      : { kind: "restore", checkpointId: restore.checkpointId };
+  }
   const { status } = record;
   switch (status.kind) {
     case "frozen":
@@ -118,9 +130,11 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
       if (desired.desired === DesiredState.STOPPED) return { kind: "stop" };
       if (desired.restartGeneration > record.restartGeneration) return { kind: "stop" };
       if (desired.spec !== undefined && isAmended(record.spec, desired.spec)) return { kind: "amend" };
-      return record.health === HealthState.UNHEALTHY && record.spec.restart !== RestartPolicy.NEVER
-        ? { kind: "give-up" }
-        : NONE;
+      if (record.health === HealthState.UNHEALTHY && record.spec.restart !== RestartPolicy.NEVER)
+        return { kind: "give-up" };
+      return desired.checkpoint === undefined || desired.checkpoint.id === observed.begunCheckpoint
+        ? NONE
+        : { kind: "checkpoint", checkpointId: desired.checkpoint.id };
     case "stopped": {
       if (desired.spec !== undefined && isAmended(record.spec, desired.spec)) return { kind: "amend" };
       if (desired.desired !== DesiredState.RUNNING) return NONE;
@@ -173,6 +187,10 @@ export function interruption(step: Step, desired: DesiredAllocation | undefined)
       return desired.role === Role.TARGET ? "none" : "abort";
     case "copy":
       return desired?.role === Role.SOURCE && migrationId === step.migrationId ? "none" : "abort";
+    case "checkpoint":
+      return desired?.role === Role.OWNER && desired.checkpoint?.id === step.checkpointId ? "none" : "abort";
+    case "restore":
+      return desired?.role === Role.OWNER && desired.desired === DesiredState.RUNNING ? "none" : "abort";
     case "start": {
       // As the source it starts what was stopped for a move that has failed.
       const isOwner = desired?.role === Role.OWNER || desired?.role === Role.SOURCE;

@@ -9,6 +9,7 @@ import {
   type MigrationReport,
   type ObservedAllocation,
 } from "../../proto/gen/godwit/v1/agent.ts";
+import type { CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { Allocation } from "../allocation/allocation.ts";
 import { CONTAINERS_CGROUP } from "../container/paths.ts";
 import { listContainers } from "../container/record-store.ts";
@@ -160,6 +161,7 @@ export class Node implements AsyncDisposable {
       } else allocation.setDesired(undefined);
     }
     for (const [id, order] of wanted) this.#allocation(id).setDesired(order);
+    this.#host.checkpoints.follow(desired.keptCheckpoints);
     if (desired.network !== undefined) {
       try {
         await this.#host.network.configure(desired.network, desired.peers);
@@ -209,6 +211,12 @@ export class Node implements AsyncDisposable {
     return [...this.#allocations.values()]
       .map((allocation) => allocation.observed(findings))
       .filter((one) => one !== undefined);
+  }
+
+  /** Of what is taken here, and of what is kept. */
+  checkpointReports(): CheckpointReport[] {
+    const taken = [...this.#allocations.values()].flatMap(({ checkpointReport }) => checkpointReport ?? []);
+    return [...taken, ...this.#host.checkpoints.reports()];
   }
 
   migrationReports(): MigrationReport[] {

@@ -77,6 +77,7 @@ export class Reporter implements AsyncDisposable {
       load: measureLoad(this.#host, this.#cpuMillisUsed(node)),
       images: this.#images,
       ...(fenceMs === undefined ? {} : { fenceMs }),
+      checkpoints: node.checkpointReports(),
       fenceFault: this.#host.fence.fault,
       fenceClosed: this.#host.fence.isClosed,
     });

@@ -1,6 +1,7 @@
 /** Lost nodes, with a real log and simulated agents that stand still when their lease ends. */
 import { expect, test } from "vitest";
 import { MigrationPhase, Report } from "../../proto/gen/godwit/v1/agent.ts";
+import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { AllocationState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
 import { FailoverPolicy, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Scheduler } from "../mod.ts";
@@ -113,6 +114,36 @@ test("a target that is lost after the switch, and stands still, gives the contai
   expect(await ended(s, id)).toMatchObject({ state: MigrationState.ABORTED });
   expect(s.state().containers[web]?.allocation).toMatchObject({ node: "n1", epoch: 3, inheritsEpoch: 1 });
   await eventually("n1 to run it", () => n1.held.get(web)?.state === AllocationState.RUNNING);
+});
+
+test("a container goes on from its newest checkpoint, on a node that keeps it, and by hand as well", async () => {
+  await using cluster = await TestCluster.start();
+  const { s, agents } = await up(cluster, 3);
+  const [n1] = agents as [SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  const first = await s.createCheckpoint(web);
+  const isStored = (id: string) => (): boolean => s.state().checkpoints[id]?.state === CheckpointState.STORED;
+  await eventually("the first to be stored", isStored(first));
+  expect(s.state().checkpoints[first]).toMatchObject({ keepers: ["n2", "n3"], sizeBytes: 3, blackoutMs: 1 });
+  const second = await s.createCheckpoint(web);
+  await eventually("the second to be stored", isStored(second));
+  n1.mute(true);
+  await eventually("it to run elsewhere", () => agents.some((agent) => agent.restored.has(web)));
+  const home = nodeOf(s, web);
+  const agent = agents.find(({ info }) => info.name === home);
+  expect(["n2", "n3"]).toContain(home);
+  expect(agent?.restored.get(web)).toBe(second);
+  await running(s, web);
+
+  const other = home === "n2" ? "n3" : "n2";
+  await expect(s.restoreCheckpoint(first)).rejects.toMatchObject({ code: "refused" });
+  await s.setDesired(web, "stop");
+  await eventually("it to be stopped", () => stateOf(s, web) === AllocationState.EXITED);
+  expect(await s.restoreCheckpoint(first, other)).toBe(other);
+  await eventually("it to go on there", () => agents.some((one) => one.restored.get(web) === first));
+  await running(s, web);
+  expect(nodeOf(s, web)).toBe(other);
+  await s.removeCheckpoint(first);
 });
 
 test("a stopped container of a lost node stays, until somebody starts it", async () => {

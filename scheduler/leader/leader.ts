@@ -186,6 +186,7 @@ export class Leader implements AsyncDisposable {
         nowMs: this.nowMs(),
         newId: () => idFrom(machine),
         waiting: this.#waiting,
+        newKey: () => Buffer.from(machine.randomHex(32), "hex"),
       });
       this.reports.fresh.clear();
       if (commands.length === 0) return;

@@ -29,6 +29,7 @@ import { isRepeated } from "../state/requests.ts";
 import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { BalanceOperations } from "./balance-operations.ts";
 import { Changes } from "./changes.ts";
+import { Checkpoints } from "./checkpoint-operations.ts";
 import { setFailover } from "./failover-operations.ts";
 import { Leader } from "./leader.ts";
 import { MaintenanceOperations } from "./maintenance-operations.ts";
@@ -62,6 +63,7 @@ export class RunningScheduler implements Scheduler {
   readonly #snapshotter: Snapshotter;
   readonly #operations: Operations;
   readonly #maintenance: MaintenanceOperations;
+  readonly #checkpoints: Checkpoints;
   readonly #membership: Membership;
   readonly services: ServiceOperations;
   readonly balancing: BalanceOperations;
@@ -107,6 +109,11 @@ export class RunningScheduler implements Scheduler {
       (command) => this.#committer.propose(command),
       machine,
       () => this.#seen,
+    );
+    this.#checkpoints = new Checkpoints(
+      replica.cluster,
+      (command) => this.#committer.propose(command),
+      machine,
     );
     this.balancing = new BalanceOperations({
       cluster: replica.cluster,
@@ -330,6 +337,15 @@ export class RunningScheduler implements Scheduler {
   }
   cancelDrain(node: string): Promise<void> {
     return this.#maintenance.cancelDrain(node);
+  }
+  createCheckpoint(containerId: string): Promise<string> {
+    return this.#checkpoints.createCheckpoint(containerId);
+  }
+  restoreCheckpoint(id: string, node?: string): Promise<string> {
+    return this.#checkpoints.restoreCheckpoint(id, node);
+  }
+  removeCheckpoint(id: string): Promise<void> {
+    return this.#checkpoints.removeCheckpoint(id);
   }
   setFailover(enabled: boolean): Promise<void> {
     return setFailover((command) => this.#committer.propose(command), enabled);

@@ -18,6 +18,9 @@ const MIN_CPU_MILLIS = 10;
 /** A spec is a part of a log entry, and an entry must fit a NATS message (1 MiB). */
 const MAX_SPEC_BYTES = 256 * 1024;
 const MAX_LIST = 4096;
+/** Each one stops the container for a moment. */
+const MIN_CHECKPOINT_SECONDS = 5;
+const MAX_CHECKPOINT_SECONDS = 7 * 86_400;
 const MAX_STOP_GRACE_SECONDS = 3600;
 const MAX_IMAGE_LAYERS = 256;
 const MIN_HEALTH_INTERVAL_MS = 100;
@@ -138,6 +141,11 @@ export const checkSpec = (spec: ContainerSpec): void => {
   checkStopSignal(spec.stopSignal);
   if (spec.health !== undefined) checkHealth(spec.health);
   if (spec.backoff !== undefined) checkBackoff(spec.backoff);
+  const every = spec.checkpointEverySeconds;
+  if (every !== 0 && (every < MIN_CHECKPOINT_SECONDS || every > MAX_CHECKPOINT_SECONDS))
+    throw invalid(
+      `a checkpoint every ${every} s: say from ${MIN_CHECKPOINT_SECONDS} s to a week, or 0 for none`,
+    );
   if (spec.stopGraceSeconds > MAX_STOP_GRACE_SECONDS)
     throw invalid(`a stop grace of ${spec.stopGraceSeconds} s is more than ${MAX_STOP_GRACE_SECONDS} s`);
   const size = ContainerSpec.encode(spec).finish().length;

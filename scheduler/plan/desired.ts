@@ -13,6 +13,11 @@ import {
   type Container,
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
+import {
+  CheckpointState,
+  type CheckpointPeer,
+  type KeptCheckpoint,
+} from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
 import { imageOf } from "../state/apply-image.ts";
 import type { Cluster } from "../state/cluster.ts";
@@ -23,6 +28,7 @@ import type { Volatile } from "./volatile.ts";
 export interface DesiredContent {
   readonly allocations: DesiredAllocation[];
   readonly network: NetworkSettings;
+  readonly keptCheckpoints: KeptCheckpoint[];
 }
 
 const orderOf = ({ state }: Cluster, migration: Migration, role: Role, copy: boolean): MigrationOrder => {
@@ -37,6 +43,28 @@ const orderOf = ({ state }: Cluster, migration: Migration, role: Role, copy: boo
     peerKey: state.nodes[peerNode]?.info?.streamKey ?? Buffer.alloc(0),
     bandwidthBytesPerSecond: migration.bandwidthBytesPerSecond,
   };
+};
+
+const peerOf = ({ state }: Cluster, node: string): CheckpointPeer => ({
+  node,
+  key: state.nodes[node]?.info?.streamKey ?? Buffer.alloc(0),
+});
+
+/** What is to be taken of it, and what it begins from. */
+const checkpointOrders = (
+  cluster: Cluster,
+  { allocation, id }: Container,
+): Pick<DesiredAllocation, "checkpoint" | "restore"> => {
+  const orders: Pick<DesiredAllocation, "checkpoint" | "restore"> = {};
+  for (const checkpointId of cluster.index.checkpointsOf.get(id) ?? []) {
+    const checkpoint = cluster.state.checkpoints[checkpointId];
+    if (checkpoint === undefined) continue;
+    const { epoch, keepers, key, state } = checkpoint;
+    if (state === CheckpointState.TAKING && epoch === allocation?.epoch)
+      orders.checkpoint = { id: checkpointId, key, keepers: keepers.map((node) => peerOf(cluster, node)) };
+    if (checkpointId === allocation?.restoreFrom) orders.restore = { checkpointId, key };
+  }
+  return orders;
 };
 
 const allocationFor = (
@@ -59,6 +87,7 @@ const allocationFor = (
   health: container.allocation?.health ?? HealthState.UNSPECIFIED,
   inheritsEpoch: role === Role.OWNER ? (container.allocation?.inheritsEpoch ?? 0) : 0,
   migration,
+  ...(role === Role.OWNER ? checkpointOrders(cluster, container) : {}),
 });
 
 const ownedAllocation = (
@@ -124,6 +153,10 @@ export const desiredFor = (
   allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));
   return {
     allocations,
+    keptCheckpoints: [...(index.keeping.get(nodeName) ?? [])].toSorted().map((id) => ({
+      id,
+      source: peerOf(cluster, state.checkpoints[id]?.source ?? ""),
+    })),
     network: { vni: VXLAN_ID, cidr: CONTAINER_CIDR, nodeAddress: nodeAddress(node.index), mtu: OVERLAY_MTU },
   };
 };

@@ -9,7 +9,7 @@ import {
 } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState, PlacementStrategy } from "../../proto/gen/godwit/v1/spec.ts";
 import { isHeldBySource } from "../state/apply-migration.ts";
-import { formatSeconds } from "../model/quantity.ts";
+import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { whyItWaits } from "../state/failover.ts";
 import {
@@ -156,6 +156,47 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
         ...waiting,
       ];
     }
+    case "checkpointStarted": {
+      const { containerId, id, keepers, reason } = command.value;
+      return reason === "periodic"
+        ? []
+        : [
+            happening(
+              "checkpoint.started",
+              containerName(containerId),
+              `${id}, for ${keepers.join(" and ")}`,
+            ),
+          ];
+    }
+    case "checkpointStored": {
+      const { blackoutMs, id, sizeBytes } = command.value;
+      const checkpoint = state.checkpoints[id];
+      return [
+        happening(
+          "checkpoint.stored",
+          checkpoint?.containerName ?? "",
+          `${id} on ${checkpoint?.keepers.join(" and ") ?? ""}: ${formatBytes(sizeBytes)}, blackout ${Math.round(blackoutMs)} ms`,
+        ),
+      ];
+    }
+    case "checkpointFailed": {
+      const { error, id } = command.value;
+      return [happening("checkpoint.failed", state.checkpoints[id]?.containerName ?? "", `${id}: ${error}`)];
+    }
+    case "checkpointRemoved": {
+      const { id } = command.value;
+      return [happening("checkpoint.removed", state.checkpoints[id]?.containerName ?? "", id)];
+    }
+    case "containerRestored": {
+      const { checkpointId, containerId, node } = command.value;
+      return [
+        happening(
+          "container.restored",
+          containerName(containerId),
+          `from checkpoint ${checkpointId} on ${node}`,
+        ),
+      ];
+    }
     case "failoverSet":
       return [happening(command.value.enabled ? "failover.on" : "failover.off", "cluster")];
     case "drainStarted":
@@ -207,17 +248,13 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
     case "containerRemoved":
       return [happening("container.removed", containerName(command.value.id))];
     case "allocationPlaced": {
-      const { containerId, node } = command.value;
+      const { checkpointId = "", containerId, node } = command.value;
+      const at = new Date(state.checkpoints[checkpointId]?.startedAtMs ?? 0).toISOString();
+      const how = checkpointId === "" ? "started anew" : `goes on from checkpoint ${checkpointId} of ${at}`;
       const before = state.containers[containerId]?.allocation?.node;
       return before === undefined
         ? [happening("container.placed", containerName(containerId), `on ${node}`)]
-        : [
-            happening(
-              "container.failed-over",
-              containerName(containerId),
-              `${before} → ${node}: started anew`,
-            ),
-          ];
+        : [happening("container.failed-over", containerName(containerId), `${before} → ${node}: ${how}`)];
     }
     case "allocationObserved": {
       const { containerId, node, state: seen, exitCode, health, message } = command.value;

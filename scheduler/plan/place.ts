@@ -3,6 +3,7 @@ import { AllocationState, type Command, type Container } from "../../proto/gen/g
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { nextEpoch, type Cluster } from "../state/cluster.ts";
 import { priorityOf } from "../state/placement-index.ts";
+import { placeWithCheckpoint } from "./checkpoints.ts";
 import { command } from "./command.ts";
 import { explainFailure, placeOne, type PlacementOptions, type PlannedUse } from "./placement.ts";
 import { pinOf, TELL_AGAIN_MS, TOLD_AGAIN, type Kind, type WaitingRoom } from "./placement/waiting-room.ts";
@@ -127,12 +128,14 @@ class PlacementRound {
   #place(container: Container, among: Iterable<string> | undefined): boolean {
     const common = { planned: this.#planned, seen: this.#seen };
     const options = optionsFor(container, among === undefined ? common : { ...common, among });
-    const node = placeOne(this.#cluster, container, options);
+    const resumed = placeWithCheckpoint(this.#cluster, container, common);
+    const node = resumed?.node ?? placeOne(this.#cluster, container, options);
     if (node === undefined) return false;
     this.#planned.add(node, container);
     this.#room.planned.set(container.id, node);
+    const epoch = nextEpoch(container);
     this.commands.push(
-      command("allocationPlaced", { containerId: container.id, node, epoch: nextEpoch(container) }),
+      command("allocationPlaced", { containerId: container.id, epoch, ...(resumed ?? { node }) }),
     );
     return true;
   }

@@ -20,9 +20,12 @@ const setup = (
     drive,
     volatile,
     round: (nowMs = 1_000) =>
-      reconcile(drive.cluster, volatile, { leaseMs: 15_000, nowMs, newId: () => idOf((next += 1)) }).map(
-        (one) => one.command,
-      ),
+      reconcile(drive.cluster, volatile, {
+        leaseMs: 15_000,
+        nowMs,
+        newId: () => idOf((next += 1)),
+        newKey: () => Buffer.alloc(32, 1),
+      }).map((one) => one.command),
   };
 };
 

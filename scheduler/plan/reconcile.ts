@@ -2,6 +2,7 @@
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { planDrains } from "./drain.ts";
+import { planCheckpoints } from "./checkpoints.ts";
 import { planFences } from "./failover.ts";
 import { MoveLimits } from "./move-limits.ts";
 import { planMigrations } from "./migrations.ts";
@@ -23,6 +24,8 @@ export interface ReconcileOptions {
   readonly newId: () => string;
   /** What is remembered of containers that no node has room for; without it, all of them are tried. */
   readonly waiting?: WaitingRoom;
+  /** For checkpoints that are taken: AES-256. */
+  readonly newKey: () => Uint8Array;
 }
 
 const planNodes = (
@@ -57,6 +60,7 @@ export const reconcile = (cluster: Cluster, volatile: Volatile, options: Reconci
     ...planLeases(cluster, volatile, options.leaseMs, options.nowMs),
     ...planFences(cluster, volatile, options.nowMs),
     ...planObserved(cluster, volatile),
+    ...planCheckpoints(cluster, volatile, options),
     ...planRemovals(cluster, volatile),
     ...planServices(cluster, {
       planned: disruptions,

@@ -18,6 +18,7 @@ import { addressOf, FIRST_HOST, hostOf, LAST_HOST, macOf, usableHost } from "../
 import { checkSpec } from "../model/spec-check.ts";
 import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
 import { abortMigrationOf, endMigration } from "./apply-migration.ts";
+import { forgetCheckpointsOf, restoreCheck } from "./apply-checkpoint.ts";
 import { isWell } from "./availability.ts";
 import { isFenced, isHomeless } from "./failover.ts";
 import { enter, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
@@ -176,6 +177,7 @@ export const containerRemoved = (
   const migration = state.migrations[container.migrationId];
   if (migration !== undefined)
     endMigration(cluster, migration, MigrationState.FINISHED, "the container was removed", atMs);
+  forgetCheckpointsOf(cluster, id);
   leave(cluster, container);
   if (container.nominatedNode !== "") cluster.news.freed.add(container.nominatedNode);
   delete state.containers[id];
@@ -202,6 +204,10 @@ export const allocationPlaced = (
     return reject("refused", `${placed.epoch} is not the next epoch`);
   const refused = targetCheck(cluster, container, placed.node, MigrationMode.COLD);
   if (refused !== undefined) return refused;
+  const { checkpointId = "" } = placed;
+  const unfit =
+    checkpointId === "" ? undefined : restoreCheck(cluster, placed.containerId, checkpointId, placed.node);
+  if (unfit !== undefined) return unfit;
   // What was kept free for it elsewhere is free for others now.
   if (container.nominatedNode !== "") cluster.news.freed.add(container.nominatedNode);
   reindex(cluster, container, () => {
@@ -216,6 +222,7 @@ export const allocationPlaced = (
       inheritsEpoch: 0,
       health: HealthState.UNSPECIFIED,
       readyAtMs: 0,
+      ...(checkpointId === "" ? {} : { restoreFrom: checkpointId }),
     };
     container.placementFailure = "";
     container.nominatedNode = "";
@@ -223,6 +230,12 @@ export const allocationPlaced = (
   });
   return undefined;
 };
+
+const BEGUN: ReadonlySet<AllocationState> = new Set([
+  AllocationState.RUNNING,
+  AllocationState.EXITED,
+  AllocationState.FAILED,
+]);
 
 /** While a moved container is being started at its target, it is as it was before. */
 const isBeingRestored = (container: Container, seen: AllocationObserved): boolean =>
@@ -249,6 +262,11 @@ export const allocationObserved = (
   const node = cluster.state.nodes[seen.node];
   if (node !== undefined && isFenced(node)) return reject("refused", `node ${seen.node} is lost`);
   allocation.state = seen.state;
+  // It has begun, or could not: from now on it is started like any other.
+  if (BEGUN.has(seen.state) && allocation.restoreFrom !== undefined) {
+    delete allocation.restoreFrom;
+    cluster.touched.add(seen.node);
+  }
   allocation.exitCode = seen.exitCode;
   allocation.restarts = seen.restarts;
   allocation.message = seen.message;

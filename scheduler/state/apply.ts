@@ -10,6 +10,13 @@ import {
   containerRemoveRequested,
 } from "./apply-container.ts";
 import { drainEnded, drainStarted, returnEnded, returnStarted } from "./apply-drain.ts";
+import {
+  checkpointFailed,
+  checkpointRemoved,
+  checkpointStarted,
+  checkpointStored,
+  containerRestored,
+} from "./apply-checkpoint.ts";
 import { failoverSet, nodeFenced, nodeFenceSet } from "./apply-fence.ts";
 import { balanceAdvised, balanceMeasured, balancePaused, balanceSet } from "./apply-balance.ts";
 import { imageAdded, imageRemoved } from "./apply-image.ts";
@@ -115,6 +122,16 @@ const applyOne = (
       return returnStarted(cluster, command.value, context);
     case "returnEnded":
       return returnEnded(cluster, command.value, context);
+    case "checkpointStarted":
+      return checkpointStarted(cluster, command.value, context);
+    case "checkpointStored":
+      return checkpointStored(cluster, command.value, context);
+    case "checkpointFailed":
+      return checkpointFailed(cluster, command.value, context);
+    case "checkpointRemoved":
+      return checkpointRemoved(cluster, command.value);
+    case "containerRestored":
+      return containerRestored(cluster, command.value, context);
     case "imageAdded":
       return imageAdded(cluster, command.value);
     case "imageRemoved":

@@ -4,6 +4,7 @@
  * A Cluster is owned by one replica and changed in place: a command either applies in full or is rejected without a
  * change, so no copy is needed to undo one, and the cost of a command does not grow with the number of containers.
  */
+import { CheckpointState, type Checkpoint } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import type { Container, Migration, Service, State } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationState, State as StateMessage } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec, Resources } from "../../proto/gen/godwit/v1/spec.ts";
@@ -47,6 +48,12 @@ interface ClusterIndex {
   readonly returning: Set<string>;
   /** By digest: ids of containers, and `service NAME` for services whose template it is. */
   readonly imageUsers: Map<string, Set<string>>;
+  /** Ids of checkpoints by the node that keeps them, by container, and of those that are being taken. */
+  readonly keeping: Map<string, Set<string>>;
+  readonly checkpointsOf: Map<string, Set<string>>;
+  readonly taking: Set<string>;
+  /** Ids of containers of which checkpoints are to be taken again and again. */
+  readonly periodic: Set<string>;
   /** Ids of the containers of a service, those that are being removed included. */
   readonly ofService: Map<string, Set<string>>;
   /** `state.recentRequests`. */
@@ -118,6 +125,8 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
     put(index.ofService, container.service, id);
     cluster.unsettled.add(container.service);
   }
+  if (sign === 1 && (spec?.checkpointEverySeconds ?? 0) > 0) index.periodic.add(id);
+  else index.periodic.delete(id);
   if (sign === 1 && container.removing) index.removing.add(id);
   else index.removing.delete(id);
   if (allocation !== undefined) {
@@ -148,6 +157,22 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
 
 export const enter = (cluster: Cluster, container: Container): void => indexContainer(cluster, container, 1);
 export const leave = (cluster: Cluster, container: Container): void => indexContainer(cluster, container, -1);
+
+/** The same of one checkpoint; its source and its keepers have orders that name it. */
+export const indexCheckpoint = (cluster: Cluster, checkpoint: Checkpoint, sign: 1 | -1): void => {
+  const { index, touched } = cluster;
+  const { containerId, id, keepers, source, state } = checkpoint;
+  const put = sign === 1 ? add : remove;
+  put(index.checkpointsOf, containerId, id);
+  if (sign === 1 && state === CheckpointState.TAKING) index.taking.add(id);
+  else index.taking.delete(id);
+  if (state === CheckpointState.FAILED) return;
+  touched.add(source);
+  for (const keeper of keepers) {
+    put(index.keeping, keeper, id);
+    touched.add(keeper);
+  }
+};
 
 /** Runs a change of a container (or of its running migration) that the index has to follow. */
 export const reindex = (cluster: Cluster, container: Container, change: () => void): void => {
@@ -218,6 +243,7 @@ export const clusterOf = (given: State): Cluster => {
     containers: bare(given.containers),
     migrations: bare(given.migrations),
     services: bare(given.services),
+    checkpoints: bare(given.checkpoints),
     recentRequests: [...given.recentRequests],
     projects: bare(given.projects),
   };
@@ -237,6 +263,10 @@ export const clusterOf = (given: State): Cluster => {
       returning: new Set(),
       imageUsers: new Map(),
       ofService: new Map(),
+      keeping: new Map(),
+      checkpointsOf: new Map(),
+      taking: new Set(),
+      periodic: new Set(),
       requests: new Set(given.recentRequests),
       placement: emptyPlacementIndex(),
     },
@@ -246,6 +276,7 @@ export const clusterOf = (given: State): Cluster => {
     news: { freed: new Set(), gained: new Set(), seeking: new Set() },
   };
   for (const container of Object.values(state.containers)) enter(cluster, container);
+  for (const checkpoint of Object.values(state.checkpoints)) indexCheckpoint(cluster, checkpoint, 1);
   for (const name of Object.keys(state.services)) reindexService(cluster, name, () => undefined);
   const ended: Migration[] = [];
   for (const migration of Object.values(state.migrations)) {

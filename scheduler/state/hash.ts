@@ -60,10 +60,12 @@ export function* canonicalPieces({ state }: Pick<Cluster, "state">): Generator<U
     migrations: {},
     services: {},
     projects: sorted(state.projects),
+    checkpoints: {},
   }).finish();
   yield* pieces(state.nodes, (nodes) => ({ nodes }), withSortedLabels);
   yield* pieces(state.images, (images) => ({ images }));
   yield* pieces(state.containers, (containers) => ({ containers }), sortedContainer);
   yield* pieces(state.migrations, (migrations) => ({ migrations }));
   yield* pieces(state.services, (services) => ({ services }), sortedService);
+  yield* pieces(state.checkpoints, (checkpoints) => ({ checkpoints }));
 }

@@ -29,6 +29,10 @@ const indexAsText = ({ index }: Cluster): string => {
     draining: [...index.draining].toSorted(),
     returning: [...index.returning].toSorted(),
     ended: index.ended,
+    keeping: sets(index.keeping),
+    checkpointsOf: sets(index.checkpointsOf),
+    taking: [...index.taking].toSorted(),
+    periodic: [...index.periodic].toSorted(),
     requests: [...index.requests],
   });
 };

@@ -11,6 +11,7 @@ import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "./sa
 const node = fc.constantFrom("n1", "n2", "n3");
 const id = fc.integer({ min: 1, max: 4 }).map(idOf);
 const migration = fc.integer({ min: 101, max: 106 }).map(idOf);
+const checkpoint = fc.integer({ min: 201, max: 204 }).map(idOf);
 const epoch = fc.integer({ min: 1, max: 4 });
 const make =
   <C extends Parameters<typeof command>[0]>($case: C) =>
@@ -77,6 +78,38 @@ const plainCommand = fc.oneof(
   fc.record({ node, fenceMs: fc.constantFrom(0, 1_000), fault: fc.constant("") }).map(make("nodeFenceSet")),
   { weight: 2, arbitrary: fc.record({ node }).map(make("nodeFenced")) },
   fc.record({ enabled: fc.boolean() }).map(make("failoverSet")),
+  {
+    weight: 2,
+    arbitrary: fc
+      .record({
+        id: checkpoint,
+        containerId: id,
+        epoch,
+        keepers: fc.constantFrom<string[]>(["n1", "n2"], ["n2", "n3"], ["n3", "n1"], []),
+        key: fc.constantFrom(Buffer.alloc(32, 1), Buffer.alloc(3)),
+        reason: fc.constantFrom("operator", "periodic"),
+      })
+      .map(make("checkpointStarted")),
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .record({
+        id: checkpoint,
+        sizeBytes: fc.constant(9),
+        memoryBytes: fc.constant(8),
+        blackoutMs: fc.constant(7),
+      })
+      .map(make("checkpointStored")),
+  },
+  fc.record({ id: checkpoint, error: fc.constant("lost") }).map(make("checkpointFailed")),
+  fc.record({ id: checkpoint }).map(make("checkpointRemoved")),
+  {
+    weight: 2,
+    arbitrary: fc
+      .record({ containerId: id, checkpointId: checkpoint, node, epoch })
+      .map(make("containerRestored")),
+  },
   fc
     .record({
       node,
@@ -213,6 +246,8 @@ const fit = (drive: Drive, { command: raw }: Command): Command => {
   if (!("containerId" in raw.value)) return { command: raw };
   const { node = "", epoch: now = 0 } =
     drive.cluster.state.containers[raw.value.containerId]?.allocation ?? {};
+  if (raw.$case === "checkpointStarted") return command(raw.$case, { ...raw.value, epoch: now });
+  if (raw.$case === "containerRestored") return command(raw.$case, { ...raw.value, epoch: now + 1 });
   if (raw.$case === "allocationPlaced") return command(raw.$case, { ...raw.value, epoch: now + 1 });
   if (raw.$case === "migrationStarted")
     return command(raw.$case, { ...raw.value, from: node, epoch: now + 1 });

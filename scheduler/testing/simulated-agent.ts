@@ -4,6 +4,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { desiredSubject, REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { CheckpointPhase, type CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import {
   Desired,
   MigrationPhase,
@@ -47,6 +48,8 @@ export class SimulatedAgent implements AsyncDisposable {
   script: AgentScript;
   /** Stands still when its lease ends, and says so. */
   hasFence = false;
+  /** By container, the checkpoint that it went on from here. */
+  readonly restored = new Map<string, string>();
   /** Told of each container that it begins to run. */
   onRun: (containerId: string) => void = () => undefined;
   #leaseMs: number | undefined;
@@ -183,11 +186,12 @@ export class SimulatedAgent implements AsyncDisposable {
     if (phase === MigrationPhase.DUMPED) SimulatedAgent.sent.add(allocation.migration.id);
   }
 
-  #run({ containerId, desired, epoch, restartGeneration, role }: DesiredAllocation): void {
+  #run({ containerId, desired, epoch, restartGeneration, restore, role }: DesiredAllocation): void {
     const held = this.held.get(containerId);
     if (held === undefined || held.generation < restartGeneration) {
       const state = desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING;
       this.held.set(containerId, { epoch, state, exitCode: 0, generation: restartGeneration });
+      if (restore !== undefined) this.restored.set(containerId, restore.checkpointId);
       if (state === AllocationState.RUNNING) this.onRun(containerId);
       return;
     }
@@ -232,6 +236,21 @@ export class SimulatedAgent implements AsyncDisposable {
     return MigrationFigures.fromPartial({});
   }
 
+  #checkpointReports(): Partial<CheckpointReport>[] {
+    const taken = (this.#desired?.allocations ?? []).flatMap(({ checkpoint }) => checkpoint ?? []);
+    const kept = this.#desired?.keptCheckpoints ?? [];
+    return [
+      ...taken.map(({ id }) => ({
+        id,
+        phase: CheckpointPhase.SENT,
+        sizeBytes: 3,
+        memoryBytes: 2,
+        blackoutMs: 1,
+      })),
+      ...kept.map(({ id }) => ({ id, phase: CheckpointPhase.STORED, sizeBytes: 3 })),
+    ];
+  }
+
   #report(): void {
     if (this.#reporting !== undefined) {
       this.#reportAgain = true;
@@ -262,6 +281,7 @@ export class SimulatedAgent implements AsyncDisposable {
         }),
       ),
       migrations: [...this.#migrations.values()],
+      checkpoints: this.#checkpointReports(),
     });
     let reply: ReportReply;
     const sentAtMs = performance.now();

@@ -19,6 +19,7 @@ import { bind } from "./listen.ts";
 import { addReflection } from "./reflection.ts";
 import { BalanceService } from "./service/balance.ts";
 import { ContainerService } from "./service/containers.ts";
+import { CheckpointService } from "./service/checkpoints.ts";
 import { setFailover } from "./service/failover.ts";
 import { ImageService } from "./service/images.ts";
 import { MaintenanceService } from "./service/maintenance.ts";
@@ -135,6 +136,7 @@ function handlers(
   const services = new ServiceService(scheduler);
   const planned = calls.unary((request: ApplyServicesRequest) => services.apply(request));
   const applied = calls.change((request: ApplyServicesRequest) => services.apply(request));
+  const checkpoints = new CheckpointService(scheduler);
   const migrations = new MigrationService(scheduler, connection);
   const maintenance = new MaintenanceService(scheduler, connection);
   const placement = new PlacementService(scheduler);
@@ -161,6 +163,10 @@ function handlers(
     listNodes: calls.unary(() => nodes.list()),
     trustNodeKey: calls.change((request) => nodes.trustKey(request)),
     setSchedulable: calls.change((request) => nodes.setSchedulable(request)),
+    createCheckpoint: calls.change((request) => checkpoints.create(request)),
+    listCheckpoints: calls.unary((request) => checkpoints.list(request)),
+    restoreCheckpoint: calls.change((request) => checkpoints.restore(request)),
+    removeCheckpoint: calls.change((request) => checkpoints.remove(request)),
     setFailover: calls.change((request) => setFailover(scheduler, request)),
     removeNode: calls.change((request) => nodes.remove(request)),
     drain: calls.leaderStream((request, signal) => maintenance.drain(request, signal)),

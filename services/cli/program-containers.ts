@@ -33,6 +33,7 @@ interface RunFlags extends Common, HealthFlags, PlacementFlags {
   readonly restart: RestartPolicy;
   readonly migration: MigrationPolicy;
   readonly failover: FailoverPolicy;
+  readonly checkpointEvery: number;
   readonly blackoutBudget: number;
   readonly workdir: string;
   readonly user: string;
@@ -62,6 +63,12 @@ export function addContainerVerbs(program: Command): void {
     .option("-e, --env <name=value>", "environment variable; may be given again", variable, NOTHING)
     .option("--label <name=value>", "may be given again", label, NOTHING)
     .option("--restart <policy>", "always, on-failure or never", parseRestart, RestartPolicy.ALWAYS)
+    .option(
+      "--checkpoint-every <duration>",
+      "keep a checkpoint on two other nodes, taken so often, such as 1m: should its node be lost, it goes on from there",
+      parseDurationMs,
+      0,
+    )
     .option(
       "--failover <policy>",
       "auto: started elsewhere when its node is lost; never: it waits for its node",
@@ -243,6 +250,7 @@ function specOf(name: string, image: string, command: readonly string[], flags: 
     restart: flags.restart,
     migration: flags.migration,
     failover: flags.failover,
+    checkpointEverySeconds: Math.ceil(flags.checkpointEvery / 1000),
     blackoutBudgetMs: flags.blackoutBudget,
     labels: { ...flags.label },
     node: flags.node,

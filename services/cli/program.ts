@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { EXIT, ExitWith } from "./failure.ts";
 import { addBalanceVerbs } from "./program-balance.ts";
 import { addContainerVerbs } from "./program-containers.ts";
+import { addCheckpointVerbs } from "./program-checkpoints.ts";
 import { addFailoverVerbs } from "./program-failover.ts";
 import { addClusterVerbs } from "./program-cluster.ts";
 import { addServiceVerbs } from "./program-services.ts";
@@ -32,6 +33,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
   addFailoverVerbs(program);
   addBalanceVerbs(program);
   addPlacementVerbs(program);
+  addCheckpointVerbs(program);
   quieten(program);
   try {
     await program.parseAsync([...argv], { from: "user" });

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cutOff } from "../faults/partition.ts";
 import { signal } from "../faults/faults.ts";
 import { CONTROL_ADDRESS, netnsPrefix } from "../../services/dev/plan.ts";
-import { type ContainerRow, TestCluster, until } from "./cluster.ts";
+import { type ContainerRow, REDIS_COMMAND, TestCluster, until } from "./cluster.ts";
 
 const run = promisify(execFile);
 const LEASE_MS = 3_000;
@@ -101,9 +101,60 @@ describe("lost hosts", () => {
     await cluster.must("rm", "--force", "waiting");
   });
 
-  test("everything of a host that vanishes runs elsewhere", async () => {
-    const names = ["one", "two", "three"];
-    for (const name of names) await cluster.must("run", "--node", "n3", name, "redis", "--", ...COUNTER);
+  interface CheckpointRow {
+    readonly id: string;
+    readonly state: string;
+    readonly at: string;
+    readonly keepers: string[];
+    readonly blackoutMs: number;
+  }
+
+  test("a container goes on from a checkpoint: memory and files of that moment, connections closed", async () => {
+    await cluster.must("run", "--node", "n1", "--memory", "128m", "store", "redis", "--", ...REDIS_COMMAND);
+    const redis = (...words: string[]): Promise<string> =>
+      cluster.must("exec", "store", "--", "redis-cli", ...words);
+    await redis("set", "moment", "then");
+    await cluster.must("exec", "store", "--", "sh", "-c", "echo then >/moment");
+    const taken = await cluster.json<CheckpointRow>("checkpoint", "create", "store");
+    expect(taken).toMatchObject({ state: "stored", keepers: ["n2", "n3"] });
+    expect(taken.blackoutMs).toBeGreaterThan(0);
+    // It has gone on as if nothing had happened.
+    expect(await row("store")).toMatchObject({ node: "n1", state: "running", epoch: 1, restarts: 0 });
+    await redis("set", "moment", "later");
+    const early = await cluster.cli(["checkpoint", "restore", taken.id]);
+    expect([early.code, early.stderr]).toEqual([3, expect.stringMatching(/godwit stop store/)]);
+    await cluster.must("stop", "store");
+    await cluster.must("checkpoint", "restore", taken.id, "--node", "n2");
+    await until("it to run", async () => (await row("store")).state === "running");
+    expect(await row("store")).toMatchObject({ node: "n2", epoch: 2 });
+    expect((await redis("get", "moment")).trim()).toBe("then");
+    expect((await cluster.must("exec", "store", "--", "cat", "/moment")).trim()).toBe("then");
+    await until(
+      "the copy that was stopped to be gone",
+      async () => !cluster.isKnownOn("n1", await idOf("store")),
+    );
+    await cluster.must("rm", "--force", "store");
+    await until("nothing to be kept", () =>
+      ["n2", "n3"].every(
+        (node) => readdirSync(join(cluster.dev.node(node).dataDir, "checkpoints")).length === 0,
+      ),
+    );
+  });
+
+  test("everything of a host that vanishes runs elsewhere, what has checkpoints with its memory", async () => {
+    const names = ["one", "two", "cache"];
+    await cluster.must(
+      ...["run", "--node", "n3", "--memory", "128m", "--checkpoint-every", "5s", "cache", "redis", "--"],
+      ...REDIS_COMMAND,
+    );
+    await cluster.must("exec", "cache", "--", "redis-cli", "set", "moment", "then");
+    const setAtMs = Date.now();
+    for (const name of ["one", "two"])
+      await cluster.must("run", "--node", "n3", name, "redis", "--", ...COUNTER);
+    await until("a checkpoint with it", async () => {
+      const rows = await cluster.json<CheckpointRow[]>("checkpoint", "ls", "cache");
+      return rows.some(({ at, state }) => state === "stored" && Date.parse(at) > setAtMs);
+    });
     const { netns, cgroupDirs } = cluster.dev.node("n3");
     await run("ip", [
       "-netns",
@@ -134,6 +185,7 @@ describe("lost hosts", () => {
       },
       ELSEWHERE_WITHIN_MS,
     );
+    expect((await cluster.must("exec", "cache", "--", "redis-cli", "get", "moment")).trim()).toBe("then");
     process.stderr.write(`everything was back after ${Math.round(performance.now() - vanishedAt)} ms\n`);
     const events = await cluster.json<{ kind: string; subject: string }[]>("events");
     for (const name of names)

@@ -94,6 +94,8 @@ const hostOf = (machine: Machine, owner: Process, changed: () => void): Host => 
         return [];
       },
     },
+    // No checkpoint is ordered here.
+    checkpoints: { follow: () => undefined, reports: () => [] },
     held: { forget: done, keep: () => undefined, drop: () => undefined },
     ports: { catchUp: done, publish: done },
     identity: undefined,
@@ -101,7 +103,7 @@ const hostOf = (machine: Machine, owner: Process, changed: () => void): Host => 
     network: { ready: true, configure: done },
     costs: { learn: () => undefined },
     runc: { adoptInit: done },
-    exec: () => ({ quiesce: done, admit: () => undefined, visit: done, command: done }),
+    exec: () => ({ quiesce: done, admit: () => undefined, isBusy: () => false, visit: done, command: done }),
   };
   return host as unknown as Host;
 };

@@ -91,6 +91,7 @@ export function containerDetail(info: ContainerInfo): Record<string, unknown> {
             restart: restartWord(spec.restart),
             migration: policyWord(spec.migration),
             failover: failoverWord(spec.failover),
+            checkpointEverySeconds: spec.checkpointEverySeconds,
             blackoutBudgetMs: spec.blackoutBudgetMs,
             labels: spec.labels,
             node: textOrNull(spec.node),

@@ -6,6 +6,7 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { CheckpointOrder, CheckpointReport, KeptCheckpoint, RestoreOrder } from "./checkpoint.ts";
 import {
   AllocationState,
   allocationStateFromJSON,
@@ -301,6 +302,7 @@ export interface Report {
   fenceFault: string;
   /** They stand still now. */
   fenceClosed: boolean;
+  checkpoints: CheckpointReport[];
 }
 
 export interface Load {
@@ -371,7 +373,11 @@ export interface Desired {
   revision: number;
   allocations: DesiredAllocation[];
   peers: Peer[];
-  network: NetworkSettings | undefined;
+  network:
+    | NetworkSettings
+    | undefined;
+  /** Of other nodes' containers, to be kept here. */
+  keptCheckpoints: KeptCheckpoint[];
 }
 
 export interface Peer {
@@ -406,7 +412,15 @@ export interface DesiredAllocation {
   /** As the log has it: what a container that comes here or is adopted goes on from. */
   health: HealthState;
   /** for SOURCE, TARGET, RELEASED, and for OWNER right after a switch */
-  migration: MigrationOrder | undefined;
+  migration:
+    | MigrationOrder
+    | undefined;
+  /** Owner: to be taken of it now. */
+  checkpoint?:
+    | CheckpointOrder
+    | undefined;
+  /** Owner: what it begins from if nothing of it is here. */
+  restore?: RestoreOrder | undefined;
 }
 
 export interface MigrationOrder {
@@ -566,6 +580,7 @@ function createBaseReport(): Report {
     fenceMs: undefined,
     fenceFault: "",
     fenceClosed: false,
+    checkpoints: [],
   };
 }
 
@@ -600,6 +615,9 @@ export const Report: MessageFns<Report> = {
     }
     if (message.fenceClosed !== false) {
       writer.uint32(1216).bool(message.fenceClosed);
+    }
+    for (const v of message.checkpoints) {
+      CheckpointReport.encode(v!, writer.uint32(1226).fork()).join();
     }
     return writer;
   },
@@ -697,6 +715,14 @@ export const Report: MessageFns<Report> = {
             message.fenceClosed = reader.bool();
             continue;
           }
+          case 153: {
+            if (tag !== 1226) {
+              break;
+            }
+
+            message.checkpoints.push(CheckpointReport.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -741,6 +767,9 @@ export const Report: MessageFns<Report> = {
         : isSet(object.fence_closed)
         ? globalThis.Boolean(object.fence_closed)
         : false,
+      checkpoints: globalThis.Array.isArray(object?.checkpoints)
+        ? object.checkpoints.map((e: any) => CheckpointReport.fromJSON(e))
+        : [],
     };
   },
 
@@ -776,6 +805,9 @@ export const Report: MessageFns<Report> = {
     if (message.fenceClosed !== false) {
       obj.fenceClosed = message.fenceClosed;
     }
+    if (message.checkpoints?.length) {
+      obj.checkpoints = message.checkpoints.map((e) => CheckpointReport.toJSON(e));
+    }
     return obj;
   },
 
@@ -794,6 +826,7 @@ export const Report: MessageFns<Report> = {
     message.fenceMs = object.fenceMs ?? undefined;
     message.fenceFault = object.fenceFault ?? "";
     message.fenceClosed = object.fenceClosed ?? false;
+    message.checkpoints = object.checkpoints?.map((e) => CheckpointReport.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1597,7 +1630,7 @@ export const ReportReply: MessageFns<ReportReply> = {
 };
 
 function createBaseDesired(): Desired {
-  return { leaderEpoch: 0, revision: 0, allocations: [], peers: [], network: undefined };
+  return { leaderEpoch: 0, revision: 0, allocations: [], peers: [], network: undefined, keptCheckpoints: [] };
 }
 
 export const Desired: MessageFns<Desired> = {
@@ -1616,6 +1649,9 @@ export const Desired: MessageFns<Desired> = {
     }
     if (message.network !== undefined) {
       NetworkSettings.encode(message.network, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.keptCheckpoints) {
+      KeptCheckpoint.encode(v!, writer.uint32(1202).fork()).join();
     }
     return writer;
   },
@@ -1673,6 +1709,14 @@ export const Desired: MessageFns<Desired> = {
             message.network = NetworkSettings.decode(reader, reader.uint32());
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.keptCheckpoints.push(KeptCheckpoint.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1698,6 +1742,11 @@ export const Desired: MessageFns<Desired> = {
         : [],
       peers: globalThis.Array.isArray(object?.peers) ? object.peers.map((e: any) => Peer.fromJSON(e)) : [],
       network: isSet(object.network) ? NetworkSettings.fromJSON(object.network) : undefined,
+      keptCheckpoints: globalThis.Array.isArray(object?.keptCheckpoints)
+        ? object.keptCheckpoints.map((e: any) => KeptCheckpoint.fromJSON(e))
+        : globalThis.Array.isArray(object?.kept_checkpoints)
+        ? object.kept_checkpoints.map((e: any) => KeptCheckpoint.fromJSON(e))
+        : [],
     };
   },
 
@@ -1718,6 +1767,9 @@ export const Desired: MessageFns<Desired> = {
     if (message.network !== undefined) {
       obj.network = NetworkSettings.toJSON(message.network);
     }
+    if (message.keptCheckpoints?.length) {
+      obj.keptCheckpoints = message.keptCheckpoints.map((e) => KeptCheckpoint.toJSON(e));
+    }
     return obj;
   },
 
@@ -1733,6 +1785,7 @@ export const Desired: MessageFns<Desired> = {
     message.network = (object.network !== undefined && object.network !== null)
       ? NetworkSettings.fromPartial(object.network)
       : undefined;
+    message.keptCheckpoints = object.keptCheckpoints?.map((e) => KeptCheckpoint.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1961,6 +2014,8 @@ function createBaseDesiredAllocation(): DesiredAllocation {
     inheritsEpoch: 0,
     health: HealthState.UNSPECIFIED,
     migration: undefined,
+    checkpoint: undefined,
+    restore: undefined,
   };
 }
 
@@ -2001,6 +2056,12 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     }
     if (message.migration !== undefined) {
       MigrationOrder.encode(message.migration, writer.uint32(82).fork()).join();
+    }
+    if (message.checkpoint !== undefined) {
+      CheckpointOrder.encode(message.checkpoint, writer.uint32(1202).fork()).join();
+    }
+    if (message.restore !== undefined) {
+      RestoreOrder.encode(message.restore, writer.uint32(1210).fork()).join();
     }
     return writer;
   },
@@ -2114,6 +2175,22 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
             message.migration = MigrationOrder.decode(reader, reader.uint32());
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.checkpoint = CheckpointOrder.decode(reader, reader.uint32());
+            continue;
+          }
+          case 151: {
+            if (tag !== 1210) {
+              break;
+            }
+
+            message.restore = RestoreOrder.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2152,6 +2229,8 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
         : 0,
       health: isSet(object.health) ? healthStateFromJSON(object.health) : HealthState.UNSPECIFIED,
       migration: isSet(object.migration) ? MigrationOrder.fromJSON(object.migration) : undefined,
+      checkpoint: isSet(object.checkpoint) ? CheckpointOrder.fromJSON(object.checkpoint) : undefined,
+      restore: isSet(object.restore) ? RestoreOrder.fromJSON(object.restore) : undefined,
     };
   },
 
@@ -2193,6 +2272,12 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     if (message.migration !== undefined) {
       obj.migration = MigrationOrder.toJSON(message.migration);
     }
+    if (message.checkpoint !== undefined) {
+      obj.checkpoint = CheckpointOrder.toJSON(message.checkpoint);
+    }
+    if (message.restore !== undefined) {
+      obj.restore = RestoreOrder.toJSON(message.restore);
+    }
     return obj;
   },
 
@@ -2216,6 +2301,12 @@ export const DesiredAllocation: MessageFns<DesiredAllocation> = {
     message.health = object.health ?? HealthState.UNSPECIFIED;
     message.migration = (object.migration !== undefined && object.migration !== null)
       ? MigrationOrder.fromPartial(object.migration)
+      : undefined;
+    message.checkpoint = (object.checkpoint !== undefined && object.checkpoint !== null)
+      ? CheckpointOrder.fromPartial(object.checkpoint)
+      : undefined;
+    message.restore = (object.restore !== undefined && object.restore !== null)
+      ? RestoreOrder.fromPartial(object.restore)
       : undefined;
     return message;
   },

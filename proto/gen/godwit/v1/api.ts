@@ -24,6 +24,16 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import {
+  CheckpointInfo,
+  CreateCheckpointRequest,
+  ListCheckpointsRequest,
+  ListCheckpointsResponse,
+  RemoveCheckpointRequest,
+  RemoveCheckpointResponse,
+  RestoreCheckpointRequest,
+  RestoreCheckpointResponse,
+} from "./checkpoint.ts";
 import { ServiceSpec } from "./service.ts";
 import {
   BalanceAdvice,
@@ -11914,8 +11924,53 @@ export const GodwitService = {
   },
   /**
    * Forgets a lost node; what it ran goes on or is started elsewhere.
-   * Whether containers of lost nodes are started elsewhere, in the whole cluster.
+   * Returns when it is recorded; ListCheckpoints tells what becomes of it.
    */
+  createCheckpoint: {
+    path: "/godwit.v1.Godwit/CreateCheckpoint" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CreateCheckpointRequest): Buffer =>
+      Buffer.from(CreateCheckpointRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CreateCheckpointRequest => CreateCheckpointRequest.decode(value),
+    responseSerialize: (value: CheckpointInfo): Buffer => Buffer.from(CheckpointInfo.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CheckpointInfo => CheckpointInfo.decode(value),
+  },
+  listCheckpoints: {
+    path: "/godwit.v1.Godwit/ListCheckpoints" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListCheckpointsRequest): Buffer =>
+      Buffer.from(ListCheckpointsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListCheckpointsRequest => ListCheckpointsRequest.decode(value),
+    responseSerialize: (value: ListCheckpointsResponse): Buffer =>
+      Buffer.from(ListCheckpointsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListCheckpointsResponse => ListCheckpointsResponse.decode(value),
+  },
+  /** A stopped container goes on from the checkpoint. */
+  restoreCheckpoint: {
+    path: "/godwit.v1.Godwit/RestoreCheckpoint" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RestoreCheckpointRequest): Buffer =>
+      Buffer.from(RestoreCheckpointRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RestoreCheckpointRequest => RestoreCheckpointRequest.decode(value),
+    responseSerialize: (value: RestoreCheckpointResponse): Buffer =>
+      Buffer.from(RestoreCheckpointResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RestoreCheckpointResponse => RestoreCheckpointResponse.decode(value),
+  },
+  removeCheckpoint: {
+    path: "/godwit.v1.Godwit/RemoveCheckpoint" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveCheckpointRequest): Buffer =>
+      Buffer.from(RemoveCheckpointRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveCheckpointRequest => RemoveCheckpointRequest.decode(value),
+    responseSerialize: (value: RemoveCheckpointResponse): Buffer =>
+      Buffer.from(RemoveCheckpointResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveCheckpointResponse => RemoveCheckpointResponse.decode(value),
+  },
+  /** Whether containers of lost nodes are started elsewhere, in the whole cluster. */
   setFailover: {
     path: "/godwit.v1.Godwit/SetFailover" as const,
     requestStream: false as const,
@@ -12185,8 +12240,14 @@ export interface GodwitServer extends UntypedServiceImplementation {
   setSchedulable: handleUnaryCall<SetSchedulableRequest, NodeSummary>;
   /**
    * Forgets a lost node; what it ran goes on or is started elsewhere.
-   * Whether containers of lost nodes are started elsewhere, in the whole cluster.
+   * Returns when it is recorded; ListCheckpoints tells what becomes of it.
    */
+  createCheckpoint: handleUnaryCall<CreateCheckpointRequest, CheckpointInfo>;
+  listCheckpoints: handleUnaryCall<ListCheckpointsRequest, ListCheckpointsResponse>;
+  /** A stopped container goes on from the checkpoint. */
+  restoreCheckpoint: handleUnaryCall<RestoreCheckpointRequest, RestoreCheckpointResponse>;
+  removeCheckpoint: handleUnaryCall<RemoveCheckpointRequest, RemoveCheckpointResponse>;
+  /** Whether containers of lost nodes are started elsewhere, in the whole cluster. */
   setFailover: handleUnaryCall<SetFailoverRequest, SetFailoverResponse>;
   removeNode: handleUnaryCall<RemoveNodeRequest, RemoveNodeResponse>;
   /** Starts a drain and follows it until it has ended, or until the client goes away (it then goes on). */
@@ -12527,8 +12588,70 @@ export interface GodwitClient extends Client {
   ): ClientUnaryCall;
   /**
    * Forgets a lost node; what it ran goes on or is started elsewhere.
-   * Whether containers of lost nodes are started elsewhere, in the whole cluster.
+   * Returns when it is recorded; ListCheckpoints tells what becomes of it.
    */
+  createCheckpoint(
+    request: CreateCheckpointRequest,
+    callback: (error: ServiceError | null, response: CheckpointInfo) => void,
+  ): ClientUnaryCall;
+  createCheckpoint(
+    request: CreateCheckpointRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CheckpointInfo) => void,
+  ): ClientUnaryCall;
+  createCheckpoint(
+    request: CreateCheckpointRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CheckpointInfo) => void,
+  ): ClientUnaryCall;
+  listCheckpoints(
+    request: ListCheckpointsRequest,
+    callback: (error: ServiceError | null, response: ListCheckpointsResponse) => void,
+  ): ClientUnaryCall;
+  listCheckpoints(
+    request: ListCheckpointsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListCheckpointsResponse) => void,
+  ): ClientUnaryCall;
+  listCheckpoints(
+    request: ListCheckpointsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListCheckpointsResponse) => void,
+  ): ClientUnaryCall;
+  /** A stopped container goes on from the checkpoint. */
+  restoreCheckpoint(
+    request: RestoreCheckpointRequest,
+    callback: (error: ServiceError | null, response: RestoreCheckpointResponse) => void,
+  ): ClientUnaryCall;
+  restoreCheckpoint(
+    request: RestoreCheckpointRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RestoreCheckpointResponse) => void,
+  ): ClientUnaryCall;
+  restoreCheckpoint(
+    request: RestoreCheckpointRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RestoreCheckpointResponse) => void,
+  ): ClientUnaryCall;
+  removeCheckpoint(
+    request: RemoveCheckpointRequest,
+    callback: (error: ServiceError | null, response: RemoveCheckpointResponse) => void,
+  ): ClientUnaryCall;
+  removeCheckpoint(
+    request: RemoveCheckpointRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveCheckpointResponse) => void,
+  ): ClientUnaryCall;
+  removeCheckpoint(
+    request: RemoveCheckpointRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveCheckpointResponse) => void,
+  ): ClientUnaryCall;
+  /** Whether containers of lost nodes are started elsewhere, in the whole cluster. */
   setFailover(
     request: SetFailoverRequest,
     callback: (error: ServiceError | null, response: SetFailoverResponse) => void,

@@ -6,6 +6,14 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import {
+  Checkpoint,
+  CheckpointFailed,
+  CheckpointRemoved,
+  CheckpointStarted,
+  CheckpointStored,
+  ContainerRestored,
+} from "./checkpoint.ts";
 import { ServiceSpec } from "./service.ts";
 import {
   BalanceAdvice,
@@ -457,6 +465,11 @@ export interface Command {
     | { $case: "placementDefaultSet"; value: PlacementDefaultSet }
     | { $case: "containerPreempted"; value: ContainerPreempted }
     | { $case: "allocationReleased"; value: AllocationReleased }
+    | { $case: "checkpointStarted"; value: CheckpointStarted }
+    | { $case: "checkpointStored"; value: CheckpointStored }
+    | { $case: "checkpointFailed"; value: CheckpointFailed }
+    | { $case: "checkpointRemoved"; value: CheckpointRemoved }
+    | { $case: "containerRestored"; value: ContainerRestored }
     | undefined;
   /** Of the client's call that this is a part of: a second command of the same request changes nothing. Empty: none. */
   requestId?: string | undefined;
@@ -642,12 +655,6 @@ export interface ContainerRemoved {
   id: string;
 }
 
-export interface AllocationPlaced {
-  containerId: string;
-  node: string;
-  epoch: number;
-}
-
 /** The container is stopped to make room for one of a higher priority, and then waits for a node again. */
 export interface ContainerPreempted {
   containerId: string;
@@ -661,6 +668,14 @@ export interface AllocationReleased {
   containerId: string;
   node: string;
   epoch: number;
+}
+
+/** checkpoint_id: what it begins from, instead of from its image. */
+export interface AllocationPlaced {
+  containerId: string;
+  node: string;
+  epoch: number;
+  checkpointId?: string | undefined;
 }
 
 export interface AllocationObserved {
@@ -829,6 +844,8 @@ export interface State {
   /** Requests that have taken effect and containers that were removed, oldest first: a bounded number of the newest. */
   recentRequests: string[];
   failoverOff: boolean;
+  /** by id */
+  checkpoints: { [key: string]: Checkpoint };
   /** those with limits, by name */
   projects: { [key: string]: Project };
   defaultStrategy: PlacementStrategy;
@@ -859,6 +876,11 @@ export interface State_MigrationsEntry {
 export interface State_ServicesEntry {
   key: string;
   value: Service | undefined;
+}
+
+export interface State_CheckpointsEntry {
+  key: string;
+  value: Checkpoint | undefined;
 }
 
 export interface State_ProjectsEntry {
@@ -1020,6 +1042,8 @@ export interface Allocation {
   health: HealthState;
   /** Since when it runs and is not known to be ill; 0: it does not, or is. */
   readyAtMs: number;
+  /** The checkpoint that it begins from; empty once it has begun. */
+  restoreFrom?: string | undefined;
 }
 
 export interface Service {
@@ -1367,6 +1391,21 @@ export const Command: MessageFns<Command> = {
         break;
       case "allocationReleased":
         AllocationReleased.encode(message.command.value, writer.uint32(922).fork()).join();
+        break;
+      case "checkpointStarted":
+        CheckpointStarted.encode(message.command.value, writer.uint32(1226).fork()).join();
+        break;
+      case "checkpointStored":
+        CheckpointStored.encode(message.command.value, writer.uint32(1234).fork()).join();
+        break;
+      case "checkpointFailed":
+        CheckpointFailed.encode(message.command.value, writer.uint32(1242).fork()).join();
+        break;
+      case "checkpointRemoved":
+        CheckpointRemoved.encode(message.command.value, writer.uint32(1250).fork()).join();
+        break;
+      case "containerRestored":
+        ContainerRestored.encode(message.command.value, writer.uint32(1258).fork()).join();
         break;
     }
     if (message.requestId !== undefined) {
@@ -1795,6 +1834,46 @@ export const Command: MessageFns<Command> = {
             };
             continue;
           }
+          case 153: {
+            if (tag !== 1226) {
+              break;
+            }
+
+            message.command = { $case: "checkpointStarted", value: CheckpointStarted.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 154: {
+            if (tag !== 1234) {
+              break;
+            }
+
+            message.command = { $case: "checkpointStored", value: CheckpointStored.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 155: {
+            if (tag !== 1242) {
+              break;
+            }
+
+            message.command = { $case: "checkpointFailed", value: CheckpointFailed.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 156: {
+            if (tag !== 1250) {
+              break;
+            }
+
+            message.command = { $case: "checkpointRemoved", value: CheckpointRemoved.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 157: {
+            if (tag !== 1258) {
+              break;
+            }
+
+            message.command = { $case: "containerRestored", value: ContainerRestored.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 100: {
             if (tag !== 802) {
               break;
@@ -2022,6 +2101,26 @@ export const Command: MessageFns<Command> = {
         ? { $case: "allocationReleased", value: AllocationReleased.fromJSON(object.allocationReleased) }
         : isSet(object.allocation_released)
         ? { $case: "allocationReleased", value: AllocationReleased.fromJSON(object.allocation_released) }
+        : isSet(object.checkpointStarted)
+        ? { $case: "checkpointStarted", value: CheckpointStarted.fromJSON(object.checkpointStarted) }
+        : isSet(object.checkpoint_started)
+        ? { $case: "checkpointStarted", value: CheckpointStarted.fromJSON(object.checkpoint_started) }
+        : isSet(object.checkpointStored)
+        ? { $case: "checkpointStored", value: CheckpointStored.fromJSON(object.checkpointStored) }
+        : isSet(object.checkpoint_stored)
+        ? { $case: "checkpointStored", value: CheckpointStored.fromJSON(object.checkpoint_stored) }
+        : isSet(object.checkpointFailed)
+        ? { $case: "checkpointFailed", value: CheckpointFailed.fromJSON(object.checkpointFailed) }
+        : isSet(object.checkpoint_failed)
+        ? { $case: "checkpointFailed", value: CheckpointFailed.fromJSON(object.checkpoint_failed) }
+        : isSet(object.checkpointRemoved)
+        ? { $case: "checkpointRemoved", value: CheckpointRemoved.fromJSON(object.checkpointRemoved) }
+        : isSet(object.checkpoint_removed)
+        ? { $case: "checkpointRemoved", value: CheckpointRemoved.fromJSON(object.checkpoint_removed) }
+        : isSet(object.containerRestored)
+        ? { $case: "containerRestored", value: ContainerRestored.fromJSON(object.containerRestored) }
+        : isSet(object.container_restored)
+        ? { $case: "containerRestored", value: ContainerRestored.fromJSON(object.container_restored) }
         : undefined,
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
@@ -2125,6 +2224,16 @@ export const Command: MessageFns<Command> = {
       obj.containerPreempted = ContainerPreempted.toJSON(message.command.value);
     } else if (message.command?.$case === "allocationReleased") {
       obj.allocationReleased = AllocationReleased.toJSON(message.command.value);
+    } else if (message.command?.$case === "checkpointStarted") {
+      obj.checkpointStarted = CheckpointStarted.toJSON(message.command.value);
+    } else if (message.command?.$case === "checkpointStored") {
+      obj.checkpointStored = CheckpointStored.toJSON(message.command.value);
+    } else if (message.command?.$case === "checkpointFailed") {
+      obj.checkpointFailed = CheckpointFailed.toJSON(message.command.value);
+    } else if (message.command?.$case === "checkpointRemoved") {
+      obj.checkpointRemoved = CheckpointRemoved.toJSON(message.command.value);
+    } else if (message.command?.$case === "containerRestored") {
+      obj.containerRestored = ContainerRestored.toJSON(message.command.value);
     }
     if (message.requestId !== undefined) {
       obj.requestId = message.requestId;
@@ -2450,6 +2559,36 @@ export const Command: MessageFns<Command> = {
             $case: "allocationReleased",
             value: AllocationReleased.fromPartial(object.command.value),
           };
+        }
+        break;
+      }
+      case "checkpointStarted": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "checkpointStarted", value: CheckpointStarted.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "checkpointStored": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "checkpointStored", value: CheckpointStored.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "checkpointFailed": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "checkpointFailed", value: CheckpointFailed.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "checkpointRemoved": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "checkpointRemoved", value: CheckpointRemoved.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "containerRestored": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "containerRestored", value: ContainerRestored.fromPartial(object.command.value) };
         }
         break;
       }
@@ -5291,111 +5430,6 @@ export const ContainerRemoved: MessageFns<ContainerRemoved> = {
   },
 };
 
-function createBaseAllocationPlaced(): AllocationPlaced {
-  return { containerId: "", node: "", epoch: 0 };
-}
-
-export const AllocationPlaced: MessageFns<AllocationPlaced> = {
-  encode(message: AllocationPlaced, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.containerId !== "") {
-      writer.uint32(10).string(message.containerId);
-    }
-    if (message.node !== "") {
-      writer.uint32(18).string(message.node);
-    }
-    if (message.epoch !== 0) {
-      writer.uint32(24).uint64(message.epoch);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): AllocationPlaced {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseAllocationPlaced();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.containerId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.node = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.epoch = longToNumber(reader.uint64());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): AllocationPlaced {
-    return {
-      containerId: isSet(object.containerId)
-        ? globalThis.String(object.containerId)
-        : isSet(object.container_id)
-        ? globalThis.String(object.container_id)
-        : "",
-      node: isSet(object.node) ? globalThis.String(object.node) : "",
-      epoch: isSet(object.epoch) ? globalThis.Number(object.epoch) : 0,
-    };
-  },
-
-  toJSON(message: AllocationPlaced): unknown {
-    const obj: any = {};
-    if (message.containerId !== "") {
-      obj.containerId = message.containerId;
-    }
-    if (message.node !== "") {
-      obj.node = message.node;
-    }
-    if (message.epoch !== 0) {
-      obj.epoch = Math.round(message.epoch);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<AllocationPlaced>): AllocationPlaced {
-    return AllocationPlaced.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<AllocationPlaced>): AllocationPlaced {
-    const message = createBaseAllocationPlaced();
-    message.containerId = object.containerId ?? "";
-    message.node = object.node ?? "";
-    message.epoch = object.epoch ?? 0;
-    return message;
-  },
-};
-
 function createBaseContainerPreempted(): ContainerPreempted {
   return { containerId: "", node: "", epoch: 0, forContainerId: "" };
 }
@@ -5622,6 +5656,131 @@ export const AllocationReleased: MessageFns<AllocationReleased> = {
     message.containerId = object.containerId ?? "";
     message.node = object.node ?? "";
     message.epoch = object.epoch ?? 0;
+    return message;
+  },
+};
+
+function createBaseAllocationPlaced(): AllocationPlaced {
+  return { containerId: "", node: "", epoch: 0, checkpointId: undefined };
+}
+
+export const AllocationPlaced: MessageFns<AllocationPlaced> = {
+  encode(message: AllocationPlaced, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    if (message.node !== "") {
+      writer.uint32(18).string(message.node);
+    }
+    if (message.epoch !== 0) {
+      writer.uint32(24).uint64(message.epoch);
+    }
+    if (message.checkpointId !== undefined) {
+      writer.uint32(1202).string(message.checkpointId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AllocationPlaced {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAllocationPlaced();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.epoch = longToNumber(reader.uint64());
+            continue;
+          }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.checkpointId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AllocationPlaced {
+    return {
+      containerId: isSet(object.containerId)
+        ? globalThis.String(object.containerId)
+        : isSet(object.container_id)
+        ? globalThis.String(object.container_id)
+        : "",
+      node: isSet(object.node) ? globalThis.String(object.node) : "",
+      epoch: isSet(object.epoch) ? globalThis.Number(object.epoch) : 0,
+      checkpointId: isSet(object.checkpointId)
+        ? globalThis.String(object.checkpointId)
+        : isSet(object.checkpoint_id)
+        ? globalThis.String(object.checkpoint_id)
+        : undefined,
+    };
+  },
+
+  toJSON(message: AllocationPlaced): unknown {
+    const obj: any = {};
+    if (message.containerId !== "") {
+      obj.containerId = message.containerId;
+    }
+    if (message.node !== "") {
+      obj.node = message.node;
+    }
+    if (message.epoch !== 0) {
+      obj.epoch = Math.round(message.epoch);
+    }
+    if (message.checkpointId !== undefined) {
+      obj.checkpointId = message.checkpointId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AllocationPlaced>): AllocationPlaced {
+    return AllocationPlaced.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AllocationPlaced>): AllocationPlaced {
+    const message = createBaseAllocationPlaced();
+    message.containerId = object.containerId ?? "";
+    message.node = object.node ?? "";
+    message.epoch = object.epoch ?? 0;
+    message.checkpointId = object.checkpointId ?? undefined;
     return message;
   },
 };
@@ -7738,6 +7897,7 @@ function createBaseState(): State {
     services: {},
     recentRequests: [],
     failoverOff: false,
+    checkpoints: {},
     projects: {},
     defaultStrategy: PlacementStrategy.UNSPECIFIED,
     balancing: undefined,
@@ -7789,6 +7949,9 @@ export const State: MessageFns<State> = {
     if (message.failoverOff !== false) {
       writer.uint32(1200).bool(message.failoverOff);
     }
+    globalThis.Object.entries(message.checkpoints).forEach(([key, value]: [string, Checkpoint]) => {
+      State_CheckpointsEntry.encode({ key: key as any, value }, writer.uint32(1210).fork()).join();
+    });
     globalThis.Object.entries(message.projects).forEach(([key, value]: [string, Project]) => {
       State_ProjectsEntry.encode({ key: key as any, value }, writer.uint32(882).fork()).join();
     });
@@ -7943,6 +8106,17 @@ export const State: MessageFns<State> = {
             message.failoverOff = reader.bool();
             continue;
           }
+          case 151: {
+            if (tag !== 1210) {
+              break;
+            }
+
+            const entry151 = State_CheckpointsEntry.decode(reader, reader.uint32());
+            if (entry151.value !== undefined) {
+              message.checkpoints[entry151.key] = entry151.value;
+            }
+            continue;
+          }
           case 110: {
             if (tag !== 882) {
               break;
@@ -8090,6 +8264,20 @@ export const State: MessageFns<State> = {
         : isSet(object.failover_off)
         ? globalThis.Boolean(object.failover_off)
         : false,
+      checkpoints: isObject(object.checkpoints)
+        ? (globalThis.Object.entries(object.checkpoints) as [string, any][]).reduce(
+          (acc: { [key: string]: Checkpoint }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Checkpoint.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
       projects: isObject(object.projects)
         ? (globalThis.Object.entries(object.projects) as [string, any][]).reduce(
           (acc: { [key: string]: Project }, [key, value]: [string, any]) => {
@@ -8184,6 +8372,15 @@ export const State: MessageFns<State> = {
     if (message.failoverOff !== false) {
       obj.failoverOff = message.failoverOff;
     }
+    if (message.checkpoints) {
+      const entries = globalThis.Object.entries(message.checkpoints) as [string, Checkpoint][];
+      if (entries.length > 0) {
+        obj.checkpoints = {};
+        entries.forEach(([k, v]) => {
+          obj.checkpoints[k] = Checkpoint.toJSON(v);
+        });
+      }
+    }
     if (message.projects) {
       const entries = globalThis.Object.entries(message.projects) as [string, Project][];
       if (entries.length > 0) {
@@ -8260,6 +8457,15 @@ export const State: MessageFns<State> = {
     );
     message.recentRequests = object.recentRequests?.map((e) => e) || [];
     message.failoverOff = object.failoverOff ?? false;
+    message.checkpoints = (globalThis.Object.entries(object.checkpoints ?? {}) as [string, Checkpoint][]).reduce(
+      (acc: { [key: string]: Checkpoint }, [key, value]: [string, Checkpoint]) => {
+        if (value !== undefined) {
+          acc[key] = Checkpoint.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
     message.projects = (globalThis.Object.entries(object.projects ?? {}) as [string, Project][]).reduce(
       (acc: { [key: string]: Project }, [key, value]: [string, Project]) => {
         if (value !== undefined) {
@@ -8703,6 +8909,93 @@ export const State_ServicesEntry: MessageFns<State_ServicesEntry> = {
     message.key = object.key ?? "";
     message.value = (object.value !== undefined && object.value !== null)
       ? Service.fromPartial(object.value)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseState_CheckpointsEntry(): State_CheckpointsEntry {
+  return { key: "", value: undefined };
+}
+
+export const State_CheckpointsEntry: MessageFns<State_CheckpointsEntry> = {
+  encode(message: State_CheckpointsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Checkpoint.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): State_CheckpointsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseState_CheckpointsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Checkpoint.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): State_CheckpointsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Checkpoint.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: State_CheckpointsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Checkpoint.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<State_CheckpointsEntry>): State_CheckpointsEntry {
+    return State_CheckpointsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<State_CheckpointsEntry>): State_CheckpointsEntry {
+    const message = createBaseState_CheckpointsEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Checkpoint.fromPartial(object.value)
       : undefined;
     return message;
   },
@@ -10799,6 +11092,7 @@ function createBaseAllocation(): Allocation {
     inheritsEpoch: 0,
     health: HealthState.UNSPECIFIED,
     readyAtMs: 0,
+    restoreFrom: undefined,
   };
 }
 
@@ -10833,6 +11127,9 @@ export const Allocation: MessageFns<Allocation> = {
     }
     if (message.readyAtMs !== 0) {
       writer.uint32(968).int64(message.readyAtMs);
+    }
+    if (message.restoreFrom !== undefined) {
+      writer.uint32(1202).string(message.restoreFrom);
     }
     return writer;
   },
@@ -10930,6 +11227,14 @@ export const Allocation: MessageFns<Allocation> = {
             message.readyAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.restoreFrom = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -10970,6 +11275,11 @@ export const Allocation: MessageFns<Allocation> = {
         : isSet(object.ready_at_ms)
         ? globalThis.Number(object.ready_at_ms)
         : 0,
+      restoreFrom: isSet(object.restoreFrom)
+        ? globalThis.String(object.restoreFrom)
+        : isSet(object.restore_from)
+        ? globalThis.String(object.restore_from)
+        : undefined,
     };
   },
 
@@ -11005,6 +11315,9 @@ export const Allocation: MessageFns<Allocation> = {
     if (message.readyAtMs !== 0) {
       obj.readyAtMs = Math.round(message.readyAtMs);
     }
+    if (message.restoreFrom !== undefined) {
+      obj.restoreFrom = message.restoreFrom;
+    }
     return obj;
   },
 
@@ -11023,6 +11336,7 @@ export const Allocation: MessageFns<Allocation> = {
     message.inheritsEpoch = object.inheritsEpoch ?? 0;
     message.health = object.health ?? HealthState.UNSPECIFIED;
     message.readyAtMs = object.readyAtMs ?? 0;
+    message.restoreFrom = object.restoreFrom ?? undefined;
     return message;
   },
 };

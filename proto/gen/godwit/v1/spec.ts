@@ -603,6 +603,8 @@ export interface ContainerSpec {
   /** Absent: the defaults that are said there. */
   backoff: RestartBackoff | undefined;
   failover: FailoverPolicy;
+  /** A checkpoint is taken so often; 0: none by itself. */
+  checkpointEverySeconds: number;
 }
 
 export interface ContainerSpec_EnvEntry {
@@ -1015,6 +1017,7 @@ function createBaseContainerSpec(): ContainerSpec {
     health: undefined,
     backoff: undefined,
     failover: FailoverPolicy.UNSPECIFIED,
+    checkpointEverySeconds: 0,
   };
 }
 
@@ -1100,6 +1103,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.failover !== FailoverPolicy.UNSPECIFIED) {
       writer.uint32(1200).int32(failoverPolicyToNumber(message.failover));
+    }
+    if (message.checkpointEverySeconds !== 0) {
+      writer.uint32(1208).uint32(message.checkpointEverySeconds);
     }
     return writer;
   },
@@ -1339,6 +1345,14 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.failover = failoverPolicyFromJSON(reader.int32());
             continue;
           }
+          case 151: {
+            if (tag !== 1208) {
+              break;
+            }
+
+            message.checkpointEverySeconds = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1438,6 +1452,11 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
       health: isSet(object.health) ? HealthCheck.fromJSON(object.health) : undefined,
       backoff: isSet(object.backoff) ? RestartBackoff.fromJSON(object.backoff) : undefined,
       failover: isSet(object.failover) ? failoverPolicyFromJSON(object.failover) : FailoverPolicy.UNSPECIFIED,
+      checkpointEverySeconds: isSet(object.checkpointEverySeconds)
+        ? globalThis.Number(object.checkpointEverySeconds)
+        : isSet(object.checkpoint_every_seconds)
+        ? globalThis.Number(object.checkpoint_every_seconds)
+        : 0,
     };
   },
 
@@ -1536,6 +1555,9 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     if (message.failover !== FailoverPolicy.UNSPECIFIED) {
       obj.failover = failoverPolicyToJSON(message.failover);
     }
+    if (message.checkpointEverySeconds !== 0) {
+      obj.checkpointEverySeconds = Math.round(message.checkpointEverySeconds);
+    }
     return obj;
   },
 
@@ -1593,6 +1615,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
       ? RestartBackoff.fromPartial(object.backoff)
       : undefined;
     message.failover = object.failover ?? FailoverPolicy.UNSPECIFIED;
+    message.checkpointEverySeconds = object.checkpointEverySeconds ?? 0;
     return message;
   },
 };

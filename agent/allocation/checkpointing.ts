@@ -1,0 +1,81 @@
+import { GodwitError } from "../../proto/contract/error.ts";
+import {
+  CheckpointPhase,
+  CheckpointReport,
+  type CheckpointOrder,
+} from "../../proto/gen/godwit/v1/checkpoint.ts";
+import { sendToKeepers, takeCheckpoint } from "../checkpoints/take.ts";
+import type { RecordedContainer } from "./container.ts";
+
+/** The checkpoint that is being taken of a container: a step takes it, and then it goes to its keepers by itself. */
+export class Checkpointing implements Disposable {
+  readonly #container: RecordedContainer;
+  #report: CheckpointReport | undefined;
+  #sending = new AbortController();
+
+  constructor(container: RecordedContainer) {
+    this.#container = container;
+  }
+
+  /** Of the one that has been begun or is over, whatever became of it. */
+  get begun(): string | undefined {
+    return this.#report?.id;
+  }
+
+  get report(): CheckpointReport | undefined {
+    return this.#report;
+  }
+
+  expect(order: CheckpointOrder | undefined): void {
+    if (this.#report === undefined || this.#report.id === order?.id) return;
+    this[Symbol.dispose]();
+    this.#report = undefined;
+  }
+
+  async take(order: CheckpointOrder, signal: AbortSignal): Promise<void> {
+    const { host, logger, runtime } = this.#container;
+    this.#tell({ id: order.id, phase: CheckpointPhase.TAKING });
+    try {
+      const taken = await takeCheckpoint({
+        host,
+        runtime,
+        record: () => this.#container.record,
+        order,
+        signal,
+        setStatus: (status) => this.#container.setStatus(status),
+      });
+      logger.info({ checkpoint: order.id, ...taken }, "a checkpoint is taken");
+      this.#sending = new AbortController();
+      void this.#send(order, taken, this.#sending.signal);
+    } catch (error) {
+      logger.warn({ err: error, checkpoint: order.id }, "no checkpoint could be taken");
+      this.#tell({ id: order.id, phase: CheckpointPhase.FAILED, error: GodwitError.from(error).message });
+    }
+  }
+
+  /** Ends what is under way. */
+  [Symbol.dispose](): void {
+    this.#sending.abort(new GodwitError("cancelled", "the checkpoint is no longer wanted"));
+  }
+
+  async #send(
+    order: CheckpointOrder,
+    taken: { readonly sizeBytes: number; readonly memoryBytes: number; readonly blackoutMs: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { host, logger } = this.#container;
+    try {
+      await sendToKeepers(host, order, signal);
+      if (!signal.aborted) this.#tell({ id: order.id, phase: CheckpointPhase.SENT, ...taken });
+    } catch (error) {
+      if (signal.aborted) return;
+      logger.warn({ err: error, checkpoint: order.id }, "a checkpoint could not be sent to its keepers");
+      this.#tell({ id: order.id, phase: CheckpointPhase.FAILED, error: GodwitError.from(error).message });
+    }
+  }
+
+  #tell(report: Partial<CheckpointReport>): void {
+    this.#report = CheckpointReport.fromPartial(report);
+    this.#container.changed();
+  }
+}

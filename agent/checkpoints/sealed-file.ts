@@ -1,0 +1,152 @@
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from "node:crypto";
+import { closeSync, fsyncSync, openSync, readSync, writeSync } from "node:fs";
+import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+
+/**
+ * A stored checkpoint: the image stream of a move (proto/godwit/v1/stream.proto), sealed. After the magic and a salt,
+ * from which and the checkpoint's key the file's own is derived (a second try never seals anything under the first
+ * one's), come frames: length (4 bytes, little-endian) | AES-256-GCM of (form (1 byte) | content) | tag (16). The nonce is
+ * the frame's number and whether it is the last one, so nothing can be left out, put in another order or cut off.
+ */
+const MAGIC = Buffer.from("godwit checkpoint 1\n");
+const SALT_BYTES = 16;
+const TAG_BYTES = 16;
+const FRAME_BYTES = 1024 * 1024;
+const CIPHER = "aes-256-gcm";
+const Form = { plain: 0, zstd: 1 } as const;
+const MOST_FRAME_BYTES = FRAME_BYTES + 64 * 1024;
+
+const fileKey = (key: Uint8Array, salt: Uint8Array): Buffer =>
+  Buffer.from(hkdfSync("sha256", key, salt, "godwit checkpoint file", 32));
+
+function nonceOf(number: number, isLast: boolean): Buffer {
+  const nonce = Buffer.alloc(12);
+  nonce.writeBigUInt64BE(BigInt(number), 0);
+  nonce.writeUInt8(isLast ? 1 : 0, 11);
+  return nonce;
+}
+
+/** Writes one. Synchronous: it goes to the page cache, at times while a container stands still. */
+export class SealedFileWriter implements Disposable {
+  readonly #descriptor: number;
+  readonly #key: Buffer;
+  readonly #frame = Buffer.allocUnsafe(FRAME_BYTES);
+  #used = 0;
+  #number = 0;
+  #closed = false;
+  /** Whether content is compressed where it gains from it. */
+  compresses = true;
+  rawBytes = 0;
+  sizeBytes = 0;
+
+  constructor(path: string, key: Uint8Array) {
+    this.#descriptor = openSync(path, "w", 0o600);
+    const salt = randomBytes(SALT_BYTES);
+    this.#key = fileKey(key, salt);
+    this.#put(Buffer.concat([MAGIC, salt]));
+  }
+
+  write(bytes: Uint8Array): void {
+    this.rawBytes += bytes.byteLength;
+    for (let offset = 0; offset < bytes.byteLength;) {
+      const part = bytes.subarray(offset, offset + FRAME_BYTES - this.#used);
+      this.#frame.set(part, this.#used);
+      this.#used += part.byteLength;
+      offset += part.byteLength;
+      if (this.#used === FRAME_BYTES) this.#seal(false);
+    }
+  }
+
+  /** On the disk when it returns. */
+  finish(): void {
+    this.#seal(true);
+    fsyncSync(this.#descriptor);
+    this[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.#descriptor);
+  }
+
+  #seal(isLast: boolean): void {
+    const content = this.#frame.subarray(0, this.#used);
+    const packed = this.compresses ? zstdCompressSync(content) : content;
+    const form = packed.byteLength < content.byteLength ? Form.zstd : Form.plain;
+    const cipher = createCipheriv(CIPHER, this.#key, nonceOf(this.#number, isLast));
+    const sealed = [
+      cipher.update(Buffer.from([form])),
+      cipher.update(form === Form.zstd ? packed : content),
+      cipher.final(),
+      cipher.getAuthTag(),
+    ];
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(sealed.reduce((sum, { byteLength }) => sum + byteLength, 0));
+    this.#put(length);
+    for (const piece of sealed) this.#put(piece);
+    this.#number += 1;
+    this.#used = 0;
+  }
+
+  #put(bytes: Uint8Array): void {
+    for (let written = 0; written < bytes.byteLength;)
+      written += writeSync(this.#descriptor, bytes, written, bytes.byteLength - written);
+    this.sizeBytes += bytes.byteLength;
+  }
+}
+
+const corrupt = (path: string, cause?: unknown): GodwitError =>
+  new GodwitError("corrupt", `the stored checkpoint ${path} is damaged, or was cut off`, { cause });
+
+/** What was written, in order. Throws `corrupt` at the first frame that is not what it was. */
+export async function* readSealedFile(
+  path: string,
+  key: Uint8Array,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const descriptor = openSync(path, "r");
+  try {
+    const take = (length: number): Buffer => {
+      const bytes = Buffer.allocUnsafe(length);
+      for (let filled = 0; filled < length;) {
+        const got = readSync(descriptor, bytes, filled, length - filled, null);
+        if (got === 0) throw corrupt(path);
+        filled += got;
+      }
+      return bytes;
+    };
+    if (!take(MAGIC.byteLength).equals(MAGIC)) throw corrupt(path);
+    const own = fileKey(key, take(SALT_BYTES));
+    for (let number = 0; ; number += 1) {
+      const length = take(4).readUInt32LE();
+      if (length <= TAG_BYTES || length > MOST_FRAME_BYTES) throw corrupt(path);
+      const sealed = take(length);
+      const middle = open(own, number, false, sealed);
+      const opened = middle ?? open(own, number, true, sealed);
+      if (opened === undefined) throw corrupt(path);
+      yield opened;
+      if (middle === undefined) break;
+      // Others go on in between: a large file takes a while.
+      await new Promise(setImmediate);
+    }
+    if (readSync(descriptor, Buffer.alloc(1), 0, 1, null) !== 0) throw corrupt(path);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Undefined: it is not this frame. */
+function open(key: Buffer, number: number, isLast: boolean, sealed: Buffer): Uint8Array | undefined {
+  const decipher = createDecipheriv(CIPHER, key, nonceOf(number, isLast));
+  decipher.setAuthTag(sealed.subarray(sealed.byteLength - TAG_BYTES));
+  const opened = decipher.update(sealed.subarray(0, sealed.byteLength - TAG_BYTES));
+  try {
+    decipher.final();
+  } catch {
+    return undefined;
+  }
+  const content = opened.subarray(1);
+  return opened[0] === Form.zstd ? zstdDecompressSync(content, { maxOutputLength: FRAME_BYTES }) : content;
+}

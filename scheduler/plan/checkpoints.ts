@@ -1,0 +1,165 @@
+/** The leader's part of checkpoints: when they are taken, what became of them, and who goes on from one. */
+import {
+  CheckpointPhase,
+  type Checkpoint,
+  type CheckpointReport,
+} from "../../proto/gen/godwit/v1/checkpoint.ts";
+import {
+  AllocationState,
+  NodeState,
+  type Command,
+  type Container,
+  type Node,
+} from "../../proto/gen/godwit/v1/log.ts";
+import { newestCheckpoint, unfitFor } from "../state/checkpoint-fit.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { command } from "./command.ts";
+import { lost } from "./migrations.ts";
+import { placeOne, type PlacementOptions } from "./placement.ts";
+import type { Volatile } from "./volatile.ts";
+
+/** Nodes that keep one. */
+const KEEPERS = 2;
+/** One that is not complete by then never will be. */
+export const CHECKPOINT_LIMIT_MS = 600_000;
+/** A source that does not speak of it by then does not know of it. */
+export const CHECKPOINT_SILENCE_MS = 30_000;
+
+const reportOf = (volatile: Volatile, node: string, id: string): CheckpointReport | undefined =>
+  volatile.nodes.get(node)?.report.checkpoints.find((report) => report.id === id);
+
+/** The two nodes that keep least, of those that could restore it if there are such. */
+export const chooseKeepers = (cluster: Cluster, container: Container): string[] => {
+  const { index, state } = cluster;
+  const source = container.allocation?.node ?? "";
+  const info = state.nodes[source]?.info;
+  const rankOf = ({ info: to, schedulable }: Node): number => {
+    const isFit = info !== undefined && to !== undefined && unfitFor({ ...info, source }, to).length === 0;
+    return (isFit ? 0 : 2) + (schedulable ? 0 : 1);
+  };
+  return Object.entries(state.nodes)
+    .filter(([name, node]) => name !== source && node.state === NodeState.READY)
+    .map(([name, node]) => ({ name, rank: rankOf(node), keeps: index.keeping.get(name)?.size ?? 0 }))
+    .toSorted((a, b) => a.rank - b.rank || a.keeps - b.keeps || (a.name < b.name ? -1 : 1))
+    .slice(0, KEEPERS)
+    .map(({ name }) => name);
+};
+
+/** Why it will never be complete. */
+const failureOf = (
+  cluster: Cluster,
+  volatile: Volatile,
+  checkpoint: Checkpoint,
+  nowMs: number,
+): string | undefined => {
+  const { containerId, containerName, epoch, id, keepers, source, startedAtMs } = checkpoint;
+  const container = cluster.state.containers[containerId];
+  if (container === undefined || container.removing) return `${containerName} was removed`;
+  if (container.allocation?.epoch !== epoch || container.migrationId !== "")
+    return `${containerName} was moved`;
+  if (container.allocation.state !== AllocationState.RUNNING) return `${containerName} does not run any more`;
+  for (const node of [source, ...keepers]) {
+    const why = lost(cluster, node);
+    if (why !== undefined) return why;
+    const report = reportOf(volatile, node, id);
+    if (report?.phase === CheckpointPhase.FAILED) return `${node}: ${report.error || "it gave no reason"}`;
+  }
+  const sinceMs = nowMs - Math.max(startedAtMs, volatile.leaderSinceMs);
+  if (sinceMs > CHECKPOINT_SILENCE_MS && reportOf(volatile, source, id) === undefined)
+    return `${source} does not speak of it; is its agent of the same version?`;
+  return sinceMs > CHECKPOINT_LIMIT_MS ? "it took too long" : undefined;
+};
+
+const planTaking = (
+  cluster: Cluster,
+  volatile: Volatile,
+  checkpoint: Checkpoint,
+  nowMs: number,
+): Command | undefined => {
+  const { id, keepers, source } = checkpoint;
+  const sent = reportOf(volatile, source, id);
+  const isStored = keepers.every(
+    (keeper) => reportOf(volatile, keeper, id)?.phase === CheckpointPhase.STORED,
+  );
+  if (sent?.phase === CheckpointPhase.SENT && isStored) {
+    const { blackoutMs, memoryBytes, sizeBytes } = sent;
+    return command("checkpointStored", {
+      id,
+      sizeBytes,
+      memoryBytes,
+      blackoutMs: Number.isFinite(blackoutMs) && blackoutMs > 0 ? blackoutMs : 0,
+    });
+  }
+  const error = failureOf(cluster, volatile, checkpoint, nowMs);
+  return error === undefined ? undefined : command("checkpointFailed", { id, error });
+};
+
+export interface CheckpointTerms {
+  readonly nowMs: number;
+  readonly newId: () => string;
+  /** A new AES-256 key. */
+  readonly newKey: () => Uint8Array;
+}
+
+/** One is due so long after the last one began, or after the container was placed. */
+const isDue = (cluster: Cluster, container: Container, nowMs: number): boolean => {
+  const { allocation, migrationId, spec } = container;
+  const everyMs = (spec?.checkpointEverySeconds ?? 0) * 1_000;
+  if (everyMs === 0 || migrationId !== "" || allocation?.state !== AllocationState.RUNNING) return false;
+  if (cluster.state.nodes[allocation.node]?.state !== NodeState.READY) return false;
+  let lastMs = allocation.placedAtMs;
+  for (const id of cluster.index.checkpointsOf.get(container.id) ?? []) {
+    if (cluster.index.taking.has(id)) return false;
+    const one = cluster.state.checkpoints[id];
+    if (one?.reason === "periodic") lastMs = Math.max(lastMs, one.startedAtMs);
+  }
+  return nowMs - lastMs >= everyMs;
+};
+
+export const startCheckpoint = (
+  cluster: Cluster,
+  container: Container,
+  reason: "operator" | "periodic",
+  { newId, newKey }: Pick<CheckpointTerms, "newId" | "newKey">,
+): Command | undefined => {
+  const keepers = chooseKeepers(cluster, container);
+  if (keepers.length === 0) return undefined;
+  return command("checkpointStarted", {
+    id: newId(),
+    containerId: container.id,
+    epoch: container.allocation?.epoch ?? 0,
+    keepers,
+    key: Buffer.from(newKey()),
+    reason,
+  });
+};
+
+export const planCheckpoints = (cluster: Cluster, volatile: Volatile, terms: CheckpointTerms): Command[] => [
+  ...[...cluster.index.taking].flatMap((id) => {
+    const checkpoint = cluster.state.checkpoints[id];
+    return (
+      (checkpoint === undefined ? undefined : planTaking(cluster, volatile, checkpoint, terms.nowMs)) ?? []
+    );
+  }),
+  ...[...cluster.index.periodic].flatMap((id) => {
+    const container = cluster.state.containers[id];
+    if (container === undefined || !isDue(cluster, container, terms.nowMs)) return [];
+    return startCheckpoint(cluster, container, "periodic", terms) ?? [];
+  }),
+];
+
+/** Where a container whose node is lost goes on from its newest checkpoint; undefined: it begins anew. */
+export const placeWithCheckpoint = (
+  cluster: Cluster,
+  container: Container,
+  options: Pick<PlacementOptions, "planned" | "seen">,
+): { readonly node: string; readonly checkpointId: string } | undefined => {
+  const checkpoint = container.allocation === undefined ? undefined : newestCheckpoint(cluster, container.id);
+  if (checkpoint === undefined) return undefined;
+  const among = checkpoint.keepers.filter((keeper) => {
+    const info = cluster.state.nodes[keeper]?.info;
+    return info !== undefined && unfitFor(checkpoint, info).length === 0;
+  });
+  const node = among.length === 0 ? undefined : placeOne(cluster, container, { ...options, among });
+  return node === undefined ? undefined : { node, checkpointId: checkpoint.id };
+};

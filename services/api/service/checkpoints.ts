@@ -1,0 +1,84 @@
+/** Checkpoint calls of the API. */
+import {
+  CheckpointState,
+  type CheckpointInfo,
+  type CreateCheckpointRequest,
+  type ListCheckpointsRequest,
+  type ListCheckpointsResponse,
+  type RemoveCheckpointRequest,
+  type RemoveCheckpointResponse,
+  type RestoreCheckpointRequest,
+  type RestoreCheckpointResponse,
+} from "../../../proto/gen/godwit/v1/checkpoint.ts";
+import { GodwitError } from "../../../proto/contract/error.ts";
+import type { DeepReadonlyState, Scheduler } from "../../../scheduler/mod.ts";
+import { findContainer } from "../find.ts";
+import { lookUp } from "../lookup.ts";
+
+type CheckpointRecord = DeepReadonlyState["checkpoints"][string];
+
+const STATES: Partial<Record<CheckpointState, string>> = {
+  [CheckpointState.TAKING]: "taking",
+  [CheckpointState.STORED]: "stored",
+  [CheckpointState.FAILED]: "failed",
+};
+
+/** Without its key, which only agents get. */
+const infoOf = (checkpoint: CheckpointRecord): CheckpointInfo => ({
+  id: checkpoint.id,
+  container: checkpoint.containerName,
+  containerId: checkpoint.containerId,
+  state: STATES[checkpoint.state] ?? "",
+  source: checkpoint.source,
+  keepers: [...checkpoint.keepers],
+  reason: checkpoint.reason,
+  error: checkpoint.error,
+  atMs: checkpoint.startedAtMs,
+  sizeBytes: checkpoint.sizeBytes,
+  memoryBytes: checkpoint.memoryBytes,
+  blackoutMs: checkpoint.blackoutMs,
+});
+
+export class CheckpointService {
+  readonly #scheduler: Scheduler;
+
+  constructor(scheduler: Scheduler) {
+    this.#scheduler = scheduler;
+  }
+
+  async create({ container }: CreateCheckpointRequest): Promise<CheckpointInfo> {
+    const found = findContainer(this.#scheduler.state(), container);
+    const id = await this.#scheduler.createCheckpoint(found.id);
+    const checkpoint = this.#scheduler.state().checkpoints[id];
+    if (checkpoint === undefined)
+      throw new GodwitError("internal", `checkpoint ${id} was recorded and is not there`);
+    return infoOf(checkpoint);
+  }
+
+  list({ container }: ListCheckpointsRequest): Promise<ListCheckpointsResponse> {
+    const state = this.#scheduler.state();
+    const id = container === "" ? undefined : findContainer(state, container).id;
+    const checkpoints = Object.values(state.checkpoints)
+      .filter(({ containerId }) => id === undefined || containerId === id)
+      .toSorted((a, b) => a.startedAtMs - b.startedAtMs || (a.id < b.id ? -1 : 1))
+      .map(infoOf);
+    return Promise.resolve({ checkpoints });
+  }
+
+  async restore({ id, node }: RestoreCheckpointRequest): Promise<RestoreCheckpointResponse> {
+    const { containerName, id: whole } = this.#find(id);
+    const to = await this.#scheduler.restoreCheckpoint(whole, ...(node === "" ? [] : [node]));
+    return { container: containerName, node: to };
+  }
+
+  async remove({ id }: RemoveCheckpointRequest): Promise<RemoveCheckpointResponse> {
+    await this.#scheduler.removeCheckpoint(this.#find(id).id);
+    return {};
+  }
+
+  #find(wanted: string): CheckpointRecord {
+    const all = Object.values(this.#scheduler.state().checkpoints);
+    const named = all.map((record) => ({ id: record.id, name: record.id, record }));
+    return lookUp(named, wanted, "checkpoint", "'godwit checkpoint ls' lists them").record;
+  }
+}

@@ -1,0 +1,36 @@
+/** Checkpoints as JSON and as tables. Pure. */
+import type { CheckpointInfo } from "../../../proto/gen/godwit/v1/checkpoint.ts";
+import type { Column } from "../output.ts";
+import { formatAge, formatBytes, formatDuration } from "../quantity.ts";
+import { textOrNull, timeOrNull } from "./words.ts";
+
+export const checkpointRow = (info: CheckpointInfo): Record<string, unknown> => ({
+  id: info.id,
+  container: info.container,
+  state: info.state,
+  at: timeOrNull(info.atMs),
+  source: info.source,
+  keepers: info.keepers,
+  reason: info.reason,
+  memoryBytes: info.memoryBytes,
+  sizeBytes: info.sizeBytes,
+  blackoutMs: Number(info.blackoutMs.toFixed(3)),
+  error: textOrNull(info.error),
+});
+
+export const checkpointColumns = (nowMs: number): Column<CheckpointInfo>[] => [
+  { title: "ID", cell: (info) => info.id },
+  { title: "CONTAINER", cell: (info) => info.container },
+  { title: "STATE", cell: (info) => info.state },
+  { title: "AGE", cell: (info) => formatAge(nowMs - info.atMs), right: true },
+  { title: "FROM", cell: (info) => info.source },
+  { title: "KEPT ON", cell: (info) => info.keepers.join(",") },
+  { title: "SIZE", cell: (info) => (info.sizeBytes === 0 ? "-" : formatBytes(info.sizeBytes)), right: true },
+  {
+    title: "BLACKOUT",
+    cell: (info) => (info.blackoutMs === 0 ? "-" : formatDuration(info.blackoutMs)),
+    right: true,
+  },
+  { title: "REASON", cell: (info) => info.reason, wide: true },
+  { title: "ERROR", cell: (info) => info.error, wide: true },
+];
