@@ -15,6 +15,8 @@ const REPLACED: Readonly<Record<string, string>> = {
   "agent/migrate/target.ts": here("target"),
   "agent/migrate/cold-source.ts": here("cold-source"),
   "agent/migrate/cold-target.ts": here("cold-target"),
+  "agent/checkpoints/restore.ts": here("restore"),
+  "agent/checkpoints/take.ts": here("take"),
   "agent/checkpoint/resumption.ts": here("resumption"),
   "agent/forecast/subject-sampler.ts": here("subject-sampler"),
   "agent/obstacles/inspector.ts": here("inspector"),
