@@ -32,6 +32,30 @@ test.each<[string, Partial<ContainerSpec>, RegExp]>([
   ["half a byte", limits({ memoryBytes: 1e9 + 0.5 }), /memoryBytes/],
   ["an unknown stop signal", { stopSignal: "SIGSTOPPED" }, /SIGINT/],
   ["a long grace", { stopGraceSeconds: 4_000 }, /3600 s/],
+  [
+    "a constraint of no label",
+    { constraints: [{ key: "a b", value: "", unequal: false }] },
+    /label name for a constraint/,
+  ],
+  [
+    "together and apart",
+    { affinity: [{ key: "a", value: "b" }], antiAffinity: [{ key: "a", value: "b" }] },
+    /both beside and apart/,
+  ],
+  ["no port", { ports: [{ hostPort: 0, containerPort: 80, protocol: "tcp" }] }, /0 is no port/],
+  ["an odd protocol", { ports: [{ hostPort: 1, containerPort: 80, protocol: "sctp" }] }, /use tcp or udp/],
+  [
+    "the tunnels' port",
+    { ports: [{ hostPort: 4789, containerPort: 1, protocol: "udp" }] },
+    /containers' network/,
+  ],
+  [
+    "a port twice",
+    { ports: ["", "tcp"].map((protocol) => ({ hostPort: 1, containerPort: 80, protocol })) },
+    /published twice/,
+  ],
+  ["an odd project", { project: "My Team" }, /no project name/],
+  ["half a priority", { priority: 0.5 }, /priority/],
   ["too much in all", { labels: { a: "x".repeat(256 * 1024) } }, /256 KiB/],
 ])("a specification with %s is refused", (_, rest, message) => {
   expect(() => checkSpec({ ...sampleSpec("web"), ...rest })).toThrow(message);

@@ -1,10 +1,12 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { NodeState } from "../../proto/gen/godwit/v1/log.ts";
+import { PlacementStrategy } from "../../proto/gen/godwit/v1/spec.ts";
 import { hasRoom, useOf } from "../state/capacity.ts";
 import { limitsOf } from "../state/cluster.ts";
 import { Drive } from "../testing/drive.ts";
-import { memoryLimit, MIB, sampleNode } from "../testing/sample.ts";
+import { FakeVolatile } from "../testing/fake-volatile.ts";
+import { digestOf, memoryLimit, MIB, sampleNode } from "../testing/sample.ts";
 import { command } from "./command.ts";
 import { choosePlacement, PlannedUse, type PlacementOptions } from "./placement.ts";
 
@@ -173,4 +175,54 @@ test("whatever is chosen fits, and nothing is refused that would fit", () => {
     ),
     { numRuns: 200 },
   );
+});
+
+const load = (memoryAvg10: number, cpuAvg10 = 0) => ({
+  cpuMillisUsed: 0,
+  memoryBytesUsed: 0,
+  load1: 0,
+  pressure: {
+    cpuSome: { avg10: cpuAvg10, avg60: 0, avg300: 0 },
+    memorySome: { avg10: memoryAvg10, avg60: 0, avg300: 0 },
+  },
+});
+
+test("a node under heavy pressure is taken only when no other fits", () => {
+  const drive = new Drive("n1", "n2", "n3");
+  const seen = new FakeVolatile();
+  seen.report("n1", [], true, { load: load(60) });
+  seen.report("n2", [], true, { load: load(0, 90) });
+  drive.run(1, "a", "n3", limits(600));
+  const small = drive.create(9, "new", limits(100));
+  expect(choosePlacement(drive.cluster, small, { seen }).node).toBe("n3");
+  expect(choosePlacement(drive.cluster, drive.create(10, "big", limits(600)), { seen }).node).toMatch(
+    /n[12]/,
+  );
+  // The same without pressure goes where most room is.
+  expect(choosePlacement(drive.cluster, small).node).toBe("n1");
+});
+
+test("pack takes the fullest, by the container's own word or the cluster's", () => {
+  const drive = new Drive("n1", "n2", "n3");
+  drive.run(1, "a", "n2", limits(500));
+  drive.run(2, "b", "n3", limits(950));
+  const place = (number: number): string | undefined =>
+    choosePlacement(drive.cluster, drive.container(number)).node;
+  drive.create(3, "c", { ...limits(100), strategy: PlacementStrategy.PACK });
+  drive.create(4, "d", limits(100));
+  drive.create(5, "e", { ...limits(100), strategy: PlacementStrategy.SPREAD });
+  expect([3, 4, 5].map(place)).toEqual(["n2", "n1", "n1"]);
+  drive.must(command("placementDefaultSet", { strategy: PlacementStrategy.PACK }));
+  expect([3, 4, 5].map(place)).toEqual(["n2", "n2", "n1"]);
+});
+
+test("of equals, the one that has the image", () => {
+  const drive = new Drive("n1", "n2");
+  const seen = new FakeVolatile();
+  seen.report("n1", []);
+  seen.report("n2", [], true, { images: [digestOf("a")] });
+  const container = drive.create(1, "a", limits(100));
+  expect(choosePlacement(drive.cluster, container, { seen }).node).toBe("n2");
+  drive.run(2, "b", "n2", limits(100));
+  expect(choosePlacement(drive.cluster, container, { seen }).node).toBe("n1");
 });

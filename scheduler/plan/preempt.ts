@@ -77,6 +77,7 @@ export const planPreemptions = (
   if (priorities.size < 2) return commands;
   const lowest = Math.min(...priorities.keys());
   const awaited = roomIsMadeFor(cluster);
+  const leaving = new Set<string>();
   let looked = 0;
   for (const kind of [...room.kinds].sort((a, b) => b.priority - a.priority)) {
     if (kind.priority <= lowest || looked === KINDS_A_ROUND) break;
@@ -90,6 +91,7 @@ export const planPreemptions = (
     const plan = planRoom(cluster, seen, container, {
       planned,
       disruptions,
+      leaving,
       from: kind.preemptFrom,
     });
     if (plan === undefined) {
@@ -100,6 +102,7 @@ export const planPreemptions = (
     planned.add(node, container);
     for (const { container: victim, to } of moves) {
       planned.add(to, victim);
+      leaving.add(victim.id);
       if (usualMode(victim) === MigrationMode.COLD) disruptions.add(victim);
       commands.push(
         command("migrationStarted", {
@@ -121,6 +124,7 @@ export const planPreemptions = (
     if (moves.length > 0) continue;
     for (const victim of stops) {
       disruptions.add(victim);
+      leaving.add(victim.id);
       commands.push(
         command("containerPreempted", {
           containerId: victim.id,

@@ -9,11 +9,22 @@ import { memoryLimit, MIB, sampleImage } from "../testing/sample.ts";
 import { apply } from "./apply.ts";
 import { clusterOf, emptyCluster, type Cluster } from "./cluster.ts";
 import { canonicalPieces } from "./hash.ts";
+import { portKey } from "./placement-index.ts";
 
 /** Everything in the index, in an order of its own. */
 const indexAsText = ({ index }: Cluster): string => {
   const sets = (map: ReadonlyMap<string, ReadonlySet<string>>): string[] =>
     [...map].map(([key, set]) => `${key}:${[...set].toSorted().join()}`).toSorted();
+  const counts = (map: ReadonlyMap<string, ReadonlyMap<string | number, string | number>>): string[] =>
+    [...map]
+      .map(
+        ([key, inner]) =>
+          `${key}:${[...inner]
+            .map((pair) => pair.join())
+            .toSorted()
+            .join(";")}`,
+      )
+      .toSorted();
   const use = [...index.use].map(([node, used]) => `${node}:${JSON.stringify(used)}`).toSorted();
   return JSON.stringify({
     idByName: [...index.idByName].map((pair) => pair.join()).toSorted(),
@@ -34,10 +45,35 @@ const indexAsText = ({ index }: Cluster): string => {
     taking: [...index.taking].toSorted(),
     periodic: [...index.periodic].toSorted(),
     requests: [...index.requests],
+    labelled: counts(index.placement.labelled),
+    repelling: counts(index.placement.repelling),
+    ports: counts(index.placement.ports),
+    projects: [...index.placement.projects].map((pair) => JSON.stringify(pair)).toSorted(),
+    priorities: [...index.placement.priorities].map((pair) => pair.join()).toSorted(),
+    preempted: [...index.placement.preempted].toSorted(),
   });
 };
 const encoded = (cluster: Cluster): Buffer => Buffer.concat([...canonicalPieces(cluster)]);
 const copyOf = (cluster: Cluster): Cluster => clusterOf(State.decode(encoded(cluster)));
+
+/** Containers of one node, those on their way included, that must not be together. */
+const neighbourFaults = ({ index, state }: Pick<Cluster, "index" | "state">): string[] => {
+  const faults: string[] = [];
+  for (const node of Object.keys(state.nodes)) {
+    const ids = [index.onNode, index.arriving, index.leaving].flatMap((map) => [...(map.get(node) ?? [])]);
+    const here = ids.flatMap((id) => state.containers[id] ?? []);
+    for (const one of here)
+      for (const other of here) {
+        if (one === other) continue;
+        if (one.spec?.antiAffinity.some(({ key, value }) => other.spec?.labels[key] === value))
+          faults.push(`${node} has containers that must not be together`);
+        const taken = new Set(other.spec?.ports.map(portKey));
+        if (one.spec?.ports.some((port) => taken.has(portKey(port))))
+          faults.push(`a port of ${node} leads to two containers`);
+      }
+  }
+  return faults;
+};
 
 /** What is wrong with a state by itself. */
 const faultsOf = ({ index, state }: Cluster): string[] => {
@@ -50,6 +86,7 @@ const faultsOf = ({ index, state }: Cluster): string[] => {
     if (migrationId !== "" && now !== MigrationState.RUNNING && now !== MigrationState.SWITCHED)
       faults.push(`a container is in migration ${migrationId}, which is ${now ?? "unknown"}`);
   }
+  faults.push(...neighbourFaults({ index, state }));
   for (const [name, { memoryBytes }] of index.use)
     if (state.nodes[name] !== undefined && memoryBytes > 1024 * MIB)
       faults.push(`${name} has promised more than it has`);

@@ -5,11 +5,13 @@ import { BalanceForecast, HealthState, MigrationMode } from "../../proto/gen/god
 import { ServiceSpec } from "../../proto/gen/godwit/v1/service.ts";
 import { balanceCommands } from "./arbitrary-balance.ts";
 import { command } from "../plan/command.ts";
+import { nextEpoch } from "../state/cluster.ts";
+import { anyRules, fitPlacement, placementCommands } from "./arbitrary-placement.ts";
 import { idOf, type Drive } from "./drive.ts";
 import { digestOf, memoryLimit, sampleImage, sampleNode, sampleSpec } from "./sample.ts";
 
 const node = fc.constantFrom("n1", "n2", "n3");
-const id = fc.integer({ min: 1, max: 4 }).map(idOf);
+const id = fc.integer({ min: 1, max: 7 }).map(idOf);
 const migration = fc.integer({ min: 101, max: 106 }).map(idOf);
 const checkpoint = fc.integer({ min: 201, max: 204 }).map(idOf);
 const epoch = fc.integer({ min: 1, max: 4 });
@@ -145,18 +147,19 @@ const plainCommand = fc.oneof(
     .map(make("imageAdded")),
   fc.record({ name: fc.constantFrom("redis", "web", digestOf("a")) }).map(make("imageRemoved")),
   {
-    weight: 3,
+    weight: 8,
     arbitrary: fc
       .record({
         id,
         spec: fc
           .record({
-            name: fc.constantFrom("a", "b", "c"),
+            name: fc.constantFrom("a", "b", "c", "d", "e", "f", "g"),
             memoryMib: fc.constantFrom(0, 400),
             digest: fc.constantFrom("a", "b"),
+            rules: anyRules,
           })
-          .map(({ name, memoryMib, digest }) =>
-            sampleSpec(name, { imageDigest: digestOf(digest), ...memoryLimit(memoryMib) }),
+          .map(({ name, memoryMib, digest, rules }) =>
+            sampleSpec(name, { imageDigest: digestOf(digest), ...memoryLimit(memoryMib), ...rules }),
           ),
       })
       .map(make("containerCreated")),
@@ -170,7 +173,7 @@ const plainCommand = fc.oneof(
     .map(make("containerDesiredSet")),
   fc.record({ id, force: fc.boolean() }).map(make("containerRemoveRequested")),
   fc.record({ id }).map(make("containerRemoved")),
-  { weight: 3, arbitrary: fc.record({ containerId: id, node, epoch }).map(make("allocationPlaced")) },
+  { weight: 10, arbitrary: fc.record({ containerId: id, node, epoch }).map(make("allocationPlaced")) },
   {
     weight: 4,
     arbitrary: fc
@@ -214,6 +217,7 @@ const plainCommand = fc.oneof(
   fc.record({ id: migration }).map(make("migrationCancelRequested")),
   ...balanceCommands(migration),
   ...serviceCommands,
+  ...placementCommands,
 );
 
 /** Some belong to one of a few requests. */
@@ -248,7 +252,16 @@ const fit = (drive: Drive, { command: raw }: Command): Command => {
     drive.cluster.state.containers[raw.value.containerId]?.allocation ?? {};
   if (raw.$case === "checkpointStarted") return command(raw.$case, { ...raw.value, epoch: now });
   if (raw.$case === "containerRestored") return command(raw.$case, { ...raw.value, epoch: now + 1 });
-  if (raw.$case === "allocationPlaced") return command(raw.$case, { ...raw.value, epoch: now + 1 });
+  const placement = fitPlacement(drive, { command: raw });
+  if (placement !== undefined) return placement;
+  if (raw.$case === "allocationPlaced") {
+    const { unplaced } = drive.cluster.index;
+    const [first = ""] = unplaced;
+    const containerId = unplaced.has(raw.value.containerId) ? raw.value.containerId : first;
+    const container = drive.cluster.state.containers[containerId];
+    const epoch = container === undefined ? 1 : nextEpoch(container);
+    return command(raw.$case, { ...raw.value, containerId, epoch });
+  }
   if (raw.$case === "migrationStarted")
     return command(raw.$case, { ...raw.value, from: node, epoch: now + 1 });
   return raw.$case === "allocationObserved"

@@ -23,6 +23,8 @@ export interface RoomPlan {
 export interface RoomOptions {
   readonly planned: PlannedUse;
   readonly disruptions: PlannedDisruptions;
+  /** Ids of those that leave for another one in this round. */
+  readonly leaving?: ReadonlySet<string>;
   /** Where to begin, of all nodes in the order of the state. */
   readonly from?: number;
 }
@@ -99,13 +101,15 @@ const siteOf = (
   demand: Demand,
   name: string,
   node: Node,
-  planned: PlannedUse,
+  { leaving, planned }: RoomOptions,
 ): Site | undefined => {
   const { container, limits } = demand;
   // What is planned for this node in this round may be in the way, and the next round knows.
   if (planned.containersOn(name).some((other) => conflict(container, other))) return undefined;
   const here = containersAt(cluster, name);
-  const yielding = here.filter((other) => yields(cluster, other, priorityOf(container)));
+  const yielding = here.filter(
+    (other) => yields(cluster, other, priorityOf(container)) && leaving?.has(other.id) !== true,
+  );
   if (yielding.length === 0) return undefined;
   const use = planned.of(name);
   if (!hasRoom(node, without(use, yielding), limits)) return undefined;
@@ -232,6 +236,8 @@ class Attempt {
 const costOf = ({ moves, stops }: RoomPlan): readonly number[] => {
   const all = [...stops, ...moves.map(({ container }) => container)];
   return [
+    // -Infinity: nobody is stopped.
+    Math.max(...stops.map(priorityOf)),
     stops.length,
     Math.max(...all.map(priorityOf)),
     all.length,
@@ -241,8 +247,8 @@ const costOf = ({ moves, stops }: RoomPlan): readonly number[] => {
 const isCheaper = (a: RoomPlan, b: RoomPlan): boolean => {
   const other = costOf(b);
   for (const [at, value] of costOf(a).entries()) {
-    const difference = value - (other[at] ?? 0);
-    if (difference !== 0) return difference < 0;
+    const beside = other[at] ?? 0;
+    if (value !== beside) return value < beside;
   }
   return a.node < b.node;
 };
@@ -279,7 +285,7 @@ export const planRoom = (
     if (firstBlocking(lasting, demand, spot) !== undefined) continue;
     if (firstBlocking(all, demand, spot) === undefined && planned.containersOn(name).length === 0)
       return undefined;
-    const site = siteOf(cluster, demand, name, node, planned);
+    const site = siteOf(cluster, demand, name, node, options);
     if (site !== undefined) sites.push({ site, least: leastLeaving(demand, site) });
   }
   sites.sort(
