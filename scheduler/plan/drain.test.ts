@@ -63,8 +63,8 @@ class Rounds {
       }),
     );
   }
-  giveBack(): void {
-    this.drive.must(command("returnStarted", { node: "n1", returnId: "r1", parallel: 4, perLink: 0 }));
+  giveBack(node = "n1"): void {
+    this.drive.must(command("returnStarted", { node, returnId: `r-${node}`, parallel: 4, perLink: 0 }));
   }
   plan(): Command[] {
     const round = {
@@ -102,9 +102,9 @@ class Rounds {
     this.drive.observe(Number.parseInt(id, 16), AllocationState.RUNNING);
   }
   /** To its end, all moves ending well. Answers the drain's or return's outcome. */
-  finish(): string {
+  finish(name = "n1"): string {
     for (let round = 0; round < 200; round += 1) {
-      const node = this.cluster.state.nodes["n1"];
+      const node = this.cluster.state.nodes[name];
       const outcome = node?.return?.outcome === "" ? "" : node?.drain?.outcome;
       if (outcome !== "" && node?.return?.outcome !== "") return node?.return?.outcome ?? outcome ?? "";
       this.step();
@@ -265,7 +265,7 @@ describe("evacuate and return", () => {
     for (const [at, name] of ["a", "b", "c", "d"].entries()) rounds.drive.run(at + 1, name, "n1");
     rounds.drain({ evacuate: true });
     expect(rounds.finish()).toBe("drained");
-    expect(rounds.drive.container(1).originNode).toBe("n1");
+    expect(rounds.drive.container(1).origins).toEqual({ nodes: ["n1"] });
     // b is moved by somebody, c is removed.
     const to = rounds.on(2) === "n2" ? "n3" : "n2";
     expect(rounds.drive.startMove(77, 2, to)).toBeUndefined();
@@ -292,27 +292,42 @@ describe("evacuate and return", () => {
       },
     });
     expect(rounds.cluster.state.nodes["n1"]?.evacuees).toBeUndefined();
-    for (const number of [1, 2, 4]) expect(rounds.drive.container(number).originNode).toBeUndefined();
+    for (const number of [1, 2, 4]) expect(rounds.drive.container(number).origins).toBeUndefined();
   });
 
-  test("one that is evacuated again on its way still belongs where it was first", () => {
-    const rounds = new Rounds();
-    rounds.drive.run(1, "a", "n1");
-    rounds.drain({ evacuate: true });
-    expect(rounds.finish()).toBe("drained");
-    const second = rounds.on(1);
-    rounds.drive.must(
-      command("drainStarted", {
-        ...{ node: second, drainId: "d2", deadlineMs: 0, parallel: 1, force: false, evacuate: true },
-      }),
-    );
-    rounds.step();
-    rounds.endMove(true);
-    rounds.step();
-    expect(rounds.cluster.state.nodes[second]?.evacuees).toBeUndefined();
-    rounds.giveBack();
-    expect(rounds.finish()).toBe("returned");
-    expect(rounds.on(1)).toBe("n1");
+  test("one that is evacuated again while it is away can go back step by step, or home at once", () => {
+    const twice = (): { rounds: Rounds; second: string } => {
+      const rounds = new Rounds();
+      rounds.drive.run(1, "a", "n1");
+      rounds.drain({ evacuate: true });
+      expect(rounds.finish()).toBe("drained");
+      const second = rounds.on(1);
+      rounds.drive.must(
+        command("drainStarted", {
+          ...{ node: second, drainId: "d2", deadlineMs: 0, parallel: 1, force: false, evacuate: true },
+        }),
+      );
+      for (let round = 0; round < 3; round += 1) {
+        rounds.step();
+        rounds.endMove(true);
+      }
+      expect(rounds.drive.container(1).origins).toEqual({ nodes: ["n1", second] });
+      return { rounds, second };
+    };
+    const steps = twice();
+    steps.rounds.giveBack(steps.second);
+    expect(steps.rounds.finish(steps.second)).toBe("returned");
+    expect(steps.rounds.on(1)).toBe(steps.second);
+    steps.rounds.giveBack();
+    expect(steps.rounds.finish()).toBe("returned");
+    const home = twice();
+    home.rounds.giveBack();
+    expect(home.rounds.finish()).toBe("returned");
+    for (const { rounds, second } of [steps, home]) {
+      expect(rounds.on(1)).toBe("n1");
+      expect(rounds.drive.container(1).origins).toBeUndefined();
+      for (const name of ["n1", second]) expect(rounds.cluster.state.nodes[name]?.evacuees).toBeUndefined();
+    }
   });
 
   test("a return that is cancelled can be begun again", () => {
@@ -321,7 +336,7 @@ describe("evacuate and return", () => {
     rounds.drain({ evacuate: true });
     rounds.finish();
     rounds.giveBack();
-    rounds.drive.must(command("returnEnded", { node: "n1", returnId: "r1", outcome: "cancelled" }));
+    rounds.drive.must(command("returnEnded", { node: "n1", returnId: "r-n1", outcome: "cancelled" }));
     expect(rounds.step()).toEqual([]);
     rounds.drive.must(command("returnStarted", { node: "n1", returnId: "r2", parallel: 1, perLink: 0 }));
     expect(rounds.finish()).toBe("returned");

@@ -9,16 +9,19 @@ const setEvacuees = (node: Node, list: Evacuee[]): void => {
   else delete node.evacuees;
 };
 
-/** It has no way back any more. */
-export const forgetOrigin = (cluster: Cluster, container: Container): void => {
-  const origin = container.originNode;
-  if (origin === undefined) return;
-  delete container.originNode;
-  const node = cluster.state.nodes[origin];
+const originsOf = (container: Container): readonly string[] => container.origins?.nodes ?? [];
+
+const setOrigins = (container: Container, nodes: string[]): void => {
+  if (nodes.length > 0) container.origins = { nodes };
+  else delete container.origins;
+};
+
+const dropEvacuee = ({ state }: Cluster, origin: string, { id }: Container): void => {
+  const node = state.nodes[origin];
   if (node !== undefined)
     setEvacuees(
       node,
-      evacueesOf(node).filter(({ containerId }) => containerId !== container.id),
+      evacueesOf(node).filter(({ containerId }) => containerId !== id),
     );
 };
 
@@ -27,39 +30,45 @@ const isEvacuation = ({ state }: Cluster, { drainId, from }: Migration): boolean
   return drain?.evacuate === true && drainId !== "" && drain.id === drainId;
 };
 
-/** Ownership of the container has moved by this migration, and its allocation says where to. */
+/**
+ * Ownership of the container has moved by this migration, and its allocation says where to. One that is evacuated again
+ * while it is away belongs to both nodes: it may go back to the second, and from there to the first.
+ */
 export const followOrigin = (cluster: Cluster, container: Container, migration: Migration): void => {
   const { node = "", epoch = 0 } = container.allocation ?? {};
-  if (container.originNode === node) {
-    forgetOrigin(cluster, container);
-    return;
-  }
-  const origin = cluster.state.nodes[container.originNode ?? ""];
-  const known = evacueesOf(origin).find(({ containerId }) => containerId === container.id);
-  // One that was evacuated, and is on its way on, still belongs where it was first; one that somebody has moved since does not.
-  if (origin !== undefined && known !== undefined && known.epoch === epoch - 1 && migration.drainId !== "") {
-    setEvacuees(
-      origin,
-      evacueesOf(origin).map((one) => (one === known ? { ...known, epoch } : one)),
-    );
-    return;
-  }
+  const origins = originsOf(container);
+  // At home: where it was evacuated from since, it was a guest.
+  const home = origins.includes(node) ? origins.indexOf(node) : origins.length;
+  for (const origin of origins.slice(home)) dropEvacuee(cluster, origin, container);
+  const away = origins.slice(0, home);
+  // Nobody but drains and returns takes it along; what somebody else has moved is left alone.
+  if (migration.drainId !== "" || migration.returnId !== undefined)
+    for (const origin of away)
+      for (const evacuee of evacueesOf(cluster.state.nodes[origin]))
+        if (evacuee.containerId === container.id && evacuee.epoch === epoch - 1) evacuee.epoch = epoch;
   const from = cluster.state.nodes[migration.from];
-  if (from === undefined || !isEvacuation(cluster, migration)) return;
-  forgetOrigin(cluster, container);
-  container.originNode = migration.from;
-  setEvacuees(from, [
-    ...evacueesOf(from),
-    { containerId: container.id, containerName: nameOf(container), epoch },
-  ]);
+  if (from !== undefined && node !== migration.from && isEvacuation(cluster, migration)) {
+    dropEvacuee(cluster, migration.from, container);
+    setEvacuees(from, [
+      ...evacueesOf(from),
+      { containerId: container.id, containerName: nameOf(container), epoch },
+    ]);
+    setOrigins(container, [...away.filter((origin) => origin !== migration.from), migration.from]);
+  } else setOrigins(container, [...away]);
+};
+
+const forgetOrigin = (container: Container | undefined, name: string): void => {
+  if (container !== undefined)
+    setOrigins(
+      container,
+      originsOf(container).filter((origin) => origin !== name),
+    );
 };
 
 /** The node is forgotten, and with it that anything belongs there. */
 export const forgetEvacuees = ({ state }: Cluster, name: string): void => {
-  for (const { containerId } of evacueesOf(state.nodes[name])) {
-    const container = state.containers[containerId];
-    if (container?.originNode === name) delete container.originNode;
-  }
+  for (const { containerId } of evacueesOf(state.nodes[name]))
+    forgetOrigin(state.containers[containerId], name);
 };
 
 export interface Evacuated {
@@ -88,10 +97,8 @@ export const evacuatedFrom = ({ state }: Cluster, name: string): Evacuated => {
 export const settleEvacuees = (cluster: Cluster, node: Node, name: string): LeftAlone[] => {
   const { waiting, leftAlone } = evacuatedFrom(cluster, name);
   const ids = new Set(waiting.map(({ id }) => id));
-  for (const { containerId } of evacueesOf(node)) {
-    const container = cluster.state.containers[containerId];
-    if (!ids.has(containerId) && container?.originNode === name) delete container.originNode;
-  }
+  for (const { containerId } of evacueesOf(node))
+    if (!ids.has(containerId)) forgetOrigin(cluster.state.containers[containerId], name);
   setEvacuees(
     node,
     evacueesOf(node).filter(({ containerId }) => ids.has(containerId)),

@@ -954,7 +954,14 @@ export interface Drain {
   evacuate?: boolean | undefined;
 }
 
-/** `epoch`: of the allocation that the evacuation made. With another one, somebody else has moved the container since. */
+/**
+ * `epoch`: of the allocation that the evacuation made. With another one, somebody else has moved the container since.
+ * Of a container: the nodes that it was evacuated from and has not come back to, the first one first.
+ */
+export interface Origins {
+  nodes: string[];
+}
+
 export interface Evacuees {
   list: Evacuee[];
 }
@@ -1005,9 +1012,8 @@ export interface Container {
   serviceRevision: number;
   /** its service has no use for it any more */
   retiring: boolean;
-  /** The node that it was evacuated from and goes back to; empty: none. */
-  originNode?:
-    | string
+  origins?:
+    | Origins
     | undefined;
   /** The last one. */
   preemption:
@@ -10046,6 +10052,73 @@ export const Drain: MessageFns<Drain> = {
   },
 };
 
+function createBaseOrigins(): Origins {
+  return { nodes: [] };
+}
+
+export const Origins: MessageFns<Origins> = {
+  encode(message: Origins, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.nodes) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Origins {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOrigins();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodes.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Origins {
+    return { nodes: globalThis.Array.isArray(object?.nodes) ? object.nodes.map((e: any) => globalThis.String(e)) : [] };
+  },
+
+  toJSON(message: Origins): unknown {
+    const obj: any = {};
+    if (message.nodes?.length) {
+      obj.nodes = message.nodes;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Origins>): Origins {
+    return Origins.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Origins>): Origins {
+    const message = createBaseOrigins();
+    message.nodes = object.nodes?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseEvacuees(): Evacuees {
   return { list: [] };
 }
@@ -10509,7 +10582,7 @@ function createBaseContainer(): Container {
     service: "",
     serviceRevision: 0,
     retiring: false,
-    originNode: undefined,
+    origins: undefined,
     preemption: undefined,
     releasedEpoch: 0,
     nominatedNode: "",
@@ -10563,8 +10636,8 @@ export const Container: MessageFns<Container> = {
     if (message.retiring !== false) {
       writer.uint32(976).bool(message.retiring);
     }
-    if (message.originNode !== undefined) {
-      writer.uint32(1042).string(message.originNode);
+    if (message.origins !== undefined) {
+      Origins.encode(message.origins, writer.uint32(1042).fork()).join();
     }
     if (message.preemption !== undefined) {
       Preemption.encode(message.preemption, writer.uint32(882).fork()).join();
@@ -10716,7 +10789,7 @@ export const Container: MessageFns<Container> = {
               break;
             }
 
-            message.originNode = reader.string();
+            message.origins = Origins.decode(reader, reader.uint32());
             continue;
           }
           case 110: {
@@ -10796,11 +10869,7 @@ export const Container: MessageFns<Container> = {
         ? globalThis.Number(object.service_revision)
         : 0,
       retiring: isSet(object.retiring) ? globalThis.Boolean(object.retiring) : false,
-      originNode: isSet(object.originNode)
-        ? globalThis.String(object.originNode)
-        : isSet(object.origin_node)
-        ? globalThis.String(object.origin_node)
-        : undefined,
+      origins: isSet(object.origins) ? Origins.fromJSON(object.origins) : undefined,
       preemption: isSet(object.preemption) ? Preemption.fromJSON(object.preemption) : undefined,
       releasedEpoch: isSet(object.releasedEpoch)
         ? globalThis.Number(object.releasedEpoch)
@@ -10862,8 +10931,8 @@ export const Container: MessageFns<Container> = {
     if (message.retiring !== false) {
       obj.retiring = message.retiring;
     }
-    if (message.originNode !== undefined) {
-      obj.originNode = message.originNode;
+    if (message.origins !== undefined) {
+      obj.origins = Origins.toJSON(message.origins);
     }
     if (message.preemption !== undefined) {
       obj.preemption = Preemption.toJSON(message.preemption);
@@ -10901,7 +10970,9 @@ export const Container: MessageFns<Container> = {
     message.service = object.service ?? "";
     message.serviceRevision = object.serviceRevision ?? 0;
     message.retiring = object.retiring ?? false;
-    message.originNode = object.originNode ?? undefined;
+    message.origins = (object.origins !== undefined && object.origins !== null)
+      ? Origins.fromPartial(object.origins)
+      : undefined;
     message.preemption = (object.preemption !== undefined && object.preemption !== null)
       ? Preemption.fromPartial(object.preemption)
       : undefined;
