@@ -47,6 +47,8 @@ export class BalanceWorld {
   mostOfNode = 0;
   moveMs = 3_000;
   blackoutMs = 100;
+  /** Why moves to a node fail. */
+  failure: ((to: string) => string | undefined) | undefined;
   #nextId = 0x1000;
   readonly #startMs: number;
 
@@ -158,7 +160,12 @@ export class BalanceWorld {
 
   #finishMoves(): void {
     for (const migration of this.migrations) {
-      const id = migration.id;
+      const { id, to } = migration;
+      const reason = migration.state === MigrationState.RUNNING ? this.failure?.(to) : undefined;
+      if (reason !== undefined) {
+        this.drive.must(command("migrationAborted", { id, reason }));
+        continue;
+      }
       if (
         migration.state === MigrationState.RUNNING &&
         this.drive.atMs - migration.startedAtMs >= this.moveMs

@@ -24,6 +24,9 @@ const SETTINGS = {
   // A machine that has other things to do takes its time.
   "--blackout-budget": "30s",
   "--parallel-per-node": "2",
+  // Neither do its moves cost what they would cost elsewhere, and the hosts are far smaller than they are.
+  "--gain-over-cost": "0.5",
+  "--expected-stay": "30m",
 };
 
 interface Status {

@@ -182,6 +182,39 @@ describe("predictions that keep missing", () => {
   });
 });
 
+describe("moves that fail", () => {
+  test("are misses: after some in a row it pauses itself and says what they failed with", () => {
+    const world = withHog(twelve(), 0);
+    world.failure = (to) => `the target ${to} failed: no space left on device`;
+    world.go(200);
+    expect(world.moves).toHaveLength(3);
+    expect(world.cluster.state.balancing?.pausedReason).toMatch(
+      /^3 predictions in a row were missed .*c\d+ to n[23] 10 points, not moved: the target n[23] failed: no space left/,
+    );
+  });
+
+  test("at one target only go to another", () => {
+    const world = withHog(twelve(), 0);
+    world.failure = (to) => (to === "n2" ? "the target n2 failed: no space left on device" : undefined);
+    world.go(300);
+    expect(world.moves.filter(({ to }) => to === "n3").length).toBeGreaterThan(0);
+    expect(world.nodeOf("hog")).toBe("n1");
+    expect(spread(world)).toBeLessThan(0.5);
+  });
+
+  test("for somebody else's reasons are none", () => {
+    const world = withHog(twelve({ misses: 1 }), 0);
+    let cancelled = 0;
+    world.failure = () => ((cancelled += 1) <= 3 ? "cancelled" : undefined);
+    world.go(300);
+    expect(cancelled).toBeGreaterThan(3);
+    expect(world.cluster.state.balancing?.pausedReason).toBe("");
+    expect(world.migrations.map(({ balanceOutcome }) => balanceOutcome?.remark)).toContain(
+      "not moved: cancelled",
+    );
+  });
+});
+
 describe("properties", () => {
   const noise = (seed: number, at: number, atMs: number): number => {
     // A cheap hash: the same at the same time, and without a pattern.

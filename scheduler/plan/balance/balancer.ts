@@ -96,9 +96,8 @@ export class Balancer {
     this.book.forget(cluster);
     const settings = balanceSettingsOf(cluster.state);
     this.#nextRoundMs = nowMs + settings.roundMs;
-    const measured = measureMoves(cluster, this.book, settings, nowMs).map((one) =>
-      command("balanceMeasured", one),
-    );
+    const outcomes = measureMoves(cluster, this.book, settings, nowMs);
+    const measured = outcomes.map((one) => command("balanceMeasured", one));
     if (settings.policy === BalancePolicy.OFF) {
       this.#hot.clear();
       this.#cold.clear();
@@ -115,7 +114,9 @@ export class Balancer {
     const pause = this.#pause(cluster, settings);
     const stopped = cluster.state.balancing?.pausedReason || frozenBecause(settings, nowMs);
     this.#remarks = [...(stopped === undefined ? [] : [stopped]), ...choice.remarks];
-    if (pause.length > 0 || stopped !== undefined) return [...measured, ...pause];
+    // A miss is counted once it is in the log: until then it may be the one that was one too many.
+    const hasMissed = outcomes.some(({ outcome }) => outcome.missed);
+    if (hasMissed || pause.length > 0 || stopped !== undefined) return [...measured, ...pause];
     return [...measured, ...choice.moves.map((move) => startOf(move, newId()))];
   }
 
@@ -235,13 +236,12 @@ export class Balancer {
     if (misses === 0 || (cluster.state.balancing?.pausedReason ?? "") !== "") return [];
     const missed = missesInARow(cluster);
     if (missed.length < misses) return [];
-    const said = missed
-      .slice(0, misses)
-      .map(
-        ({ balance, balanceOutcome, containerName }) =>
-          `${containerName} ${points(balance?.predictedGain ?? 0)} and ${points(balanceOutcome?.actualGain ?? 0)}`,
-      );
-    const reason = `${misses} predictions in a row were missed (expected and gained: ${said.join("; ")}); "godwit balance set --policy auto" lets it go on`;
+    const said = missed.slice(0, misses).map(({ balance, balanceOutcome, containerName, to }) => {
+      const expected = points(balance?.predictedGain ?? 0);
+      const gained = balanceOutcome?.remark || points(balanceOutcome?.actualGain ?? 0);
+      return `${containerName} to ${to} ${expected}, ${gained}`;
+    });
+    const reason = `${misses} predictions in a row were missed (expected, and gained: ${said.join("; ")}); "godwit balance set --policy auto" lets it go on`;
     return [command("balancePaused", { reason })];
   }
 
@@ -251,7 +251,9 @@ export class Balancer {
     const holds = given.every(
       ({ containerId, from }) => state.containers[containerId]?.allocation?.node === from,
     );
-    if (given.length === 0 ? moves.length === 0 : false) return [];
+    // What was advised and is being done is no news.
+    const isDone = given.some(({ containerId }) => (state.containers[containerId]?.migrationId ?? "") !== "");
+    if (moves.length === 0 && (given.length === 0 || (holds && isDone))) return [];
     const isSame =
       moves.length === given.length &&
       moves.every(({ container, to }) =>

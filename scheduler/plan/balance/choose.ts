@@ -23,6 +23,8 @@ const TARGET_PART = 0.75;
 const LEAST_GAIN = 0.002;
 /** A move must still be a gain if the two nodes' loads are off by so many times what they are likely to be off by. */
 const NOISE_TIMES = 3;
+/** After a move, or an attempt that failed, whatever the cool-down is. */
+const LEAST_REST_MS = 5_000;
 
 export interface BalanceMove {
   readonly container: Container;
@@ -78,7 +80,7 @@ class Chooser {
   readonly #inputs: ChooseInputs;
   readonly #planned: PlannedUse;
   readonly #history: MoveHistory;
-  readonly #failedAtMs = new Map<string, number>();
+  readonly #endedAtMs = new Map<string, number>();
   readonly #chosen = new Set<string>();
   readonly #underWay: Map<string, number>;
   readonly #meanStrain: number;
@@ -92,7 +94,7 @@ class Chooser {
     this.#meanStrain = inputs.simulation.meanStrain();
     for (const id of cluster.index.ended) {
       const migration = cluster.state.migrations[id];
-      if (migration !== undefined) this.#failedAtMs.set(migration.containerId, migration.endedAtMs);
+      if (migration !== undefined) this.#endedAtMs.set(migration.containerId, migration.endedAtMs);
     }
   }
 
@@ -213,8 +215,8 @@ class Chooser {
     if (container.removing || container.retiring) return "about to be removed";
     if (policy === MigrationPolicy.NEVER || policy === MigrationPolicy.COLD) return "not to be moved live";
     if (load === undefined || load.watchedMs < settings.smoothingMs) return "not watched for long enough";
-    if (this.#movedAtMs(container) + settings.coolDownMs > nowMs)
-      return `moved within the last ${formatSeconds(settings.coolDownMs)}`;
+    if (this.#restsUntilMs(container) > nowMs)
+      return `moved (or tried) within the last ${formatSeconds(settings.coolDownMs)}`;
     const cost = this.#history.expect(container.id, load.memoryBytes);
     const budgetMs = budgetOf(container, settings);
     if (budgetMs > 0 && cost.blackoutMs > budgetMs) return "with a blackout beyond the budget";
@@ -248,10 +250,14 @@ class Chooser {
     );
   }
 
-  /** When it last moved, or failed to. An allocation of a later epoch than the first is younger than the container. */
-  #movedAtMs({ allocation, id }: Container): number {
+  /** It is left alone after it has moved, or failed to. An allocation of a later epoch than the first is younger than the container. */
+  #restsUntilMs({ allocation, id }: Container): number {
     const placedAtMs = (allocation?.epoch ?? 1) > 1 ? allocation?.placedAtMs : undefined;
-    return Math.max(placedAtMs ?? -Infinity, this.#failedAtMs.get(id) ?? -Infinity);
+    const { coolDownMs } = this.#inputs.settings;
+    return Math.max(
+      (placedAtMs ?? -Infinity) + coolDownMs,
+      (this.#endedAtMs.get(id) ?? -Infinity) + Math.max(coolDownMs, LEAST_REST_MS),
+    );
   }
 
   /** What the filters say, which cost more than all that was asked before. */

@@ -106,7 +106,7 @@ export const missesInARow = ({ state, index }: Cluster): Migration[] => {
   return hit < 0 ? judged : judged.slice(0, hit);
 };
 
-/** Until when the node has to show what the containers that were moved to it come to. */
+/** Nodes that have to show what the containers that were moved to them come to. */
 export const settlingNodes = (
   cluster: Cluster,
   settings: Readonly<BalanceSettings>,
@@ -115,7 +115,8 @@ export const settlingNodes = (
   const settling = new Set<string>();
   for (const id of cluster.index.ended) {
     const migration = cluster.state.migrations[id];
-    if (migration?.state !== MigrationState.FINISHED || migration.balance === undefined) continue;
+    // One that has just failed at a target may well fail there again.
+    if (migration?.balance === undefined) continue;
     if (nowMs - migration.endedAtMs < settings.settleMs) settling.add(migration.to);
   }
   return settling;
