@@ -24,7 +24,7 @@ export interface CandidacyOptions {
 
 /** So often in a row nobody must have answered for leading: a leader that reconnects is gone for a moment too. */
 const NOBODY_TIMES = 3;
-const LOOK_MS = 500;
+const LOOK_MS = 300;
 
 export class Candidacy implements AsyncDisposable {
   readonly #options: CandidacyOptions;

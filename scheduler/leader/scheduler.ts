@@ -220,7 +220,7 @@ export class RunningScheduler implements Scheduler {
   }
 
   get leads(): boolean {
-    return this.#leader !== undefined && this.#committer.leading;
+    return this.#leader !== undefined && this.#committer.leading && this.#disposed === undefined;
   }
   status(): SchedulerStatus {
     const { replica } = this.#options.opened;

@@ -27,6 +27,8 @@ export class Calls {
   readonly #logger: Logger;
   readonly #stopping: AbortSignal;
   readonly #gate: LeaderGate;
+  #open = 0;
+  #idle: PromiseWithResolvers<void> | undefined;
 
   /** `stopping` ends every call that is still open. */
   constructor(logger: Logger, stopping: AbortSignal, gate: LeaderGate) {
@@ -60,7 +62,7 @@ export class Calls {
   anywhere<Q, R>(handler: Unary<Q, R>): handleUnaryCall<Q, R> {
     return (call, callback) => {
       const signal = this.#signalOf(call);
-      inRequest(call, () => handler(call.request, signal)).then(
+      this.#work(call, () => handler(call.request, signal)).then(
         (response) => callback(null, response),
         (error: unknown) => callback(statusOf(this.#seen(error, call.getPath()))),
       );
@@ -74,7 +76,7 @@ export class Calls {
         await this.#gate.enter(signal);
         return handler(requestsOf<Q>(call, signal), signal);
       };
-      inRequest(call, work).then(
+      this.#work(call, work).then(
         (response) => callback(null, response),
         (error: unknown) => callback(statusOf(this.#seen(error, call.getPath()))),
       );
@@ -112,7 +114,7 @@ export class Calls {
     term?: AbortSignal,
   ): Promise<void> {
     try {
-      await inRequest(call, async () => {
+      await this.#work(call, async () => {
         await this.#gate.enter(signal);
         for await (const response of responses()) {
           if (signal.aborted) break;
@@ -127,6 +129,25 @@ export class Calls {
       if (call.cancelled) return;
       // "error" is how grpc-js wants a streaming call to fail with a status.
       call.emit("error", failure);
+    }
+  }
+
+  /** Resolves when no call is open. */
+  idle(): Promise<void> {
+    if (this.#open === 0) return Promise.resolve();
+    this.#idle ??= Promise.withResolvers<void>();
+    return this.#idle.promise;
+  }
+
+  /** With the id that the client has given its request. */
+  async #work<T>(call: { readonly metadata: Metadata }, work: () => Promise<T>): Promise<T> {
+    const [id] = call.metadata.get("godwit-request");
+    this.#open += 1;
+    try {
+      return id === undefined ? await work() : await withRequest(String(id), work);
+    } finally {
+      this.#open -= 1;
+      if (this.#open === 0) this.#idle?.resolve();
     }
   }
 
@@ -147,17 +168,6 @@ export class Calls {
     else
       this.#logger.debug({ path, code: error.code, reason: error.message }, "a call was refused or failed");
     return error;
-  }
-}
-
-/** With the id that the client has given its request. */
-function inRequest<T>(call: { readonly metadata: Metadata }, work: () => Promise<T>): Promise<T> {
-  const [id] = call.metadata.get("godwit-request");
-  if (id === undefined) return work();
-  try {
-    return withRequest(String(id), work);
-  } catch (error) {
-    return Promise.reject(GodwitError.from(error));
   }
 }
 

@@ -54,6 +54,8 @@ export interface Api extends AsyncDisposable {
 const MAX_REQUEST_BYTES = 4 * 2 ** 20;
 /** Calls that are nearly done get this long at a stop. */
 const DRAIN_MS = 2_000;
+/** For the last answer to get out. */
+const LAST_ANSWER_MS = 100;
 const SERVICE = "godwit.v1.Godwit";
 
 export async function startApi(options: ApiOptions): Promise<Api> {
@@ -116,6 +118,8 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       server.tryShutdown(() => resolve());
       stopping.abort(new GodwitError("unavailable", "the API is stopping"));
       const timer = setTimeout(resolve, DRAIN_MS);
+      // Clients keep their connections open for as long as they are there: what is waited for is the last answer.
+      void calls.idle().then(() => setTimeout(resolve, LAST_ANSWER_MS));
       await drained;
       clearTimeout(timer);
       server.forceShutdown();

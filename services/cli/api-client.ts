@@ -22,6 +22,8 @@ const MAX_ANSWER_BYTES = 256 * 2 ** 20;
 /** A change of the leader takes seconds, one of nats-server's own a few more; after this long a call is given up. */
 const PATIENCE_MS = 30_000;
 const RETRY_MS = 250;
+/** A call that takes longer may be to a scheduler that stands still: the others know whether it still leads. */
+const STALL_MS = 2_000;
 /** So often each scheduler is tried while none of them answers at all. */
 const ROUNDS = 4;
 
@@ -100,6 +102,15 @@ export class ApiClient implements Disposable {
       try {
         return await this.#once(method, request, metadata);
       } catch (error) {
+        if (error instanceof LeftBehind) {
+          if (!QUESTIONS.test(method) && !ONCE.has(method))
+            throw new GodwitError(
+              "unavailable",
+              `${error.message}; look whether it was done before you repeat it`,
+            );
+          ambiguous = true;
+          continue;
+        }
         const gone = isCallFailure(error) && error.code === GRPC.notFound && REMOVALS.has(method);
         if (ambiguous && gone) return definitionOf(method).responseDeserialize(Buffer.alloc(0));
         if (!isUnreachable(error) || performance.now() > giveUpMs) throw error;
@@ -146,17 +157,51 @@ export class ApiClient implements Disposable {
     for (const { stub } of this.#endpoints) stub.close();
   }
 
-  #once<M extends UnaryName>(method: M, request: RequestOf<M>, metadata: Metadata): Promise<ResponseOf<M>> {
-    const { path, requestSerialize, responseDeserialize } = definitionOf(method);
-    const { promise, resolve, reject } = Promise.withResolvers<ResponseOf<M>>();
-    const done = (error: Error | null, response?: ResponseOf<M>): void => {
-      if (error !== null) reject(error);
-      else if (response === undefined)
-        reject(new GodwitError("internal", `the API answered ${path} with nothing`));
-      else resolve(response);
-    };
-    this.stub.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, metadata, done);
-    return promise;
+  async #once<M extends UnaryName>(
+    method: M,
+    request: RequestOf<M>,
+    metadata: Metadata,
+  ): Promise<ResponseOf<M>> {
+    const from = this.#endpoints[this.#at];
+    let isLeft = false;
+    const { answer, cancel } = send(this.stub, method, request, metadata);
+    const watch = setInterval(() => {
+      void this.#leadsElsewhere(from).then((elsewhere) => {
+        if (!elsewhere) return;
+        isLeft = true;
+        cancel();
+      });
+    }, STALL_MS);
+    try {
+      return await answer;
+    } catch (error) {
+      if (!isLeft) throw error;
+      throw new LeftBehind(`the scheduler at ${from?.target ?? "its address"} does not answer`, {
+        cause: error,
+      });
+    } finally {
+      clearInterval(watch);
+    }
+  }
+
+  /** Asks the others; where one of them knows of another leader than `from`, calls go there from now on. */
+  async #leadsElsewhere(from: Endpoint | undefined): Promise<boolean> {
+    for (const [at, endpoint] of this.#endpoints.entries()) {
+      if (endpoint === from) continue;
+      try {
+        await send(endpoint.stub, "leader", {}, new Metadata(), STALL_MS).answer;
+        this.#at = at;
+        return true;
+      } catch (error) {
+        const elsewhere = leaderElsewhere(error) ?? [];
+        if (elsewhere.length === 0 || elsewhere.includes(from?.target ?? "")) continue;
+        const known = this.#endpoints.findIndex(({ target }) => elsewhere.includes(target));
+        if (known < 0) continue;
+        this.#at = known;
+        return true;
+      }
+    }
+    return false;
   }
 
   #endpoint(address: ApiAddress): Endpoint {
@@ -175,8 +220,8 @@ export class ApiClient implements Disposable {
     const stub = new GodwitClient(target, channelCredentials(address), {
       "grpc.max_receive_message_length": MAX_ANSWER_BYTES,
       // A laptop that slept and a host that vanished are noticed while following something.
-      "grpc.keepalive_time_ms": 30_000,
-      "grpc.keepalive_timeout_ms": 10_000,
+      "grpc.keepalive_time_ms": 5_000,
+      "grpc.keepalive_timeout_ms": 5_000,
       "grpc.initial_reconnect_backoff_ms": RETRY_MS,
       "grpc.max_reconnect_backoff_ms": 1_000,
       interceptors: [observer],
@@ -196,6 +241,35 @@ export class ApiClient implements Disposable {
       this.#at = this.#endpoints.push(this.#endpoint(apiAddress(reachable, process.env))) - 1;
     else this.#at = (this.#at + 1) % this.#endpoints.length;
   }
+}
+
+/** A call was given up because another scheduler leads meanwhile. */
+class LeftBehind extends Error {}
+
+function send<M extends UnaryName>(
+  stub: GodwitClient,
+  method: M,
+  request: RequestOf<M>,
+  metadata: Metadata,
+  withinMs = Infinity,
+): { readonly answer: Promise<ResponseOf<M>>; readonly cancel: () => void } {
+  const { path, requestSerialize, responseDeserialize } = definitionOf(method);
+  const { promise, resolve, reject } = Promise.withResolvers<ResponseOf<M>>();
+  const call = stub.makeUnaryRequest(
+    path,
+    requestSerialize,
+    responseDeserialize,
+    request,
+    metadata,
+    { deadline: Date.now() + withinMs },
+    (error, response) => {
+      if (error !== null) reject(error);
+      else if (response === undefined)
+        reject(new GodwitError("internal", `the API answered ${path} with nothing`));
+      else resolve(response);
+    },
+  );
+  return { answer: promise, cancel: () => call.cancel() };
 }
 
 const definitionOf = <M extends UnaryName>(method: M): MethodDefinition<RequestOf<M>, ResponseOf<M>> =>

@@ -36,6 +36,15 @@ export class LogLines {
     return runs.map((run) => ({ stream: run.stream, bytes: Buffer.concat(run.parts) }));
   }
 
+  /** Of a line that has only begun. */
+  get restBytes(): number {
+    return this.#rest.length;
+  }
+  /** No stream is in the middle of a line whose beginning was told. */
+  get isWhole(): boolean {
+    return this.#unfinished.size === 0;
+  }
+
   /** Forgets an unfinished line, because what follows is not its continuation. */
   reset(): void {
     this.#rest = Buffer.alloc(0);

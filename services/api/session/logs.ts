@@ -45,10 +45,16 @@ export async function* readLogs(
     container.spec?.name ?? container.id,
     request,
   );
-  for await (const { stream, bytes } of session.pieces(signal)) {
+  for await (const { stream, bytes, nextOffset } of session.pieces(signal)) {
     const empty = Buffer.alloc(0);
-    yield stream === "o" ? { stdout: bytes, stderr: empty } : { stdout: empty, stderr: bytes };
+    const text = stream === "o" ? { stdout: bytes, stderr: empty } : { stdout: empty, stderr: bytes };
+    yield nextOffset === undefined ? text : { ...text, nextOffset };
   }
+}
+
+interface Told extends Piece {
+  /** With this piece all is told up to there. */
+  readonly nextOffset?: number;
 }
 
 class LogSession {
@@ -77,9 +83,10 @@ class LogSession {
     this.#name = name;
     this.#request = request;
     this.#lines = new LogLines(request.timestamps);
+    this.#next = request.fromOffset;
   }
 
-  async *pieces(signal: AbortSignal): AsyncGenerator<Piece> {
+  async *pieces(signal: AbortSignal): AsyncGenerator<Told> {
     while (!signal.aborted) {
       const place = await this.#place(signal);
       if (place === undefined) return;
@@ -113,7 +120,7 @@ class LogSession {
   }
 
   /** One opened session at one node, to its end. */
-  async *#session(place: Place, signal: AbortSignal): AsyncGenerator<Piece, Ending> {
+  async *#session(place: Place, signal: AbortSignal): AsyncGenerator<Told, Ending> {
     using inbox = new Inbox(this.#connection, MAX_QUEUED_BYTES);
     const open = LogsOpen.fromPartial({
       containerId: this.#id,
@@ -172,12 +179,17 @@ class LogSession {
     }
   }
 
-  *#take(chunk: LogChunk, hole: boolean): Generator<Piece> {
+  *#take(chunk: LogChunk, hole: boolean): Generator<Told> {
     if (hole) this.#lines.reset();
     const known = Math.max(0, (this.#next ?? chunk.offset) - chunk.offset);
     const data = chunk.data.subarray(known);
     this.#next = Math.max(this.#next ?? 0, chunk.offset + chunk.data.length);
-    if (data.length > 0) yield* this.#lines.push(data);
+    if (data.length === 0) return;
+    const pieces = this.#lines.push(data);
+    const last = pieces.pop();
+    yield* pieces;
+    if (last === undefined) return;
+    yield this.#lines.isWhole ? { ...last, nextOffset: this.#next - this.#lines.restBytes } : last;
   }
 
   /** Resolves when the container is owned by another node, or is no more, or the signal aborts. */

@@ -1,8 +1,7 @@
 /** `logs` and `events`: lines until there are no more. */
 import type { Writable } from "node:stream";
 import type { ClientReadableStream } from "@grpc/grpc-js";
-import type { Event } from "../../../proto/gen/godwit/v1/api.ts";
-import { messagesOf } from "../api-client.ts";
+import type { Event, LogsResponse } from "../../../proto/gen/godwit/v1/api.ts";
 import { followStream } from "../follow.ts";
 import { printJson, type OutputFormat } from "../output.ts";
 import { connectApi, waitInterruptibly } from "../session.ts";
@@ -23,12 +22,27 @@ export async function logs(nameOrId: string, options: LogsOptions): Promise<void
   await waitInterruptibly(
     () => "",
     async (signal) => {
-      for await (const { stdout, stderr } of messagesOf(
-        api.stub.logs({ nameOrId, follow, tail, timestamps }),
-        signal,
-      )) {
-        if (stdout.length > 0) await write(process.stdout, stdout);
-        if (stderr.length > 0) await write(process.stderr, stderr);
+      // Where another scheduler goes on, and what of it was shown already.
+      let fromOffset: number | undefined;
+      const shown = { stdout: 0, stderr: 0 };
+      let again = { stdout: 0, stderr: 0 };
+      const open = (): ClientReadableStream<LogsResponse> => {
+        again = { ...shown };
+        return api.stub.logs({
+          ...{ nameOrId, follow, tail, timestamps },
+          ...(fromOffset === undefined ? {} : { fromOffset }),
+        });
+      };
+      for await (const message of followStream(open, signal)) {
+        for (const name of ["stdout", "stderr"] as const) {
+          const fresh = message[name].subarray(again[name]);
+          again[name] -= message[name].length - fresh.length;
+          shown[name] += fresh.length;
+          if (fresh.length > 0) await write(process[name], fresh);
+        }
+        if (message.nextOffset === undefined) continue;
+        fromOffset = message.nextOffset;
+        Object.assign(shown, again);
       }
     },
   );

@@ -320,11 +320,15 @@ export interface LogsRequest {
   follow: boolean;
   tail: number;
   timestamps: boolean;
+  /** Goes on after what was read until there, instead of `tail`: a LogsResponse's next_offset. */
+  fromOffset?: number | undefined;
 }
 
 export interface LogsResponse {
   stdout: Buffer;
   stderr: Buffer;
+  /** With this message all is told up to there. Not with every message. */
+  nextOffset?: number | undefined;
 }
 
 export interface MoveRequest {
@@ -4604,7 +4608,7 @@ export const ExecResponse: MessageFns<ExecResponse> = {
 };
 
 function createBaseLogsRequest(): LogsRequest {
-  return { nameOrId: "", follow: false, tail: 0, timestamps: false };
+  return { nameOrId: "", follow: false, tail: 0, timestamps: false, fromOffset: undefined };
 }
 
 export const LogsRequest: MessageFns<LogsRequest> = {
@@ -4620,6 +4624,9 @@ export const LogsRequest: MessageFns<LogsRequest> = {
     }
     if (message.timestamps !== false) {
       writer.uint32(32).bool(message.timestamps);
+    }
+    if (message.fromOffset !== undefined) {
+      writer.uint32(800).uint64(message.fromOffset);
     }
     return writer;
   },
@@ -4669,6 +4676,14 @@ export const LogsRequest: MessageFns<LogsRequest> = {
             message.timestamps = reader.bool();
             continue;
           }
+          case 100: {
+            if (tag !== 800) {
+              break;
+            }
+
+            message.fromOffset = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4691,6 +4706,11 @@ export const LogsRequest: MessageFns<LogsRequest> = {
       follow: isSet(object.follow) ? globalThis.Boolean(object.follow) : false,
       tail: isSet(object.tail) ? globalThis.Number(object.tail) : 0,
       timestamps: isSet(object.timestamps) ? globalThis.Boolean(object.timestamps) : false,
+      fromOffset: isSet(object.fromOffset)
+        ? globalThis.Number(object.fromOffset)
+        : isSet(object.from_offset)
+        ? globalThis.Number(object.from_offset)
+        : undefined,
     };
   },
 
@@ -4708,6 +4728,9 @@ export const LogsRequest: MessageFns<LogsRequest> = {
     if (message.timestamps !== false) {
       obj.timestamps = message.timestamps;
     }
+    if (message.fromOffset !== undefined) {
+      obj.fromOffset = Math.round(message.fromOffset);
+    }
     return obj;
   },
 
@@ -4720,12 +4743,13 @@ export const LogsRequest: MessageFns<LogsRequest> = {
     message.follow = object.follow ?? false;
     message.tail = object.tail ?? 0;
     message.timestamps = object.timestamps ?? false;
+    message.fromOffset = object.fromOffset ?? undefined;
     return message;
   },
 };
 
 function createBaseLogsResponse(): LogsResponse {
-  return { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
+  return { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0), nextOffset: undefined };
 }
 
 export const LogsResponse: MessageFns<LogsResponse> = {
@@ -4735,6 +4759,9 @@ export const LogsResponse: MessageFns<LogsResponse> = {
     }
     if (message.stderr.length !== 0) {
       writer.uint32(18).bytes(message.stderr);
+    }
+    if (message.nextOffset !== undefined) {
+      writer.uint32(800).uint64(message.nextOffset);
     }
     return writer;
   },
@@ -4768,6 +4795,14 @@ export const LogsResponse: MessageFns<LogsResponse> = {
             message.stderr = Buffer.from(reader.bytes());
             continue;
           }
+          case 100: {
+            if (tag !== 800) {
+              break;
+            }
+
+            message.nextOffset = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4784,6 +4819,11 @@ export const LogsResponse: MessageFns<LogsResponse> = {
     return {
       stdout: isSet(object.stdout) ? Buffer.from(bytesFromBase64(object.stdout)) : Buffer.alloc(0),
       stderr: isSet(object.stderr) ? Buffer.from(bytesFromBase64(object.stderr)) : Buffer.alloc(0),
+      nextOffset: isSet(object.nextOffset)
+        ? globalThis.Number(object.nextOffset)
+        : isSet(object.next_offset)
+        ? globalThis.Number(object.next_offset)
+        : undefined,
     };
   },
 
@@ -4795,6 +4835,9 @@ export const LogsResponse: MessageFns<LogsResponse> = {
     if (message.stderr.length !== 0) {
       obj.stderr = base64FromBytes(message.stderr);
     }
+    if (message.nextOffset !== undefined) {
+      obj.nextOffset = Math.round(message.nextOffset);
+    }
     return obj;
   },
 
@@ -4805,6 +4848,7 @@ export const LogsResponse: MessageFns<LogsResponse> = {
     const message = createBaseLogsResponse();
     message.stdout = object.stdout ?? Buffer.alloc(0);
     message.stderr = object.stderr ?? Buffer.alloc(0);
+    message.nextOffset = object.nextOffset ?? undefined;
     return message;
   },
 };
