@@ -35,7 +35,7 @@ type RequestOf<M extends UnaryName> = Parameters<Methods[M]["requestSerialize"]>
 type ResponseOf<M extends UnaryName> = ReturnType<Methods[M]["responseDeserialize"]>;
 
 /** What changes nothing may be asked as often as one likes. */
-const QUESTIONS = /^(status|leader|why|list|inspect)/;
+const QUESTIONS = /^(status|leader|why|list|inspect|plan|get|balanceStatus)/;
 /** Changes that the scheduler does once for all repetitions of one request. */
 const ONCE: ReadonlySet<string> = new Set<UnaryName>([
   "run",
