@@ -30,7 +30,7 @@ const own = (labels: { readonly [key: string]: string } | undefined, key: string
   labels !== undefined && Object.hasOwn(labels, key) ? labels[key] : undefined;
 
 /** A builtin attribute, an operator's label, or one of the host's own configuration, in this order. */
-const attributeOf = (name: string, node: Node, key: string): string | undefined =>
+export const attributeOf = (name: string, node: Node, key: string): string | undefined =>
   Object.hasOwn(BUILTIN, key)
     ? BUILTIN[key]?.(name, node)
     : (own(node.labels, key) ?? own(node.info?.labels, key));

@@ -70,6 +70,8 @@ const IN_PLACE: ReadonlySet<string> = new Set([
   "labels",
   "stopGraceSeconds",
   "stopSignal",
+  "priority",
+  "preemption",
 ]);
 const OWN: ReadonlySet<string> = new Set(["name", "node"]);
 

@@ -5,6 +5,7 @@ import { useOf } from "../state/capacity.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { demandOf, NO_CONTAINERS, type Demand, type Spot } from "../state/fit/demand.ts";
 import { filtersFor, firstBlocking } from "../state/fit/fit.ts";
+import { Crowds } from "./placement/crowd.ts";
 import { ReasonTally } from "./placement/explain.ts";
 import { PlannedUse } from "./placement/planned-use.ts";
 import { costOf, heavyPressure, strategyOf } from "./placement/score.ts";
@@ -60,7 +61,7 @@ const demandFor = (
 /** The node under heavy pressure or to be avoided that would do if no other did: later tiers are worse. */
 const tierOf = (isAvoided: boolean, isPressed: boolean): number => (isAvoided ? 2 : 0) + (isPressed ? 1 : 0);
 
-/** The best node that fits, by tier, cost, and name; undefined: none does. It makes nothing per node. */
+/** The best node that fits, by tier, how many of its service are there, cost, and name; undefined: none does. It makes nothing per node. */
 export const placeOne = (
   cluster: Cluster,
   container: Container,
@@ -76,6 +77,8 @@ export const placeOne = (
   let best: string | undefined;
   let bestTier = 0;
   let bestCost = 0;
+  let bestCrowd = 0;
+  const rank = (planned?.crowds ?? new Crowds(cluster)).rankFor(container);
   for (const name of candidatesOf(cluster, options)) {
     const node = nodes[name];
     if (node === undefined || name === except) continue;
@@ -87,10 +90,14 @@ export const placeOne = (
     const report = seen?.nodes.get(name);
     const tier = tierOf(avoid?.has(name) === true, heavyPressure(node, report?.report.load) !== undefined);
     if (best !== undefined && tier > bestTier) continue;
+    const crowd = rank?.(name, node) ?? 0;
+    if (best !== undefined && tier === bestTier && crowd > bestCrowd) continue;
     const cost = costOf(strategy, digest, node, spot.use, report);
-    if (best === undefined || tier < bestTier || cost < bestCost || (cost === bestCost && name < best)) {
+    const isAhead = tier < bestTier || crowd < bestCrowd;
+    if (best === undefined || isAhead || cost < bestCost || (cost === bestCost && name < best)) {
       best = name;
       bestTier = tier;
+      bestCrowd = crowd;
       bestCost = cost;
     }
   }

@@ -1,5 +1,6 @@
 import type { Container } from "../../../proto/gen/godwit/v1/log.ts";
 import { useOf } from "../../state/capacity.ts";
+import { Crowds } from "./crowd.ts";
 import { limitsOf, type Cluster, type NodeUse } from "../../state/cluster.ts";
 import { NO_CONTAINERS } from "../../state/fit/demand.ts";
 
@@ -15,9 +16,12 @@ export class PlannedUse {
   readonly #use = new Map<string, NodeUse>();
   readonly #containers = new Map<string, Container[]>();
   readonly #all: Container[] = [];
+  /** How the containers of services lie, those included that are planned. */
+  readonly crowds: Crowds;
 
   constructor(cluster: Cluster) {
     this.#cluster = cluster;
+    this.crowds = new Crowds(cluster);
   }
 
   /** To try something out. */
@@ -49,6 +53,7 @@ export class PlannedUse {
     use.pids += limits.pids;
     use.diskBytes += limits.diskBytes;
     use.containers += 1;
+    this.crowds.add(node, container);
     if (!hasRules(container)) return;
     this.#all.push(container);
     const there = this.#containers.get(node);

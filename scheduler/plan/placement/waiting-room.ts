@@ -14,6 +14,7 @@ export const TOLD_AGAIN = 16;
 export interface Kind {
   readonly key: string;
   readonly priority: number;
+  /** Something elsewhere may open a node to it: affinity, or the spread of its service. */
   readonly hasAffinity: boolean;
   /** In the order in which they are placed: oldest first. */
   readonly waiting: Set<string>;
@@ -45,6 +46,8 @@ const keyOf = (container: Container, withLabels: boolean): string => {
     spec?.affinity.length === 0 ? undefined : spec?.labels,
     spec?.imageDigest,
     spec?.priority,
+    // Its service may have rules about where its containers lie.
+    container.service,
   ]);
 };
 
@@ -99,7 +102,7 @@ export class WaitingRoom {
       kind = {
         key,
         priority: priorityOf(container),
-        hasAffinity: (container.spec?.affinity.length ?? 0) > 0,
+        hasAffinity: (container.spec?.affinity.length ?? 0) > 0 || container.service !== "",
         waiting: new Set(),
         untold: new Map(),
         stale: false,

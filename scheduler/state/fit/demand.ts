@@ -10,6 +10,7 @@ import { labelText, matchText } from "../../model/labels.ts";
 import { imageOf } from "../apply-image.ts";
 import { limitsOf, type Cluster, type NodeUse } from "../cluster.ts";
 import type { LabelCounts } from "../placement-index.ts";
+import { spreadDemandsOf, type SpreadDemand } from "./spread-demand.ts";
 
 /** A label, and where containers are that have it (or that want nothing to do with it). */
 export interface LabelRule {
@@ -35,6 +36,8 @@ export interface Demand {
   readonly source: NodeInfo | undefined;
   /** It is started anew, so only what cannot run its program at all is in the way. */
   readonly isCold: boolean;
+  /** Of its service: how far its containers may be from lying evenly. */
+  readonly spread: readonly SpreadDemand[];
   /** What it uses of its kernel. */
   readonly needs: readonly string[];
 }
@@ -123,6 +126,7 @@ export const demandOf = (cluster: Cluster, container: Container, context: Demand
       ? undefined
       : cluster.state.nodes[container.allocation?.node ?? ""]?.info,
     isCold: mode === MigrationMode.COLD,
+    spread: spreadDemandsOf(cluster, container),
     needs,
   };
 };

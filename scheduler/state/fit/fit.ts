@@ -9,6 +9,7 @@ import { HOST } from "./host.ts";
 import { AFFINITY, ANTI_AFFINITY, PORTS } from "./neighbours.ts";
 import { NODE_STATE } from "./node-state.ts";
 import { ROOM } from "./room.ts";
+import { SPREAD } from "./spread.ts";
 
 /** In the order in which they are asked, and reasons given. */
 const FILTERS: readonly Filter[] = [
@@ -19,6 +20,7 @@ const FILTERS: readonly Filter[] = [
   PORTS,
   ANTI_AFFINITY,
   AFFINITY,
+  SPREAD,
   ROOM,
 ];
 

@@ -1,24 +1,18 @@
 /** The container of a service, as it is written in a file. */
 import {
   ContainerSpec,
+  FailoverPolicy,
   MigrationPolicy,
+  PlacementStrategy,
+  PreemptionPolicy,
   RestartPolicy,
   type HealthCheck,
   type Resources,
   type RestartBackoff,
 } from "../../../proto/gen/godwit/v1/spec.ts";
+import { addConstraint, addMatch, addPort, parsePriority } from "../placement-flags.ts";
+import { FAILOVERS, POLICIES, PREEMPTIONS, RESTARTS, STRATEGIES } from "../shape/words.ts";
 import type { MapReader } from "./reader.ts";
-
-export const RESTARTS = {
-  always: RestartPolicy.ALWAYS,
-  "on-failure": RestartPolicy.ON_FAILURE,
-  never: RestartPolicy.NEVER,
-} as const;
-export const MIGRATIONS = {
-  live: MigrationPolicy.LIVE,
-  cold: MigrationPolicy.COLD,
-  never: MigrationPolicy.NEVER,
-} as const;
 
 /** A text is what a shell makes of it. */
 export const shellCommand = (text: string): string[] => ["/bin/sh", "-c", text];
@@ -79,6 +73,21 @@ const restart = (map: MapReader): Restart => {
   return { policy, ...(isGiven ? { backoff } : {}) };
 };
 
+const PAIRS = "a list of NAME=VALUE";
+
+/** Where its containers may be. */
+const placement = (map: MapReader): Partial<ContainerSpec> => ({
+  constraints: map.parsedList("constraints", `${PAIRS} or NAME!=VALUE`, addConstraint) ?? [],
+  affinity: map.parsedList("affinity", PAIRS, addMatch) ?? [],
+  antiAffinity: map.parsedList("antiAffinity", PAIRS, addMatch) ?? [],
+  ports: map.parsedList("publish", 'a list of HOST:CONTAINER such as "8080:80"', addPort) ?? [],
+  strategy: map.choice("strategy", STRATEGIES) ?? PlacementStrategy.UNSPECIFIED,
+  project: map.text("project", "the name of a project") ?? "",
+  priority: map.parsed("priority", "a whole number", parsePriority) ?? 0,
+  preemption: map.choice("preemption", PREEMPTIONS) ?? PreemptionPolicy.UNSPECIFIED,
+  failover: map.choice("failover", FAILOVERS) ?? FailoverPolicy.AUTO,
+});
+
 export const containerOf = (map: MapReader): ContainerSpec => {
   map.require("image", "the image that its containers are made from");
   const restarts = map.wordOrWithin(
@@ -101,11 +110,12 @@ export const containerOf = (map: MapReader): ContainerSpec => {
     labels: map.assignments("labels") ?? {},
     restart: restarts?.policy ?? RestartPolicy.ALWAYS,
     ...(restarts?.backoff === undefined ? {} : { backoff: restarts.backoff }),
-    migration: map.choice("migration", MIGRATIONS) ?? MigrationPolicy.LIVE,
+    migration: map.choice("migration", POLICIES) ?? MigrationPolicy.LIVE,
     blackoutBudgetMs: map.durationMs("blackoutBudget") ?? 0,
     noCures: !(map.flag("cures") ?? true),
     stopGraceSeconds: Math.ceil((map.durationMs("stopGrace") ?? 0) / 1_000),
     stopSignal: map.text("stopSignal", "a signal such as SIGINT") ?? "",
+    ...placement(map),
     ...optional("health", map.within("health", "a mapping with command, tcp or http", health)),
   });
 };

@@ -6,13 +6,17 @@ import {
   type SpreadRule,
 } from "../../../proto/gen/godwit/v1/service.ts";
 import {
+  FailoverPolicy,
   MigrationPolicy,
+  PlacementStrategy,
+  PreemptionPolicy,
   RestartPolicy,
   type ContainerSpec,
   type HealthCheck,
 } from "../../../proto/gen/godwit/v1/spec.ts";
 import { formatCpus } from "../quantity.ts";
-import { policyWord, restartWord } from "../shape/words.ts";
+import { constraintText, matchText, portText } from "../shape/placement.ts";
+import { policyWord, preemptionWord, restartWord, strategyWord } from "../shape/words.ts";
 
 export type Plain =
   string | number | boolean | readonly Plain[] | { readonly [key: string]: Plain | undefined };
@@ -24,6 +28,8 @@ const compact = (fields: Fields): Fields | undefined => {
   return entries.length === 0 ? undefined : Object.fromEntries(entries);
 };
 const unlessEmpty = (text: string): string | undefined => (text === "" ? undefined : text);
+const unlessNone = (list: readonly string[]): readonly string[] | undefined =>
+  list.length === 0 ? undefined : list;
 const unlessZero = (value: number): number | undefined => (value === 0 ? undefined : value);
 
 /** Exactly, and as it can be written in a file. */
@@ -91,6 +97,15 @@ export const containerFields = (spec: ContainerSpec): Fields => ({
       ? undefined
       : policyWord(spec.migration),
   blackoutBudget: durationText(spec.blackoutBudgetMs),
+  constraints: unlessNone(spec.constraints.map(constraintText)),
+  affinity: unlessNone(spec.affinity.map(matchText)),
+  antiAffinity: unlessNone(spec.antiAffinity.map(matchText)),
+  publish: unlessNone(spec.ports.map(portText)),
+  strategy: spec.strategy === PlacementStrategy.UNSPECIFIED ? undefined : strategyWord(spec.strategy),
+  project: unlessEmpty(spec.project),
+  priority: unlessZero(spec.priority),
+  preemption: spec.preemption === PreemptionPolicy.UNSPECIFIED ? undefined : preemptionWord(spec.preemption),
+  failover: spec.failover === FailoverPolicy.NEVER ? "never" : undefined,
   cures: spec.noCures ? false : undefined,
   stopGrace: durationText(spec.stopGraceSeconds * 1_000),
   stopSignal: unlessEmpty(spec.stopSignal),

@@ -28,6 +28,15 @@ container:
   cures: false
   stopGrace: 30s
   stopSignal: SIGINT
+  constraints: [zone=a, disk!=slow]
+  affinity: [app=db]
+  antiAffinity: [app=web]
+  publish: ["8080:80", 5353:53/udp]
+  strategy: pack
+  project: shop
+  priority: -5
+  preemption: stop
+  failover: never
 `;
 
 describe("what is read", () => {
@@ -77,6 +86,21 @@ describe("what is read", () => {
             noCures: true,
             stopGraceSeconds: 30,
             stopSignal: "SIGINT",
+            constraints: [
+              { key: "zone", value: "a", unequal: false },
+              { key: "disk", value: "slow", unequal: true },
+            ],
+            affinity: [{ key: "app", value: "db" }],
+            antiAffinity: [{ key: "app", value: "web" }],
+            ports: [
+              { hostPort: 8080, containerPort: 80, protocol: "tcp" },
+              { hostPort: 5353, containerPort: 53, protocol: "udp" },
+            ],
+            strategy: "PLACEMENT_STRATEGY_PACK",
+            project: "shop",
+            priority: -5,
+            preemption: "PREEMPTION_POLICY_STOP",
+            failover: "FAILOVER_POLICY_NEVER",
           },
         },
       },
@@ -192,6 +216,11 @@ describe("what is wrong, and where", () => {
       "an unknown policy",
       body("  restart: sometimes"),
       '4:12: restart: expected always, on-failure or never, or a mapping with policy, initial, max and resetAfter, found "sometimes"',
+    ],
+    [
+      "a constraint of no form",
+      body("  constraints: [zone=a, zone]"),
+      '4:25: constraints: expected a list of NAME=VALUE or NAME!=VALUE, found "zone"',
     ],
     ["no container", "name: web", '1:1: "container" is missing: what its containers are made of'],
     [

@@ -160,6 +160,27 @@ export class MapReader {
   texts(key: string, expected = 'a list of texts such as ["sh", "-c", "date"]'): string[] | undefined {
     return this.value(key, expected, (node) => this.#textsOf(node));
   }
+  /** A list of texts, each taken in by a parser of the command line's. */
+  parsedList<T>(
+    key: string,
+    expected: string,
+    add: (text: string, before: readonly T[]) => T[],
+  ): T[] | undefined {
+    return this.value(key, expected, (node) => {
+      if (!isSeq(node)) throw new Mismatch(`found ${shown(node)}`, node);
+      let list: T[] = [];
+      for (const item of node.items as (Node | null)[]) {
+        const resolved = this.#resolve(item);
+        if (resolved === undefined) throw new Mismatch("found nothing in it", node);
+        list = parsed(resolved, (text) => add(text, list));
+      }
+      return list;
+    });
+  }
+  /** What a parser of the command line's makes of it. */
+  parsed<T>(key: string, expected: string, parse: (text: string) => T): T | undefined {
+    return this.value(key, expected, (node) => parsed(node, parse));
+  }
   /** A text, or a list of them. */
   textOrTexts(key: string, expected: string): string | string[] | undefined {
     return this.value(key, expected, (node) => (isSeq(node) ? this.#textsOf(node) : textOf(node)));

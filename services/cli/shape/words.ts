@@ -16,18 +16,18 @@ const MODES = {
   precopy: MigrationMode.PRECOPY,
   postcopy: MigrationMode.POSTCOPY,
 } as const;
-const RESTARTS = {
+export const RESTARTS = {
   always: RestartPolicy.ALWAYS,
   "on-failure": RestartPolicy.ON_FAILURE,
   never: RestartPolicy.NEVER,
 } as const;
-const POLICIES = {
+export const POLICIES = {
   live: MigrationPolicy.LIVE,
   cold: MigrationPolicy.COLD,
   never: MigrationPolicy.NEVER,
 } as const;
-const STRATEGIES = { spread: PlacementStrategy.SPREAD, pack: PlacementStrategy.PACK } as const;
-const PREEMPTIONS = {
+export const STRATEGIES = { spread: PlacementStrategy.SPREAD, pack: PlacementStrategy.PACK } as const;
+export const PREEMPTIONS = {
   move: PreemptionPolicy.MOVE,
   stop: PreemptionPolicy.STOP,
   never: PreemptionPolicy.NEVER,
@@ -48,7 +48,7 @@ function namer<E extends string>(words: { readonly [word: string]: E }, unset: s
   return (value) => Object.entries(words).find(([, known]) => known === value)?.[0] ?? unset;
 }
 
-const FAILOVERS = { auto: FailoverPolicy.AUTO, never: FailoverPolicy.NEVER } as const;
+export const FAILOVERS = { auto: FailoverPolicy.AUTO, never: FailoverPolicy.NEVER } as const;
 export const parseFailover = parser<FailoverPolicy>("failover policy", FAILOVERS);
 export const failoverWord = namer<FailoverPolicy>(FAILOVERS, "auto");
 export const parseMode = parser<MigrationMode>("migration mode", MODES);
