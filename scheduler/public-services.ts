@@ -35,6 +35,8 @@ export interface Services {
   containersOf(name: string): readonly string[];
   /** How many more of its containers may be made unavailable now. */
   disruptionsAllowed(name: string): number;
+  /** Why containers that it lacks cannot be made at all; empty: they can. */
+  obstacle(name: string): string;
   /** Whether a container does its work, as far as the log knows, and is to go on with it. */
   isAvailable(containerId: string): boolean;
 }

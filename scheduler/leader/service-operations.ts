@@ -8,6 +8,7 @@ import { sameValue, templateChange } from "../model/service-policy.ts";
 import { command } from "../plan/command.ts";
 import { disruptionsAllowed, PlannedDisruptions } from "../plan/disruption.ts";
 import type { ServiceApplication, ServiceChangeKind, ServicePlan, Services } from "../public-services.ts";
+import { creationRefusal } from "../plan/services.ts";
 import { isAvailable } from "../state/availability.ts";
 import type { Cluster } from "../state/cluster.ts";
 import type { Outcome } from "../state/rejection.ts";
@@ -118,6 +119,14 @@ export class ServiceOperations implements Services {
   disruptionsAllowed(name: string): number {
     const planned = new PlannedDisruptions(this.#cluster);
     return Math.min(disruptionsAllowed(this.#cluster, planned, name), planned.availableOf(name).size);
+  }
+
+  obstacle(name: string): string {
+    const service = this.#cluster.state.services[name];
+    const { ofService } = this.#cluster.index;
+    if (service?.spec === undefined || service.removing) return "";
+    if ((ofService.get(name)?.size ?? 0) >= service.spec.replicas) return "";
+    return creationRefusal(this.#cluster, service) ?? "";
   }
 
   isAvailable(containerId: string): boolean {

@@ -226,6 +226,24 @@ describe("scripts", () => {
     expect(world.summary).toBe("web-1:b web-2:b web-3:b");
   });
 
+  test("where no container can be made, it says why and gives up after a while; with room it goes on", () => {
+    const world = new ServiceWorld();
+    const project = { name: "shop", memoryBytes: 0, cpuMillis: 0, diskBytes: 0, containers: 2 };
+    world.drive.must(command("projectSet", { project }));
+    const terms = update({});
+    world.apply(webSpec("a", { ...terms, template: { project: "shop" } }));
+    world.settle();
+    expect(world.containers).toHaveLength(2);
+    expect(world.service.rollout).toMatchObject({
+      state: RolloutState.PAUSED,
+      failure: expect.stringContaining("project shop may have 2 containers and has 2"),
+    });
+    world.drive.must(command("projectSet", { project: { ...project, containers: 3 } }));
+    world.settle();
+    expect(world.containers).toHaveLength(3);
+    expect(world.service.rollout?.state).toBe(RolloutState.DONE);
+  });
+
   test("a removal stops them all, and then the service is gone", () => {
     const world = steady();
     world.drive.must(command("serviceRemoveRequested", { name: "web" }));

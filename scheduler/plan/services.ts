@@ -15,6 +15,7 @@ import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { updateRules, type UpdateRules } from "../model/service-policy.ts";
 import { isAvailable } from "../state/availability.ts";
+import { creationCheck } from "../state/apply-container.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
 import { disruptionCheck, type PlannedDisruptions } from "./disruption.ts";
@@ -95,10 +96,25 @@ const ailment = ({ service }: Look, container: Container): string | undefined =>
   return allocation.restarts > restartGeneration ? `${name} ended and was restarted` : undefined;
 };
 
+/** Why no container of the service can be made at all; it may pass. */
+export const creationRefusal = (cluster: Cluster, service: Service): string | undefined => {
+  const template = service.spec?.template;
+  return template === undefined ? undefined : creationCheck(cluster, template)?.message;
+};
+
+/** The same, when it has lasted too long. */
+const blockedFor = ({ cluster, members, options, rules, service, wanted }: Look): string | undefined => {
+  const sinceMs = Math.max(service.rollout?.startedAtMs ?? 0, options.leaderSinceMs);
+  if (members.active.length >= wanted || options.nowMs - sinceMs < rules.timeoutMs) return undefined;
+  return creationRefusal(cluster, service);
+};
+
 /** Why the roll-out cannot go on. A return is given up only when it takes too long: there is nothing else to go to. */
 const failureOf = (look: Look): string | undefined => {
   const state = look.service.rollout?.state;
   if (state !== RolloutState.RUNNING && state !== RolloutState.ROLLING_BACK) return undefined;
+  const blocked = blockedFor(look);
+  if (blocked !== undefined) return blocked;
   for (const container of look.members.current.toSorted(byName)) {
     const why =
       (state === RolloutState.RUNNING ? ailment(look, container) : undefined) ?? overdue(look, container);
@@ -169,6 +185,7 @@ const shrink = (look: Look): Command[] => {
 const create = (look: Look, count: number): Command[] => {
   const { cluster, name, options, service } = look;
   const commands: Command[] = [];
+  if (count <= 0 || creationRefusal(cluster, service) !== undefined) return commands;
   for (let number = 1; commands.length < Math.min(count, CREATED_A_ROUND); number += 1) {
     const free = `${name}-${number}`;
     if (cluster.index.idByName.has(free)) continue;

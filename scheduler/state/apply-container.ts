@@ -13,7 +13,7 @@ import {
   type ContainerRemoved,
   type ContainerRemoveRequested,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationMode, type ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import { addressOf, FIRST_HOST, hostOf, LAST_HOST, macOf, usableHost } from "../model/network.ts";
 import { checkSpec } from "../model/spec-check.ts";
 import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
@@ -39,6 +39,17 @@ const takeHost = (cluster: Cluster): number | undefined => {
 const hasHost = ({ state }: Cluster): boolean =>
   usableHost(Math.max(FIRST_HOST, state.nextAddress)) <= LAST_HOST || state.freeAddresses.length > 0;
 
+/** Whether there can be one more container like this, apart from room on a node. */
+export const creationCheck = (cluster: Cluster, spec: ContainerSpec): Outcome => {
+  if (imageOf(cluster, spec) === undefined)
+    return reject("not-found", `there is no image ${spec.image}: "godwit image ls" lists what there is`);
+  const overQuota = quotaCheck(cluster, spec);
+  if (overQuota !== undefined) return overQuota;
+  return hasHost(cluster)
+    ? undefined
+    : reject("exhausted", "every address of the containers' network is in use");
+};
+
 export const containerCreated = (
   cluster: Cluster,
   { id, spec }: ContainerCreated,
@@ -60,11 +71,8 @@ export const containerCreated = (
       "exists",
       `there is a container named ${spec.name} already: remove it or choose another name`,
     );
-  if (imageOf(cluster, spec) === undefined)
-    return reject("not-found", `there is no image ${spec.image}: "godwit image ls" lists what there is`);
-  const overQuota = quotaCheck(cluster, spec);
-  if (overQuota !== undefined) return overQuota;
-  if (!hasHost(cluster)) return reject("exhausted", "every address of the containers' network is in use");
+  const refused = creationCheck(cluster, spec);
+  if (refused !== undefined) return refused;
   const host = takeHost(cluster) ?? FIRST_HOST;
   const container: Container = {
     id,

@@ -99,7 +99,10 @@ export class ServiceService {
         { info, isAvailable: services.isAvailable(id), isLeaving: container.retiring || container.removing },
       ];
     });
-    return serviceInfo(service, members, services.disruptionsAllowed(name));
+    return serviceInfo(service, members, {
+      disruptionsAllowed: services.disruptionsAllowed(name),
+      obstacle: services.obstacle(name),
+    });
   }
 
   #info(name: string): ServiceInfo {

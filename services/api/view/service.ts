@@ -30,9 +30,10 @@ const stateOf = (service: ServiceRecord, available: number): string => {
 };
 
 /** Why it went back or stands still; else the first thing that is wrong with one of its containers. */
-const messageOf = (service: ServiceRecord, members: readonly ServiceMember[]): string => {
+const messageOf = (service: ServiceRecord, members: readonly ServiceMember[], obstacle: string): string => {
   const { failedRevision = 0, failure = "" } = service.rollout ?? {};
   if (failure !== "") return `revision ${failedRevision}: ${failure}`;
+  if (obstacle !== "") return `no container can be made: ${obstacle}`;
   for (const { info, isAvailable, isLeaving } of members) {
     if (isAvailable || isLeaving) continue;
     const name = info.spec?.name ?? info.id;
@@ -45,7 +46,7 @@ const messageOf = (service: ServiceRecord, members: readonly ServiceMember[]): s
 export function serviceInfo(
   service: ServiceRecord,
   members: readonly ServiceMember[],
-  disruptionsAllowed: number,
+  { disruptionsAllowed, obstacle }: { readonly disruptionsAllowed: number; readonly obstacle: string },
 ): ServiceInfo {
   const sorted = members.toSorted((a, b) => compare(a.info.spec?.name ?? "", b.info.spec?.name ?? ""));
   const available = sorted.filter(({ isAvailable }) => isAvailable).length;
@@ -57,7 +58,7 @@ export function serviceInfo(
     revision: service.revision,
     stableRevision: service.stableRevision,
     state: stateOf(service, available),
-    message: messageOf(service, sorted),
+    message: messageOf(service, sorted, obstacle),
     available,
     updated: sorted.filter(({ info, isLeaving }) => !isLeaving && info.serviceRevision === service.revision)
       .length,
