@@ -12,7 +12,7 @@ import {
 import { AllocationState, DesiredState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { unfitFor } from "./checkpoint-fit.ts";
-import { indexCheckpoint, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
+import { endWaiting, indexCheckpoint, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
 import { isHomeless } from "./failover.ts";
 import { targetCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -217,7 +217,7 @@ export const containerRestored = (
       readyAtMs: 0,
       restoreFrom: checkpointId,
     };
-    container.placementFailure = "";
+    endWaiting(cluster, container, atMs);
   });
   return undefined;
 };

@@ -21,7 +21,7 @@ import { abortMigrationOf, endMigration } from "./apply-migration.ts";
 import { forgetCheckpointsOf, restoreCheck } from "./apply-checkpoint.ts";
 import { isWell } from "./availability.ts";
 import { isFenced, isHomeless } from "./failover.ts";
-import { enter, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
+import { endWaiting, enter, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
 import { targetCheck } from "./move-check.ts";
 import { quotaCheck } from "./quota.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -216,8 +216,6 @@ export const allocationPlaced = (
   const unfit =
     checkpointId === "" ? undefined : restoreCheck(cluster, placed.containerId, checkpointId, placed.node);
   if (unfit !== undefined) return unfit;
-  // What was kept free for it elsewhere is free for others now.
-  if (container.nominatedNode !== "") cluster.news.freed.add(container.nominatedNode);
   reindex(cluster, container, () => {
     container.allocation = {
       node: placed.node,
@@ -232,9 +230,7 @@ export const allocationPlaced = (
       readyAtMs: 0,
       ...(checkpointId === "" ? {} : { restoreFrom: checkpointId }),
     };
-    container.placementFailure = "";
-    container.nominatedNode = "";
-    if (container.preemption?.endedAtMs === 0) container.preemption.endedAtMs = atMs;
+    endWaiting(cluster, container, atMs);
   });
   return undefined;
 };

@@ -212,6 +212,15 @@ export const reindexService = (cluster: Cluster, name: string, change: () => voi
   cluster.unsettled.add(name);
 };
 
+/** The container has a node (again): it is no longer one that waits. Part of a change that is indexed. */
+export const endWaiting = ({ news }: Pick<Cluster, "news">, container: Container, atMs: number): void => {
+  container.placementFailure = "";
+  // What was kept free for it elsewhere is free for others now.
+  if (container.nominatedNode !== "") news.freed.add(container.nominatedNode);
+  container.nominatedNode = "";
+  if (container.preemption?.endedAtMs === 0) container.preemption.endedAtMs = atMs;
+};
+
 const before = (a: Migration, b: Migration): boolean =>
   a.endedAtMs === b.endedAtMs ? a.id < b.id : a.endedAtMs < b.endedAtMs;
 
