@@ -197,6 +197,23 @@ describe("the ladder", () => {
     for (const number of [1, 2, 3, 4, 5]) expect(rounds.on(number)).not.toBe("n1");
   });
 
+  test("a move to the node is called off when its drain begins, and nothing new lands there", () => {
+    const rounds = new Rounds();
+    rounds.drive.run(1, "a", "n2");
+    expect(rounds.drive.startMove(77, 1, "n1")).toBeUndefined();
+    rounds.drive.create(2, "b");
+    rounds.drain();
+    expect(rounds.cluster.state.migrations[idOf(77)]).toMatchObject({
+      state: MigrationState.ABORTED,
+      error: "node n1 is being drained",
+    });
+    expect(rounds.drive.startMove(78, 1, "n1")?.message).toMatch(/being drained/);
+    const place = command("allocationPlaced", { containerId: idOf(2), node: "n1", epoch: 1 });
+    expect(rounds.drive.try(place)?.message).toMatch(/being drained/);
+    expect(rounds.finish()).toBe("drained");
+    expect(rounds.on(1)).toBe("n2");
+  });
+
   test("targets of the plan that was shown are kept to while they fit", () => {
     const rounds = new Rounds();
     rounds.drive.run(1, "a", "n1");

@@ -8,6 +8,7 @@ import {
   type Migration,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState, PlacementStrategy } from "../../proto/gen/godwit/v1/spec.ts";
+import { turnedBack } from "../state/apply-drain.ts";
 import { isHeldBySource } from "../state/apply-migration.ts";
 import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
@@ -199,14 +200,16 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
     }
     case "failoverSet":
       return [happening(command.value.enabled ? "failover.on" : "failover.off", "cluster")];
-    case "drainStarted":
+    case "drainStarted": {
+      const { evacuate, node } = command.value;
+      const arriving = [...(cluster.index.arriving.get(node) ?? [])].flatMap(
+        (id) => runningMigrationOf(id) ?? [],
+      );
       return [
-        happening(
-          "drain.started",
-          command.value.node,
-          command.value.evacuate === true ? "to be returned" : "",
-        ),
+        happening("drain.started", node, evacuate === true ? "to be returned" : ""),
+        ...arriving.map((migration) => aborted(migration, turnedBack(node))),
       ];
+    }
     case "returnStarted":
       return [happening("return.started", command.value.node)];
     case "returnEnded":

@@ -1,8 +1,12 @@
 /** Commands of drains, evacuations and returns. */
 import type { DrainEnded, DrainStarted, ReturnEnded, ReturnStarted } from "../../proto/gen/godwit/v1/log.ts";
+import { abortMigrationOf } from "./apply-migration.ts";
 import type { Cluster } from "./cluster.ts";
 import { settleEvacuees } from "./evacuation.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
+
+/** Why a move to a node that begins to be drained is called off. */
+export const turnedBack = (node: string): string => `node ${node} is being drained`;
 
 const missing = (node: string): Outcome => reject("not-found", `there is no node ${node}`);
 
@@ -30,6 +34,9 @@ export const drainStarted = (cluster: Cluster, started: DrainStarted, { atMs }: 
     ...(started.evacuate === undefined ? {} : { evacuate: started.evacuate }),
   };
   cluster.index.draining.add(started.node);
+  // What is on its way here would only be moved on. What has been switched is here already.
+  for (const id of [...(cluster.index.arriving.get(started.node) ?? [])])
+    abortMigrationOf(cluster, id, turnedBack(started.node), atMs);
   return undefined;
 };
 

@@ -16,6 +16,8 @@ const CHOSEN = [
   "target, after status restoring:ran: kill agent",
   "target, before criu pre-resume: kill agent",
   "target, after status restoring:given-up: kill agent",
+  "source, after status halted:maybe: kill agent",
+  "target, after status starting: kill agent",
   "scheduler, after entry migrationSwitched: kill scheduler",
   "reorder chunks",
   "target's disk is full",
