@@ -28,6 +28,8 @@ export interface LeaderOptions {
 
 export class Leader implements AsyncDisposable {
   readonly reports: Reports;
+  /** Of its leadership; orders carry it. */
+  readonly epoch: number;
   /** The clock of leases and limits. */
   readonly nowMs: () => number;
   readonly #options: LeaderOptions;
@@ -52,11 +54,12 @@ export class Leader implements AsyncDisposable {
     const nowMs = (): number => Math.floor(originMs + machine.monotonicMs());
     this.nowMs = nowMs;
     this.#options = options;
+    this.epoch = this.#cluster.state.epoch;
     this.#lastTickMs = nowMs();
     this.reports = new Reports(leaseMs, this.#lastTickMs);
     // A leader before us may have renewed leases for so long after our election, of which it had not heard.
     this.reports.grace(this.#lastTickMs + leaderLeaseMs);
-    this.#sender = new DesiredSender(link, this.#cluster.state.epoch);
+    this.#sender = new DesiredSender(link, this.epoch);
     this.#service = new ReportService({
       link,
       cluster: this.#cluster,

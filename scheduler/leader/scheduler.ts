@@ -153,6 +153,8 @@ export class RunningScheduler implements Scheduler {
 
   #beginToLead(): void {
     const { leaderLeaseMs, leaseMs, link, logger, machine, opened } = this.#options;
+    // One of an earlier epoch: a snapshot was loaded in which the log had gone on.
+    this.#stepDownIfOvertaken();
     if (this.#leader !== undefined || this.#disposed !== undefined) return;
     opened.events.start();
     this.#leader = new Leader({
@@ -194,7 +196,8 @@ export class RunningScheduler implements Scheduler {
 
   #stepDownIfOvertaken(): void {
     const leader = this.#leader;
-    if (leader === undefined || this.#committer.leading) return;
+    if (leader === undefined) return;
+    if (this.#committer.leading && leader.epoch === this.#cluster.state.epoch) return;
     this.#leader = undefined;
     this.#membership.setLeading(false);
     this.#options.opened.events.stop();
