@@ -79,6 +79,34 @@ describe("a hog appears among twelve containers", () => {
   });
 });
 
+describe("a node that is full", () => {
+  test("shows less than its containers want: what is moved uses more there, and that is no miss", () => {
+    const world = new BalanceWorld(NODES, QUICK);
+    for (let at = 0; at < 4; at += 1) world.run(`hog${at}`, "n1", 1_900);
+    world.go(300);
+    // Four of nearly half a node each, of which three nodes take two at most.
+    expect(Math.max(...NODES.map((node) => world.wanted(node)))).toBeLessThan(1);
+    expect(world.cluster.state.balancing?.pausedReason).toBe("");
+    const { length } = world.moves;
+    world.go(600);
+    expect(world.moves.length).toBe(length);
+  });
+
+  test("a load that goes to and fro between two nodes does not take others to and fro with it", () => {
+    const world = twelve();
+    // Each half minute the other of two.
+    world.run("day", "n1", (atMs) => (atMs % 60_000 < 30_000 ? 2_500 : 0));
+    world.run("night", "n2", (atMs) => (atMs % 60_000 < 30_000 ? 0 : 2_500));
+    world.go(960);
+    for (const [at, { atMs, container, from }] of world.moves.entries()) {
+      const later = world.moves.slice(at + 1).filter((one) => one.container === container);
+      const back = later.find(({ to }) => to === from);
+      if (back !== undefined) expect(back.atMs - atMs).toBeGreaterThanOrEqual(3 * 120_000);
+      expect((later[0]?.atMs ?? Infinity) - atMs).toBeGreaterThanOrEqual(120_000);
+    }
+  });
+});
+
 describe("what it does not do", () => {
   test("a hog alone is not moved about: that evens nothing", () => {
     const world = new BalanceWorld(NODES, QUICK);

@@ -23,6 +23,8 @@ const TARGET_PART = 0.75;
 const LEAST_GAIN = 0.002;
 /** A move must still be a gain if the two nodes' loads are off by so many times what they are likely to be off by. */
 const NOISE_TIMES = 3;
+/** Nobody is taken back where the balancer took it from within so many cool-downs: what was hot there may be again. */
+const RETURN_TIMES = 3;
 /** After a move, or an attempt that failed, whatever the cool-down is. */
 const LEAST_REST_MS = 5_000;
 
@@ -225,8 +227,10 @@ class Chooser {
       this.#history.stayMs(container.id) ?? Infinity,
     );
     const options: Option[] = [];
+    const left = this.#leftLately(container.id);
     let isUseful = false;
     for (const to of targets) {
+      if (left.has(to.node)) continue;
       const effect = simulation.effect(container, load, source, to);
       if (!this.#isEven(effect, Math.hypot(source.noise, to.noise))) continue;
       isUseful = true;
@@ -247,6 +251,17 @@ class Chooser {
       gain >= LEAST_GAIN &&
       gainIfOff(noise * NOISE_TIMES) > 0 &&
       strainOf(to) <= this.#meanStrain + threshold * TARGET_PART
+    );
+  }
+
+  #leftLately(containerId: string): ReadonlySet<string> {
+    const { nowMs, settings } = this.#inputs;
+    const sinceMs = nowMs - RETURN_TIMES * settings.coolDownMs;
+    const moves = this.#history.of(containerId);
+    return new Set(
+      moves
+        .filter(({ balance, switchedAtMs }) => balance !== undefined && switchedAtMs > sinceMs)
+        .map(({ from }) => from),
     );
   }
 
