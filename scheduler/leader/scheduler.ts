@@ -190,6 +190,8 @@ export class RunningScheduler implements Scheduler {
     this.#stepDownIfOvertaken();
     if (this.#committer.leading) this.#snapshotter.consider();
     else if (this.#hasReplayed) this.#membership.signOfLife();
+    // By an entry without commands a leader only makes sure of itself.
+    if (entry.commands.length === 0) return;
     this.#leader?.wake();
     this.#changes.notify();
   }

@@ -118,3 +118,31 @@ test("one that cannot be stored is tried again, and the log is kept", async () =
   await grow({ ...a, snapshotter: saved }, 1);
   expect(saved.failure).toBeUndefined();
 });
+
+test("who was away while the log was trimmed beyond him goes on from a snapshot, and may lead", async () => {
+  const a = await running();
+  await grow(a, 3);
+  const { reload } = await opened();
+  const b = await all.member("b", { on: await all.connect(), reload });
+  const { cluster } = b.replica;
+  await grow(a, 30);
+  expect((await a.log.bounds()).first).toBeGreaterThan(b.replica.sequence + 1);
+  await b.committer.synchronize();
+  expect(b.replica.hash()).toBe(a.replica.hash());
+  expect(b.replica.cluster).toBe(cluster);
+  await b.committer.lead();
+  await b.committer.propose(join("last"));
+  await a.committer.synchronize();
+  expect(nodesOf(a)).toContain("last");
+  expect(a.replica.hash()).toBe(b.replica.hash());
+});
+
+test("without a newer snapshot, who was away too long stops and says why", async () => {
+  const a = await running();
+  const b = await all.member("b", { on: await all.connect(), reload: () => Promise.resolve(undefined) });
+  await grow(a, 33);
+  await expect(b.committer.synchronize()).rejects.toMatchObject({
+    code: "corrupt",
+    message: /trimmed beyond entry/,
+  });
+});

@@ -1,7 +1,7 @@
 /** Writers of one log on a real nats-server, without a scheduler around them. */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
-import { Committer } from "../log/committer.ts";
+import { Committer, type CommitterOptions } from "../log/committer.ts";
 import { JetStreamLog, type LogStore } from "../log/jetstream-log.ts";
 import { NatsLink } from "../log/link.ts";
 import { thisMachine } from "../log/machine.ts";
@@ -50,6 +50,7 @@ export class LogMembers implements AsyncDisposable {
       deadlineMs?: number;
       wrap?: (log: LogStore) => LogStore;
       replica?: Replica;
+      reload?: CommitterOptions["reload"];
     } = {},
   ): Promise<Member> {
     const on = options.on ?? this.connection;
@@ -63,6 +64,7 @@ export class LogMembers implements AsyncDisposable {
         link: new NatsLink(on, Date.now, silent),
         machine: thisMachine(),
         logger: silent,
+        ...(options.reload === undefined ? {} : { reload: options.reload }),
         ...(options.deadlineMs === undefined ? {} : { deadlineMs: options.deadlineMs }),
       }),
     );
