@@ -1,5 +1,7 @@
 /** Lost nodes, with a real log and simulated agents that stand still when their lease ends. */
+import { pino } from "pino";
 import { expect, test } from "vitest";
+import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
 import { MigrationPhase, Report } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { AllocationState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
@@ -13,6 +15,7 @@ import { Reports } from "./reports.ts";
 import type { SimulatedAgent } from "../testing/simulated-agent.ts";
 
 const LEASE = { leaseMs: 500 };
+const DAY_MS = 86_400_000;
 
 const armed = (s: Scheduler, ...names: string[]): Promise<void> =>
   eventually("the fences to be armed", () =>
@@ -171,4 +174,54 @@ test("what an earlier leader may have granted has ended before anything is start
   expect(reports.fencedFromMs("n1", 15_000)).toBe(160_000 + 15_000 + 5_000);
   // Granted by one with longer leases.
   expect(reports.fencedFromMs("n1", 20_000)).toBe(160_000 + 20_000 + 5_000);
+});
+
+test("a clock that is set by a day, there and back, makes no node lost and no time run backwards", async () => {
+  await using cluster = await TestCluster.start();
+  let offMs = 0;
+  const { s, agents } = await cluster.up(2, { ...LEASE, nowMs: () => Date.now() + offMs });
+  for (const agent of agents) agent.hasFence = true;
+  await armed(s, "n1", "n2");
+  const web = await runOn(s, "web", "n1");
+  for (const off of [DAY_MS, -DAY_MS, 0]) {
+    offMs = off;
+    const before = agents.map(({ replies }) => replies.length);
+    await eventually("reports under that clock", () =>
+      agents.every(({ replies }, at) => replies.length > (before[at] ?? 0) + 5),
+    );
+    expect(Object.values(s.state().nodes).map(({ state }) => state)).toEqual([
+      NodeState.READY,
+      NodeState.READY,
+    ]);
+    const { id } = await move(s, web, nodeOf(s, web) === "n1" ? "n2" : "n1");
+    expect(await ended(s, id)).toMatchObject({ state: MigrationState.FINISHED });
+  }
+  const times = Object.values(s.state().migrations).map(({ startedAtMs }) => startedAtMs);
+  expect(times).toEqual(times.toSorted((a, b) => a - b));
+  expect(s.state().containers[web]?.allocation?.epoch).toBe(4);
+});
+
+test("a report of an old epoch is told of once and changes nothing", async () => {
+  await using cluster = await TestCluster.start();
+  const lines: string[] = [];
+  const logger = pino({ level: "warn" }, { write: (line: string) => void lines.push(line) });
+  const { s, agents } = await cluster.up(2, { ...LEASE, logger });
+  const [n1] = agents as [SimulatedAgent];
+  const web = await runOn(s, "web", "n1");
+  const { id } = await move(s, web, "n2");
+  await ended(s, id);
+  const connection = await cluster.connect();
+  const before = s.state().containers[web]?.allocation;
+  const told = (): string[] => lines.filter((line) => line.includes("old epoch"));
+  for (let times = 0; times < 2; times += 1) {
+    const report = Report.fromPartial({
+      info: n1.info,
+      incarnation: n1.incarnation,
+      allocations: [{ containerId: web, epoch: 1, state: AllocationState.FAILED, message: "forged" }],
+    });
+    await connection.request(REPORT_SUBJECT, Report.encode(report).finish(), { timeout: 2_000 });
+  }
+  expect(told().length).toBeGreaterThan(0);
+  expect(told()[0]).toMatch(new RegExp(`"container":"${web}","epoch":1.*"owner":"n2","present":2`));
+  expect(s.state().containers[web]?.allocation).toEqual(before);
 });
