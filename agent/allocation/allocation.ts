@@ -15,7 +15,7 @@ import type { ContainerRuntime } from "../container/runtime.ts";
 import { HealthMonitor } from "../health/monitor.ts";
 import type { Host } from "../host.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
-import { thaw } from "../migrate/source.ts";
+import { thaw } from "../migrate/thaw.ts";
 import { belongsHere, interruption, nextStep, restartInMs, type Step } from "../model/next-step.ts";
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
@@ -25,6 +25,7 @@ import { RecordedContainer } from "./container.ts";
 import { Departure } from "./departure.ts";
 import { Life } from "./life.ts";
 import { observe } from "./observe.ts";
+import { releasedReport, settledReport } from "./settled.ts";
 
 /** A step that failed for a reason that may pass is tried again after this. */
 const RETRY_MS = 1_000;
@@ -106,7 +107,19 @@ export class Allocation {
       this.#migration = undefined;
     this.#departure.expect(desired?.role === Role.SOURCE ? desired.migration : undefined);
     this.#checkpointing.expect(desired?.checkpoint);
+    this.#arrival.follow(desired);
+    if (this.#step.kind !== "copy") this.#serve();
     this.#wakeUp();
+  }
+
+  /** Of a post-copy, the target asks the frozen container for its memory. */
+  #serve(): void {
+    const order = this.#desired?.role === Role.SOURCE ? this.#desired.migration : undefined;
+    if (!this.#departure.servesFor(order)) return;
+    this.#departure.serve(
+      order,
+      () => this.#migration ?? this.#report(order.id, Role.SOURCE, MigrationPhase.DUMPED),
+    );
   }
 
   /** A stream does not outlive the agent that held its end: a move that was under way then cannot go on. */
@@ -142,7 +155,10 @@ export class Allocation {
   /** Looks whether the container still lives; cheap, called regularly. */
   check(): void {
     const status = this.#container.record?.status;
-    if (status?.kind === "running" && !this.runtime.isRunning(status.init)) this.#wakeUp();
+    const isNeeded =
+      status?.kind === "running" ||
+      (status?.kind === "frozen" && this.#departure.servesFor(this.#desired?.migration));
+    if (isNeeded && !this.runtime.isRunning(status.init)) this.#wakeUp();
   }
 
   /** The first process of a container that runs and is not about to be frozen. */
@@ -173,50 +189,26 @@ export class Allocation {
 
   migrationReport(): MigrationReport | undefined {
     const order = this.#desired?.migration;
-    if (
-      this.#desired?.role === Role.RELEASED &&
-      order !== undefined &&
-      this.#container.record === undefined
-    ) {
-      const released = new MigrationProgress(
-        order.id,
-        this.id,
-        Role.RELEASED,
-        MigrationPhase.RELEASED,
-        () => undefined,
-      ).report();
-      // What it measured as the source belongs to the account of the whole.
-      const measured = this.#migration?.report();
-      return { ...released, figures: measured?.figures, forecast: measured?.forecast };
-    }
-    if (this.#migration !== undefined) return this.#migration.report();
-    // After a crash between the switch and this report, the record alone tells what became of the container here.
-    if (this.#desired?.role !== Role.OWNER || order?.switched !== true) return undefined;
-    const status = this.#container.record?.status;
-    const settled = new MigrationProgress(
-      order.id,
-      this.id,
-      Role.TARGET,
-      MigrationPhase.RUNNING,
-      () => undefined,
-    );
-    if (status?.kind === "restoring" && status.stage === "given-up" && this.#arrival.isCleared)
-      settled.giveUp(status.failure ?? "");
-    else if (status?.kind !== "running") return undefined;
-    return settled.report();
+    const { record } = this.#container;
+    if (this.#desired?.role === Role.RELEASED && order !== undefined && record === undefined)
+      return releasedReport(order, this.id, this.#migration?.report());
+    const isOwner = this.#desired?.role === Role.OWNER && order?.switched === true;
+    const report =
+      this.#migration?.report() ??
+      (isOwner ? settledReport(order, this.id, record?.status, this.#arrival.isCleared) : undefined);
+    return report === undefined ? undefined : { ...report, pageSession: this.#arrival.pageSession };
   }
 
   /** Stops the loop; the container goes on. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#arrival.close();
     this.#departure[Symbol.dispose]();
     this.#checkpointing[Symbol.dispose]();
     this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
     this.#commit.promise.catch(() => undefined);
     this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
     this.#wakeUp();
-    await this.#health.close();
+    await Promise.all([this.#arrival.close(), this.#departure.endService(), this.#health.close()]);
     await this.#loop;
   }
 
@@ -369,6 +361,7 @@ export class Allocation {
         this.runtime.cgroup.limitCpu(this.#container.record?.spec.limits?.cpuMillis ?? 0);
         this.#arrival.dropImage();
       } else await this.#arrival.adopt();
+      this.#arrival.follow(this.#desired);
     } catch (error) {
       this.#container.logger.error({ err: error }, "a container could not be taken over in full");
     }
@@ -378,6 +371,7 @@ export class Allocation {
   async #remove(): Promise<void> {
     // Whoever follows its log gets the rest of it before it goes.
     await this.#leaves(this.#desired?.role === Role.RELEASED ? "moved" : "removed");
+    await this.#departure.endService();
     const { host, status } = this.#container;
     const wasOwner = status !== undefined && status.kind !== "restoring";
     await this.runtime.remove();
@@ -394,6 +388,7 @@ export class Allocation {
     try {
       await this.#arrival.settled;
       await this.#departure.copy(order, progress, this.#stepAbort.signal);
+      this.#serve();
     } catch (error) {
       this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
       try {
@@ -412,6 +407,7 @@ export class Allocation {
     const record = this.#container.record;
     if (record?.status.kind !== "frozen") return;
     const { migrationId, init, startedAtMs } = record.status;
+    await this.#departure.endService();
     await thaw(this.runtime, record);
     this.#departure.stayed();
     this.#container.setStatus({ kind: "running", init, startedAtMs });

@@ -1,9 +1,15 @@
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { type DesiredAllocation, MigrationPhase, Role } from "../../proto/gen/godwit/v1/agent.ts";
+import {
+  type DesiredAllocation,
+  type MigrationOrder,
+  MigrationPhase,
+  Role,
+} from "../../proto/gen/godwit/v1/agent.ts";
 import type { RestoreOrder } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { restoreFromCheckpoint } from "../checkpoints/restore.ts";
+import { PageFollowing } from "../migrate/page-following.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { mayHaveResumed } from "../checkpoint/resumption.ts";
@@ -14,6 +20,7 @@ import {
   receiveFromSource,
   releaseNetwork,
   restoreAgain,
+  stopFilling,
   type TargetInputs,
 } from "../migrate/target.ts";
 import type { InitProcess } from "../model/record.ts";
@@ -42,6 +49,11 @@ export class Arrival {
   #failures = 0;
   readonly #lifetime = new AbortController();
   #imageDrop: Promise<void> = Promise.resolve();
+  /** Of a post-copy. */
+  #following: PageFollowing | undefined;
+  /** What is told of it; none after a restart of the agent. */
+  #progress: MigrationProgress | undefined;
+  #isLost = false;
 
   constructor(container: RecordedContainer) {
     this.#container = container;
@@ -55,10 +67,16 @@ export class Arrival {
   async receive(desired: DesiredAllocation, order: ArrivalOrder): Promise<void> {
     this.#container.begin(desired, { restarts: 0, health: desired.health });
     this.#failures = 0;
+    this.#isLost = false;
+    const { migration } = desired;
     try {
-      if (desired.migration === undefined) throw new GodwitError("internal", "a target without a migration");
-      const receive = desired.migration.mode === MigrationMode.COLD ? receiveStopped : receiveFromSource;
-      this.#runs(await receive(this.#inputs(order), desired.migration), order.progress);
+      if (migration === undefined) throw new GodwitError("internal", "a target without a migration");
+      const following =
+        migration.mode === MigrationMode.POSTCOPY ? this.#followingOf(migration, 0) : undefined;
+      this.#following = following;
+      const inputs = { ...this.#inputs(order), ...(following === undefined ? {} : { following }) };
+      const receive = migration.mode === MigrationMode.COLD ? receiveStopped : receiveFromSource;
+      this.#runs(await receive(inputs, migration), order.progress);
     } catch (error) {
       this.#container.logger.warn(
         { err: error, migration: order.migrationId },
@@ -66,8 +84,11 @@ export class Arrival {
       );
       // Nothing is deleted here: if the leader has switched already, the received image is all there is of the
       // container and is tried again; if not, the abort's order says to remove it.
-      if (await this.adopt()) order.progress.enter(MigrationPhase.RUNNING);
-      else order.progress.fail(GodwitError.from(error));
+      if (await this.adopt()) this.#tell(order.progress);
+      else {
+        await this.#endFollowing();
+        order.progress.fail(GodwitError.from(error));
+      }
     }
   }
 
@@ -107,10 +128,83 @@ export class Arrival {
     }
   }
 
+  #followingOf(order: MigrationOrder, session: number): PageFollowing {
+    const { host, runtime, changed } = this.#container;
+    return new PageFollowing({ host, runtime, order, changed }, session);
+  }
+
+  async #endFollowing(): Promise<void> {
+    const following = this.#following;
+    this.#following = undefined;
+    await following?.[Symbol.asyncDispose]();
+  }
+
+  /** That it runs: with all of its memory, or not yet. */
+  #tell(progress: MigrationProgress): void {
+    const { status } = this.#container;
+    const isFilling = status?.kind === "running" && status.following !== undefined;
+    if (isFilling) this.#progress = progress;
+    progress.enter(isFilling ? MigrationPhase.FILLING : MigrationPhase.RUNNING);
+  }
+
+  get pageSession(): number {
+    return this.#following?.session ?? 0;
+  }
+
+  /**
+   * Sees to it that memory that is still at the source of a post-copy comes, after a restart of this agent too. An order
+   * that does not name the migration any more says that it never will: the container cannot go on.
+   */
+  follow(desired: DesiredAllocation | undefined): void {
+    const { record, status } = this.#container;
+    // Of a restore that nobody has watched to its end, too: its tasks may wait for a page before they run.
+    const isBeginning = status?.kind === "restoring" && status.stage === "ran";
+    if ((status?.kind !== "running" && !isBeginning) || status.following === undefined) return;
+    if (desired?.role !== Role.OWNER || desired.epoch !== record?.epoch) return;
+    const { migrationId, from } = status.following;
+    const order = desired.migration;
+    if (order?.id !== migrationId) {
+      if (!isBeginning) this.#lose(from);
+    } else if (this.#following === undefined) {
+      this.#following = this.#followingOf(order, Date.now());
+      this.#following.begin();
+      this.#following.containerRuns();
+      this.#container.changed();
+    }
+  }
+
+  #lose(from: string): void {
+    if (this.#isLost) return;
+    this.#isLost = true;
+    this.#container.endedBecause = `killed: ${from} is gone for good, and with it memory that had not followed after the move`;
+    this.#container.logger.error({ why: this.#container.endedBecause }, "the container is ended");
+    const { runtime } = this.#container;
+    void (async () => {
+      try {
+        await runtime.cgroup.killAll();
+        stopFilling(runtime);
+      } catch (error) {
+        this.#isLost = false; // the next order tries again
+        this.#container.logger.error(
+          { err: error },
+          "a container without all of its memory could not be ended",
+        );
+      }
+    })();
+  }
+
   /** After a crash or a failure behind the switch, from the image that was received whole. */
   async resume(order: ArrivalOrder): Promise<void> {
     const { status } = this.#container;
     if (status?.kind !== "restoring" || status.description === undefined) return;
+    if (status.following !== undefined) {
+      // Nothing of it has run, and the source has all of it: nothing is lost when it goes on there.
+      await this.#giveUp(
+        order,
+        "it was cut off before the container ran, and most of its memory had not come",
+      );
+      return;
+    }
     try {
       this.#runs(await restoreAgain(this.#inputs(order), status.description), order.progress);
     } catch (error) {
@@ -132,6 +226,7 @@ export class Arrival {
   async #giveUp({ migrationId, progress }: ArrivalOrder, failure: string): Promise<void> {
     this.#container.logger.error({ migration: migrationId, failure }, "the container is given back");
     this.#container.setStatus({ kind: "restoring", migrationId, stage: "given-up", failure });
+    await this.#endFollowing();
     await this.#clear();
     progress.giveUp(failure);
   }
@@ -190,23 +285,45 @@ export class Arrival {
   async #settleImage(): Promise<void> {
     const { runtime, logger } = this.#container;
     await releaseNetwork(runtime);
-    if (!(await isFilled(runtime, this.#lifetime.signal))) {
+    if (!(await isFilled(runtime, this.#lifetime.signal)) && !this.#isLost) {
       // It has not read a wrong byte, for somebody still holds what the missing pages wait at; it never can go on.
       this.#container.endedBecause =
         "killed: what filled its memory after the move died before it was done, and what was missing is lost";
       logger.error({ why: this.#container.endedBecause }, "the container is ended");
       await runtime.cgroup.killAll();
     }
+    await this.#endFollowing();
     await dropImage(runtime);
+    this.#isWhole();
   }
 
-  close(): void {
+  /** All of its memory is in place, or never will be: nothing more is wanted of the source. */
+  #isWhole(): void {
+    const { status } = this.#container;
+    if (status?.kind === "running" && status.following !== undefined) {
+      const { kind, init, startedAtMs } = status;
+      this.#container.setStatus({ kind, init, startedAtMs });
+    }
+    this.#progress?.enter(MigrationPhase.RUNNING);
+    this.#progress = undefined;
+  }
+
+  async close(): Promise<void> {
     this.#lifetime.abort();
+    await this.#endFollowing();
   }
 
   #runs(init: InitProcess, progress: MigrationProgress | undefined): void {
-    this.#container.setStatus({ kind: "running", init, startedAtMs: Date.now() });
-    progress?.enter(MigrationPhase.RUNNING);
+    const { status } = this.#container;
+    const following = status?.kind === "restoring" ? status.following : undefined;
+    this.#container.setStatus({
+      kind: "running",
+      init,
+      startedAtMs: Date.now(),
+      ...(following === undefined ? {} : { following }),
+    });
+    this.#following?.containerRuns();
+    if (progress !== undefined) this.#tell(progress);
     this.dropImage();
   }
 

@@ -113,5 +113,10 @@ export class RecordedContainer {
 function keepKnown(before: RecordStatus, status: RecordStatus): RecordStatus {
   if (status.kind !== "restoring" || before.kind !== "restoring") return status;
   const description = status.description ?? before.description;
-  return { ...status, ...(description === undefined ? {} : { description }) };
+  const following = status.following ?? before.following;
+  return {
+    ...status,
+    ...(description === undefined ? {} : { description }),
+    ...(following === undefined ? {} : { following }),
+  };
 }

@@ -6,7 +6,8 @@ import { CheckpointDescription } from "../../proto/gen/godwit/v1/stream.ts";
 import { LazyPages } from "../checkpoint/lazy-pages.ts";
 import { dropDevMounts } from "../container/dev-mounts.ts";
 import { makeImageFolder } from "../migrate/image-folder.ts";
-import { RestorePlace, takeIn, type TargetInputs } from "../migrate/target.ts";
+import { takeIn } from "../migrate/take-in.ts";
+import { RestorePlace, type TargetInputs } from "../migrate/target.ts";
 import type { InitProcess } from "../model/record.ts";
 import { readRecords } from "../stream/records.ts";
 import { readSealedFile } from "./sealed-file.ts";
@@ -28,7 +29,7 @@ export async function restoreFromCheckpoint(inputs: TargetInputs, order: Restore
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
   using lazyPages = new LazyPages(runtime.paths.images);
   const { description, lazy } = await takeIn(
-    { runtime, lazyPages, held: undefined },
+    { runtime, lazyPages, held: undefined, isPostcopy: false },
     readRecords(readSealedFile(path, order.key)),
     signal,
     () => undefined,

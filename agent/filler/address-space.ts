@@ -25,7 +25,8 @@ export class AddressSpace implements Disposable {
   readonly descriptor: FaultDescriptor;
   /** On the clock of performance.now(): nothing can be put in place before. */
   restsUntilMs = 0;
-  readonly #image: ImagePages;
+  /** What it is filled from. */
+  readonly image: ImagePages;
   readonly #files: ImageFiles;
   readonly #pending: PendingPages;
   readonly #isForked: boolean;
@@ -36,6 +37,8 @@ export class AddressSpace implements Disposable {
   #isFruitful = true;
   #fruitlessLooks = 0;
   #hasEnded = false;
+  /** Of the image, when it was last found that nothing that is missing has come. */
+  #starvedAt = -1;
 
   private constructor(
     descriptor: number,
@@ -45,7 +48,7 @@ export class AddressSpace implements Disposable {
     isForked: boolean,
   ) {
     this.descriptor = new FaultDescriptor(descriptor);
-    this.#image = image;
+    this.image = image;
     this.#files = files;
     this.#pending = pending;
     this.#isForked = isForked;
@@ -70,6 +73,36 @@ export class AddressSpace implements Disposable {
     return this.#waiting.size > 0;
   }
 
+  /** All that is missing is still to come. */
+  get isStarved(): boolean {
+    return this.#starvedAt === this.image.arrivals && !this.isDone;
+  }
+
+  /** Of those who wait, whether any waits for what is here. */
+  get isAnswerable(): boolean {
+    return [...this.#waiting].some((address) => {
+      const page = this.#pageOf(address);
+      return page === undefined || this.image.isPresent(page);
+    });
+  }
+
+  /** What somebody waits for and has not come, with what is around it: by addresses in the image. */
+  *wanted(): Generator<{ readonly address: number; readonly pages: number }> {
+    for (const address of this.#waiting) {
+      const page = this.#pageOf(address);
+      const range = this.#pending.find(address);
+      if (page === undefined || range === undefined || this.image.isPresent(page)) continue;
+      const { start, end } = around(address, range);
+      const first = range.page + (start - range.start) / PAGE_BYTES;
+      yield { address: this.image.addressOf(first), pages: (end - start) / PAGE_BYTES };
+    }
+  }
+
+  #pageOf(address: number): number | undefined {
+    const range = this.#pending.find(address);
+    return range === undefined ? undefined : range.page + (address - range.start) / PAGE_BYTES;
+  }
+
   /** Takes in what has happened. Answers the processes that were forked meanwhile. */
   look(): AddressSpace[] {
     const children: AddressSpace[] = [];
@@ -87,8 +120,8 @@ export class AddressSpace implements Disposable {
           break;
         case "fork": {
           const pending = this.#pending.clone();
-          this.#image.need(pending.ranges);
-          children.push(new AddressSpace(event.descriptor, this.#image, this.#files, pending, true));
+          this.image.need(pending.ranges);
+          children.push(new AddressSpace(event.descriptor, this.image, this.#files, pending, true));
           break;
         }
       }
@@ -102,6 +135,7 @@ export class AddressSpace implements Disposable {
     let worst: Placing = "done";
     for (const address of this.#waiting) {
       const range = this.#pending.find(address);
+      if (range !== undefined && !this.image.isPresent(this.#pageOf(address) ?? 0)) continue;
       const outcome = range === undefined ? this.#zero(address) : this.#placeAround(address, range);
       if (outcome === "ended") return outcome;
       if (outcome === "changing" || outcome === "full") worst = outcome;
@@ -116,8 +150,11 @@ export class AddressSpace implements Disposable {
    * @throws when it does not
    */
   fill(): Placing {
-    const range = this.#pending.next(this.#cursor, BLOCK_PAGES);
-    if (range === undefined) return "done";
+    const range = this.#pending.next(this.#cursor, BLOCK_PAGES, this.image.present);
+    if (range === undefined) {
+      this.#starvedAt = this.image.arrivals;
+      return "done";
+    }
     if (range.start < this.#cursor) {
       this.#cursor = 0;
       this.#fruitlessLooks = this.#isFruitful ? 0 : this.#fruitlessLooks + 1;
@@ -138,8 +175,7 @@ export class AddressSpace implements Disposable {
   }
 
   #placeAround(address: number, range: PendingRange): Placing {
-    const from = address - (address % AROUND_BYTES);
-    const [start, end] = [Math.max(range.start, from), Math.min(range.end, from + AROUND_BYTES)];
+    const { start, end } = this.#presentAround(address, around(address, range), range);
     const page = range.page + (start - range.start) / PAGE_BYTES;
     const { outcome } = this.#place({ start, end, page });
     if (outcome === "done") this.#cursor = end;
@@ -154,10 +190,24 @@ export class AddressSpace implements Disposable {
     return single;
   }
 
+  /** Of the addresses, those side by side with this one whose content is here. */
+  #presentAround(
+    address: number,
+    { start, end }: { readonly start: number; readonly end: number },
+    range: PendingRange,
+  ): { readonly start: number; readonly end: number } {
+    const isPresent = (at: number): boolean =>
+      this.image.isPresent(range.page + (at - range.start) / PAGE_BYTES);
+    let [first, last] = [address, address + PAGE_BYTES];
+    while (first > start && isPresent(first - PAGE_BYTES)) first -= PAGE_BYTES;
+    while (last < end && isPresent(last)) last += PAGE_BYTES;
+    return { start: first, end: last };
+  }
+
   /** Puts a part of what is missing in place, which must fit the buffer; answers how far it came, too. */
   #place({ start, end, page }: PendingRange): { outcome: Placing; end: number } {
     let read = 0;
-    for (const part of this.#image.locate(page, (end - start) / PAGE_BYTES)) {
+    for (const part of this.image.locate(page, (end - start) / PAGE_BYTES)) {
       this.#files.read(part, content, read);
       read += part.bytes;
     }
@@ -189,7 +239,7 @@ export class AddressSpace implements Disposable {
   }
 
   #settle(ranges: readonly PendingRange[]): void {
-    this.#files.giveBack(this.#image.settle(ranges));
+    this.#files.giveBack(this.image.settle(ranges));
   }
 
   /** Nothing is wanted for it any more. */
@@ -199,4 +249,10 @@ export class AddressSpace implements Disposable {
     this.#waiting.clear();
     this.#settle(this.#pending.take(0, Infinity));
   }
+}
+
+/** With a page that somebody waits for, those of the range that are around it. */
+function around(address: number, range: PendingRange): { readonly start: number; readonly end: number } {
+  const from = address - (address % AROUND_BYTES);
+  return { start: Math.max(range.start, from), end: Math.min(range.end, from + AROUND_BYTES) };
 }

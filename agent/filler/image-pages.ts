@@ -1,5 +1,5 @@
 import { PAGE_BYTES, type PageIndex } from "./page-index.ts";
-import type { PendingRange } from "./pending-pages.ts";
+import type { PendingRange, Present } from "./pending-pages.ts";
 
 /** Pages that lie side by side in one file. */
 interface Segment {
@@ -16,6 +16,10 @@ export interface FileRange {
   readonly bytes: number;
 }
 
+/** Of a page that follows: whether it has come. */
+const ABSENT = 0;
+const PRESENT = 1;
+
 /**
  * The pages of one restored process that an image holds for later, numbered in the order of their addresses; and how
  * many processes, the restored one and what it has forked, still lack each of them. Pure.
@@ -23,14 +27,24 @@ export interface FileRange {
 export class ImagePages {
   readonly #segments: Segment[] = [];
   readonly #lacking: Uint32Array;
+  /** Undefined: all pages are here. */
+  readonly #present: Uint8Array | undefined;
+  #absentPages = 0;
+  /** Goes up each time that pages come. */
+  arrivals = 0;
   /** What the restored process lacks at first. */
   readonly missing: PendingRange[] = [];
 
   /**
    * @param pages which are left out of the restore, by rising address
+   * @param follow their content is still to come
    * @throws when the image has not all of them
    */
-  constructor(index: PageIndex, pages: Iterable<{ readonly address: number; readonly pages: number }>) {
+  constructor(
+    index: PageIndex,
+    pages: Iterable<{ readonly address: number; readonly pages: number }>,
+    follow = false,
+  ) {
     let count = 0;
     for (const run of pages) {
       this.missing.push({
@@ -48,6 +62,82 @@ export class ImagePages {
       }
     }
     this.#lacking = new Uint32Array(count).fill(1);
+    if (follow) {
+      this.#present = new Uint8Array(count);
+      this.#absentPages = count;
+    }
+  }
+
+  /** Those that have not come and that somebody lacks, by their addresses in the image. */
+  *absent(): Generator<{ readonly address: number; readonly pages: number }> {
+    const present = this.#present;
+    if (present === undefined || this.#absentPages === 0) return;
+    for (const { start, end, page } of this.missing) {
+      const last = page + (end - start) / PAGE_BYTES;
+      let from = -1;
+      for (let index = page; index <= last; index += 1) {
+        const lacks = index < last && present[index] === ABSENT && (this.#lacking[index] ?? 0) > 0;
+        if (lacks && from < 0) from = index;
+        if (lacks || from < 0) continue;
+        yield { address: start + (from - page) * PAGE_BYTES, pages: index - from };
+        from = -1;
+      }
+    }
+  }
+
+  /** The content of these, by their addresses in the image, has come. Answers where those lie that nobody wants. */
+  *arrive(address: number, pages: number): Generator<FileRange> {
+    const present = this.#present;
+    if (present === undefined) return;
+    for (let done = 0; done < pages; done += 1) {
+      const page = this.#pageAt(address + done * PAGE_BYTES);
+      if (page === undefined) throw new Error("a page has come that the image has not");
+      if (present[page] === ABSENT) this.#absentPages -= 1;
+      present[page] = PRESENT;
+      if (this.#lacking[page] === 0) yield* this.locate(page, 1);
+    }
+    this.arrivals += 1;
+  }
+
+  /** Of consecutive pages, the first that are here. */
+  readonly present: Present = (page, pages) => {
+    const present = this.#present;
+    if (present === undefined || this.#absentPages === 0) return { skipped: 0, pages };
+    const from = present.indexOf(PRESENT, page);
+    if (from < 0 || from >= page + pages) return undefined;
+    const end = present.indexOf(ABSENT, from);
+    return { skipped: from - page, pages: (end < 0 ? page + pages : Math.min(end, page + pages)) - from };
+  };
+
+  isPresent(page: number): boolean {
+    return this.#present === undefined || this.#present[page] === PRESENT;
+  }
+
+  /** Where a page was when the image was made. */
+  addressOf(page: number): number {
+    const range = this.#rangeOf((one) => one.page + (one.end - one.start) / PAGE_BYTES <= page);
+    if (range === undefined) throw new Error(`the image has no page ${page}`);
+    return range.start + (page - range.page) * PAGE_BYTES;
+  }
+
+  #pageAt(address: number): number | undefined {
+    const range = this.#rangeOf(({ end }) => end <= address);
+    return range === undefined || range.start > address
+      ? undefined
+      : range.page + (address - range.start) / PAGE_BYTES;
+  }
+
+  /** The first that is not `before`. */
+  #rangeOf(before: (range: PendingRange) => boolean): PendingRange | undefined {
+    let low = 0;
+    let high = this.missing.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const range = this.missing[middle];
+      if (range !== undefined && before(range)) low = middle + 1;
+      else high = middle;
+    }
+    return this.missing[low];
   }
 
   get pages(): number {

@@ -6,6 +6,8 @@
  *
  * Descriptor 3 leads to the agent: "ready" goes out when CRIU may come, as the four bytes of the holder's pid; a
  * byte comes when there is something to rehearse with (REHEARSE), and one when the image is whole. An agent that is gone before that needs nothing any more.
+ *
+ * In a post-copy the image is whole when it says which pages there are: their content follows (see page-words.ts).
  */
 import { readFileSync, readSync, rmSync, statSync, writeSync } from "node:fs";
 
@@ -27,6 +29,8 @@ import {
   REHEARSE,
   type RoundIndex,
 } from "./page-index.ts";
+import { PageLine } from "./page-line.ts";
+import { PAGES_SOCKET } from "./page-words.ts";
 
 /** CRIU's name (criu/uffd.c). */
 const LAZY_SOCKET = "lazy-pages.socket";
@@ -48,11 +52,15 @@ const FULL_PATIENCE_MS = 60_000;
 class Filler {
   readonly #folder: string;
   readonly #listener: number;
+  readonly #pagesListener: number;
   #criu: number | undefined;
   /** Nothing more will come from CRIU: the container is about to run. */
   #isRestored = false;
   #files: ImageFiles | undefined;
   readonly #index = new Map<string, PageIndex>();
+  /** Of processes whose pages follow. */
+  readonly #following = new Map<number, ImagePages>();
+  #line: PageLine | undefined;
   readonly #images: ImagePages[] = [];
   #imagePages = 0;
   /** Whose turn it is comes first. */
@@ -62,9 +70,10 @@ class Filler {
   /** What goes back to the host, piece by piece: somebody may ask in between. */
   #givingBack: Iterator<void> | undefined;
 
-  constructor(folder: string, listener: number) {
+  constructor(folder: string, listener: number, pagesListener: number) {
     this.#folder = folder;
     this.#listener = listener;
+    this.#pagesListener = pagesListener;
   }
 
   /** The image is whole. */
@@ -75,6 +84,13 @@ class Filler {
       Object.values(parsed).flatMap((rounds) => rounds.map(({ file }) => file)),
     );
     for (const [space, rounds] of Object.entries(parsed)) this.#index.set(space, new PageIndex(rounds));
+    for (const [space, [last]] of Object.entries(parsed)) {
+      if (last?.follows !== true) continue;
+      const pid = Number(space.slice(2));
+      this.#following.set(pid, this.#imageOf(pid, true));
+    }
+    if (this.#following.size > 0)
+      this.#line = new PageLine(this.#pagesListener, this.#following, this.#files);
   }
 
   /** Until all is in place. @throws when that will never be */
@@ -85,13 +101,15 @@ class Filler {
       this.#spaces = this.#spaces.filter(({ hasEnded }) => !hasEnded);
       if (this.#isRestored && this.#spaces.length === 0) return;
       const watched = this.#spaces.map(({ descriptor }) => descriptor.number);
-      const ready = waitForAny([...this.#restorers(), ...watched], timeoutMs);
+      const line = this.#line?.watched ?? [];
+      const ready = waitForAny([...this.#restorers(), ...line, ...watched], timeoutMs);
+      this.#line?.hear(ready);
       if (ready.has(this.#listener)) this.#criu = acceptFrom(this.#listener);
       else if (this.#criu !== undefined && ready.has(this.#criu)) this.#hear(this.#criu);
       for (const space of [...this.#spaces])
         if (ready.has(space.descriptor.number)) this.#spaces.push(...space.look());
       for (const space of this.#spaces) if (space.isAwaited) this.#answer(space);
-      timeoutMs = this.#isRestored ? this.#goOn() : this.#isAnyAwaited() ? PAUSE_MS : -1;
+      timeoutMs = this.#isRestored ? this.#goOn() : patienceMs(this.#isAnyAnswerable());
     }
   }
 
@@ -109,20 +127,28 @@ class Filler {
     const { descriptor } = receiveWithDescriptor(connection, Buffer.alloc(1));
     if (descriptor === undefined) throw new Error(`CRIU sent no descriptor for process ${pid}`);
     if (this.#files === undefined) throw new Error("CRIU restores before the image is whole");
-    const image = this.#imageOf(pid);
+    const image = this.#following.get(pid) ?? this.#imageOf(pid);
     this.#images.push(image);
     this.#imagePages += image.pages;
     this.#spaces.push(AddressSpace.restored(descriptor, image, this.#files));
   }
 
-  #imageOf(pid: number): ImagePages {
+  #imageOf(pid: number, follow = false): ImagePages {
     const index = this.#index.get(`1-${pid}`) ?? new PageIndex([]);
-    return new ImagePages(index, lazyPages(index, lazyRanges(readFileSync(`${this.#folder}/mm-${pid}.img`))));
+    const ranges = lazyRanges(readFileSync(`${this.#folder}/mm-${pid}.img`));
+    return new ImagePages(index, lazyPages(index, ranges), follow);
   }
 
   #answer(space: AddressSpace): void {
+    const isAnswerable = space.isAnswerable;
     this.#note(space, space.answer());
-    this.#answeredAtMs = performance.now();
+    if (isAnswerable) this.#answeredAtMs = performance.now();
+    this.#ask(space);
+  }
+
+  #ask(space: AddressSpace): void {
+    for (const [pid, image] of this.#following)
+      if (image === space.image) this.#line?.ask(pid, space.wanted());
   }
 
   /** What is done while nobody waits. Answers how long there is nothing to be done. */
@@ -131,20 +157,29 @@ class Filler {
     this.#giveBackIfRunning();
     const isOver = this.#givingBack?.next().done;
     if (isOver === true) this.#givingBack = undefined;
-    return this.#fillOne();
+    const waitMs = this.#fillOne();
+    return this.#givingBack === undefined ? waitMs : 0;
   }
 
-  #isAnyAwaited(): boolean {
-    return this.#spaces.some(({ isAwaited }) => isAwaited);
+  #isAnyAnswerable(): boolean {
+    return this.#spaces.some(({ isAnswerable }) => isAnswerable);
   }
 
   /** One block for one process, so that no thread waits long. Answers how long there is nothing to be done. */
   #fillOne(): number {
-    if (this.#files?.isHoardingAbove(this.#imagePages * PAGE_BYTES * HOARD_SHARE) === true) return PAUSE_MS;
+    // Nobody restores once more from an image whose pages follow.
+    if (
+      this.#line === undefined &&
+      this.#files?.isHoardingAbove(this.#imagePages * PAGE_BYTES * HOARD_SHARE) === true
+    )
+      return PAUSE_MS;
     const nowMs = performance.now();
-    const at = this.#spaces.findIndex((space) => space.isDone || space.restsUntilMs <= nowMs);
+    const at = this.#spaces.findIndex(
+      (space) => space.isDone || (!space.isStarved && space.restsUntilMs <= nowMs),
+    );
     const space = this.#spaces[at];
-    if (space === undefined) return PAUSE_MS;
+    if (space === undefined)
+      return patienceMs(this.#isAnyAnswerable() || this.#spaces.some(({ isStarved }) => !isStarved));
     if (!space.isDone) this.#note(space, space.fill());
     // With all of its memory in place it is the kernel's alone again.
     if (space.isDone) space[Symbol.dispose]();
@@ -214,17 +249,29 @@ function isWanted(holder: number, folder: string): boolean {
   }
 }
 
+/** Without anything to be done soon, it waits until something comes. */
+const patienceMs = (isSoon: boolean): number => (isSoon ? PAUSE_MS : -1);
+
+/** The whole path may be longer than a socket's can be. */
+function listenIn(folder: string, name: string): number {
+  process.chdir(folder);
+  try {
+    return listenAt(name);
+  } finally {
+    process.chdir("/");
+  }
+}
+
 const [folder = "."] = process.argv.slice(2);
 // A descriptor that only the filler held would close with it, and what is missing would read as zeros.
 const holder = holdDescriptors();
 let isNeeded = false;
 try {
-  process.chdir(folder);
-  const listener = listenAt(LAZY_SOCKET);
-  process.chdir("/");
+  const listener = listenIn(folder, LAZY_SOCKET);
+  const pagesListener = listenIn(folder, PAGES_SOCKET);
   isNeeded = isWanted(holder, folder);
   if (isNeeded) {
-    const filler = new Filler(folder, listener);
+    const filler = new Filler(folder, listener, pagesListener);
     filler.open();
     filler.run();
     rmSync(`${folder}/${UNFINISHED}`, { force: true });

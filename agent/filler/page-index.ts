@@ -12,6 +12,8 @@ export interface IndexedRun {
 export interface RoundIndex {
   readonly file: string;
   readonly runs: readonly IndexedRun[];
+  /** Post-copy: the file has room for the content, which is still at the source. */
+  readonly follows?: true;
 }
 
 export interface PageLocation {

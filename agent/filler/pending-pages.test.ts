@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 
 import { PAGE_BYTES } from "./page-index.ts";
-import { PendingPages, type PendingRange } from "./pending-pages.ts";
+import { PendingPages, type PendingRange, type Present } from "./pending-pages.ts";
 
 const PAGES = 40;
 const at = (page: number): number => page * PAGE_BYTES;
@@ -80,4 +80,22 @@ test("what comes next is at or behind an address, and at the beginning when noth
   expect(pending.next(at(6), 8)).toEqual({ start: at(9), end: at(10), page: 4 });
   expect(pending.next(at(10), 1)).toEqual({ start: at(2), end: at(3), page: 0 });
   expect(new PendingPages([]).next(0, 1)).toBeUndefined();
+});
+
+test("what comes next is of those that are present only, wherever they are", () => {
+  const pending = new PendingPages([
+    { start: at(2), end: at(6), page: 0 },
+    { start: at(9), end: at(12), page: 4 },
+  ]);
+  const only =
+    (...numbers: number[]): Present =>
+    (page, pages) => {
+      const first = numbers.find((one) => one >= page && one < page + pages);
+      return first === undefined ? undefined : { skipped: first - page, pages: 1 };
+    };
+  expect(pending.next(at(0), 8, only(3))).toEqual({ start: at(5), end: at(6), page: 3 });
+  expect(pending.next(at(4), 8, only(1))).toEqual({ start: at(3), end: at(4), page: 1 });
+  expect(pending.next(at(4), 8, only(1, 5))).toEqual({ start: at(10), end: at(11), page: 5 });
+  expect(pending.next(at(11), 8, only(5))).toEqual({ start: at(10), end: at(11), page: 5 });
+  expect(pending.next(at(0), 8, only())).toBeUndefined();
 });

@@ -8,6 +8,14 @@ export interface PendingRange {
   readonly page: number;
 }
 
+/** Of consecutive pages of an image, the first that are here: how many are before them, and how many they are. */
+export type Present = (
+  page: number,
+  pages: number,
+) => { readonly skipped: number; readonly pages: number } | undefined;
+
+const ALL: Present = (_, pages) => ({ skipped: 0, pages });
+
 /**
  * The pages that one process still lacks, as its memory is laid out now: it follows what the process maps elsewhere and
  * forgets what it gives up. Pure.
@@ -45,12 +53,25 @@ export class PendingPages {
     return range !== undefined && range.start <= address ? range : undefined;
   }
 
-  /** What is missing from this address on, and after the last one from the beginning: at most so many pages. */
-  next(address: number, pages: number): PendingRange | undefined {
-    const range = this.#ranges[this.#indexFrom(address)] ?? this.#ranges[0];
-    if (range === undefined) return undefined;
-    const start = range.start < address && address < range.end ? address : range.start;
-    return part(range, start, Math.min(range.end, start + pages * PAGE_BYTES));
+  /**
+   * What is missing from this address on, and after the last one from the beginning: at most so many pages, of those
+   * that are `present`.
+   */
+  next(address: number, pages: number, present: Present = ALL): PendingRange | undefined {
+    const first = this.#indexFrom(address);
+    const count = this.#ranges.length;
+    // The range that the address is in comes twice: from there on, and at last up to there.
+    for (let step = 0; step <= count; step += 1) {
+      const range = this.#ranges[(first + step) % count];
+      if (range === undefined) return undefined;
+      const start = step === 0 && range.start < address && address < range.end ? address : range.start;
+      const page = range.page + (start - range.start) / PAGE_BYTES;
+      const found = present(page, (range.end - start) / PAGE_BYTES);
+      if (found === undefined) continue;
+      const from = start + found.skipped * PAGE_BYTES;
+      return part(range, from, from + Math.min(pages, found.pages) * PAGE_BYTES);
+    }
+    return undefined;
   }
 
   /** Takes out what is missing between the addresses, and answers it. */

@@ -13,6 +13,13 @@ import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { CostBook } from "./cost-book.ts";
 import { askPeer } from "./peer-probe.ts";
 
+/** What the other modes come down to is pre-copy. */
+const WORDS: ReadonlyMap<MigrationMode, MoveTerms["mode"]> = new Map([
+  [MigrationMode.CHECKPOINT, "checkpoint"],
+  [MigrationMode.PRECOPY, "precopy"],
+  [MigrationMode.POSTCOPY, "postcopy"],
+]);
+
 export interface MoveQuestion {
   readonly subject: MoveSubject;
   readonly to: string;
@@ -48,7 +55,7 @@ export async function termsOf(
       bandwidthBytesPerSecond,
       subject.compressedShare,
     ),
-    mode: mode === MigrationMode.CHECKPOINT ? "checkpoint" : "precopy",
+    mode: WORDS.get(mode) ?? "precopy",
     budgetMs,
     canThrottle,
   };
@@ -58,7 +65,7 @@ export function forecastMessage(terms: MoveTerms, forecast: Forecast): Migration
   const { isRefused, blackoutMs } = forecast;
   return MigrationForecast.fromPartial({
     ...forecast,
-    mode: terms.mode === "checkpoint" ? MigrationMode.CHECKPOINT : MigrationMode.PRECOPY,
+    mode: [...WORDS].find(([, word]) => word === terms.mode)?.[0] ?? MigrationMode.PRECOPY,
     filesystemBytes: terms.subject.filesystemBytes,
     processes: terms.subject.processes,
     copyBytesPerSecond: terms.bytesPerSecond,

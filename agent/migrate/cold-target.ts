@@ -11,7 +11,8 @@ import { LogImport } from "../shim/log-store.ts";
 import { openReceiver } from "../stream/receiver.ts";
 import { readRecords, type StreamRecord } from "../stream/records.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
-import { collect, layerBytes, type TargetInputs } from "./target.ts";
+import { collect, layerBytes } from "./take-in.ts";
+import type { TargetInputs } from "./target.ts";
 
 /**
  * The target's part of a cold move: the image made ready, files and log received, everything of a start but the first

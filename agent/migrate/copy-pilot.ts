@@ -220,7 +220,7 @@ export class CopyPilot implements Disposable {
   #decide(pendingPages: number | undefined): CopyDecision {
     const { order, runtime } = this.#inputs;
     const budgetMs = order.blackoutBudgetMs;
-    if (order.mode === MigrationMode.CHECKPOINT) {
+    if (order.mode === MigrationMode.CHECKPOINT || order.mode === MigrationMode.POSTCOPY) {
       const expectedMs = this.#forecast?.blackoutMs ?? 0;
       return { kind: budgetMs > 0 && expectedMs > budgetMs ? "refuse" : "freeze", expectedMs };
     }

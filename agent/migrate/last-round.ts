@@ -1,15 +1,16 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
 import { joined, type Pages, without } from "../checkpoint/page-runs.ts";
-import { type PageSegment, type PageServerHeader, PageStreamParser } from "../checkpoint/page-server.ts";
+import type { PageSegment, PageServerHeader } from "../checkpoint/page-server.ts";
 import { ProcessMemory } from "../checkpoint/process-memory.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
-import { receiveInto, sendPacket } from "../native/sockets.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
 import { encodeRecordHeader } from "../stream/records.ts";
 import type { LastMapping } from "../tracking/tracked-process.ts";
 import type { WriteTracker } from "../tracking/write-tracker.ts";
+import { hearDump } from "./dump-listener.ts";
 import type { RoundFigures } from "./memory-rounds.ts";
-import { BUFFER_BYTES, fairTurns, PageBuffer, type PageCopier, spaceOf } from "./page-copier.ts";
+import { fairTurns, PageBuffer, type PageCopier, spaceOf } from "./page-copier.ts";
 import { LAST_ROUND } from "./page-run.ts";
 import { PageWriter } from "./page-writer.ts";
 
@@ -84,7 +85,14 @@ export class LastRound {
       await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
 
     const writer = new PageWriter(sender);
-    await this.#listen(descriptor, header, writer);
+    await hearDump({ descriptor, header }, this.#buffers, {
+      opened: (space) => {
+        this.#there.set(space, []);
+        return this.#processes.has(space);
+      },
+      take: (segment, buffer) => this.#take(segment, buffer, writer),
+      flush: (buffer) => writer.flush(buffer.bytes),
+    });
     for (const [space, process] of this.#processes) await this.#sendUntold(space, process, writer, signal);
     const pages = await this.#sendLists(writer, signal);
     await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END, name: LAST_ROUND }));
@@ -103,31 +111,6 @@ export class LastRound {
     const runs = (mappings ?? []).flatMap((mapping) => mapping.written ?? []);
     await this.#copier.send(memory, runs, writer, signal);
     this.#processes.set(spaceOf(memory), { memory, mappings, named: new Set() });
-  }
-
-  /** Takes in what CRIU says. One buffer is filled while the pages of the other are hashed. */
-  async #listen(descriptor: number, header: PageServerHeader, writer: PageWriter): Promise<void> {
-    const parser = new PageStreamParser(header, PAGE_BYTES);
-    let [filling, hashing] = this.#buffers;
-    let filled = await receive(descriptor, filling, 0);
-    for (;;) {
-      [filling, hashing] = [hashing, filling];
-      const { opened, segments, consumed, finished } = parser.parse(hashing.bytes, filled);
-      for (const space of opened) {
-        this.#there.set(space, []);
-        // CRIU waits for this byte: whether it may leave out what was not written.
-        sendPacket(descriptor, Uint8Array.of(this.#processes.has(space) ? 1 : 0));
-      }
-      const rest = filled - consumed;
-      hashing.bytes.copy(filling.bytes, 0, consumed, filled);
-      const more = finished ? undefined : receive(descriptor, filling, rest);
-      more?.catch(() => undefined); // awaited below, unless something else fails first
-      for (const segment of segments) this.#take(segment, hashing, writer);
-      await writer.flush(hashing.bytes);
-      if (more === undefined) break;
-      filled = await more;
-    }
-    sendPacket(descriptor, new Uint8Array(4));
   }
 
   #take({ space, address, pages, offset }: PageSegment, buffer: PageBuffer, writer: PageWriter): void {
@@ -188,7 +171,11 @@ export class LastRound {
 }
 
 /** The mappings, which rise, that the range from `start` to `end` touches. */
-function* within(mappings: readonly LastMapping[], start: number, end: number): Generator<LastMapping> {
+export function* within<M extends AddressRange>(
+  mappings: readonly M[],
+  start: number,
+  end: number,
+): Generator<M> {
   let low = 0;
   let high = mappings.length;
   while (low < high) {
@@ -201,11 +188,4 @@ function* within(mappings: readonly LastMapping[], start: number, end: number): 
     if (mapping === undefined || mapping.start >= end) return;
     yield mapping;
   }
-}
-
-/** Answers how many bytes the buffer then holds. */
-async function receive(descriptor: number, buffer: PageBuffer, filled: number): Promise<number> {
-  const received = await receiveInto(descriptor, buffer.address + filled, BUFFER_BYTES - filled);
-  if (received === 0) throw new GodwitError("internal", "CRIU closed its page socket in the middle");
-  return filled + received;
 }

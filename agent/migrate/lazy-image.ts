@@ -11,11 +11,14 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { open, writeFile } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import type { LazySplit } from "../checkpoint/lazy-list.ts";
+import { type LazySplit, splitLazy } from "../checkpoint/lazy-list.ts";
+import { type Pages, rises } from "../checkpoint/page-runs.ts";
 import { encodePagemap, PageFlag, type PagemapRun } from "../checkpoint/pagemap-image.ts";
 import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
 import { pagemapFileOf } from "./page-run.ts";
 
 /** @param name INDEX_FILE is written last: an image that has it is filled later */
@@ -70,6 +73,41 @@ export function writeLazyList(
   ];
   runs.sort((a, b) => a.address - b.address);
   writeFileSync(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), { mode: 0o600 });
+}
+
+/**
+ * One process's list of pages when those that can be filled later have not come (post-copy): room is made for them.
+ * Answers where each will lie.
+ */
+export async function writeFollowingList(
+  folder: string,
+  space: string,
+  ranges: readonly AddressRange[],
+  {
+    pagesId,
+    content,
+    following,
+  }: {
+    readonly pagesId: number;
+    readonly content: readonly PagemapRun[];
+    readonly following: readonly Pages[];
+  },
+): Promise<RoundIndex> {
+  if (!rises(following)) throw new GodwitError("corrupt", "runs of pages that are out of order");
+  const { lazy, rest } = splitLazy(following, ranges);
+  if (rest.length > 0 || splitLazy(content, ranges).lazy.length > 0)
+    throw new GodwitError("corrupt", "pages that follow where none can, or the other way round");
+  const runs: PagemapRun[] = [...lazy.map((run) => ({ ...run, flags: PageFlag.lazy })), ...content];
+  runs.sort((a, b) => a.address - b.address);
+  await writeFile(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), { mode: 0o600 });
+  const name = `following-${pagesId}.img`;
+  await using file = await open(`${folder}/${name}`, "wx", 0o600);
+  await file.truncate(following.reduce((sum, { pages }) => sum + pages, 0) * PAGE_BYTES);
+  return {
+    file: `./${name}`,
+    runs: following.map(({ address, pages }) => ({ address, pages, hasContent: true })),
+    follows: true,
+  };
 }
 
 /**

@@ -13,10 +13,10 @@ export interface PageRun {
 
 /**
  * "held": the target holds the content (agent/keep). "gone": the container has given back what an earlier round brought;
- * every other page that was brought stays.
+ * every other page that was brought stays. "following": there is such a page, whose content comes later (post-copy).
  */
-export type PageKind = "content" | "held" | "gone";
-const KINDS: readonly PageKind[] = ["gone", "content", "held"];
+export type PageKind = "content" | "held" | "gone" | "following";
+const KINDS: readonly PageKind[] = ["gone", "content", "held", "following"];
 
 /** Name of the ROUND_END record behind the last round. */
 export const LAST_ROUND = "last";
@@ -44,7 +44,8 @@ export function decodePageRun(head: Uint8Array, bodyBytes: number): PageRun | un
   if (!Number.isSafeInteger(address) || address % PAGE_BYTES !== 0) return undefined;
   // A run without pages says that the address space exists.
   if (pages === 0 && kind !== "gone") return undefined;
-  if (kind !== "gone" && pages > MAX_RUN_PAGES) return undefined;
+  const isListed = kind === "gone" || kind === "following";
+  if (!isListed && pages > MAX_RUN_PAGES) return undefined;
   if (bodyBytes !== (kind === "content" ? pages * PAGE_BYTES : 0)) return undefined;
   return { address, pages, kind };
 }

@@ -16,7 +16,7 @@ import { joined, type Pages, rises, union, without } from "../checkpoint/page-ru
 import type { AddressRange } from "../native/pagemap-scan.ts";
 import { Superseded } from "./superseded.ts";
 import { decodePageRun, type PageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
-import { writeIndex, writeLazyList } from "./lazy-image.ts";
+import { writeFollowingList, writeIndex, writeLazyList } from "./lazy-image.ts";
 import { sortContent } from "./sort-content.ts";
 
 interface Space {
@@ -24,6 +24,8 @@ interface Space {
   /** As they came: the content lies in the file in this order. */
   readonly runs: PagemapRun[];
   readonly gone: Pages[];
+  /** Pages whose content comes when the container runs. */
+  readonly following: Pages[];
   readonly file: FileHandle;
 }
 
@@ -98,6 +100,7 @@ export class PageStore implements AsyncDisposable {
         target = await this.#space(this.#round, this.#spaces, space);
         const { address, pages } = run;
         if (run.kind === "gone") target.gone.push({ address, pages });
+        else if (run.kind === "following") target.following.push({ address, pages });
         else target.runs.push({ address, pages, flags: PageFlag.present });
         if (run.kind === "held") await this.#fetch(space, run, target);
       }
@@ -131,6 +134,7 @@ export class PageStore implements AsyncDisposable {
       pagesId,
       runs: [],
       gone: [],
+      following: [],
       file: await open(`${folder}/pages-${pagesId}.img`, "wx", 0o600),
     };
     spaces.set(space, made);
@@ -193,8 +197,13 @@ export class PageStore implements AsyncDisposable {
     const folder = this.#roundFolder(round);
     let hasParent = false;
     let pages = 0;
-    for (const [space, { pagesId, runs: came, gone }] of this.#last) {
+    for (const [space, { pagesId, runs: came, gone, following }] of this.#last) {
       const content = rises(came) ? came : await sortContent(`${folder}/pages-${pagesId}.img`, came);
+      if (following.length > 0) {
+        await rename(`${folder}/pages-${pagesId}.img`, `${this.#folder}/pages-${pagesId}.img`);
+        pages += await this.#leaveOut(space, { pagesId, content, following });
+        continue;
+      }
       const runs = [...content, ...this.#inherited(space, [...content, ...gone])].sort(
         (a, b) => a.address - b.address,
       );
@@ -219,6 +228,20 @@ export class PageStore implements AsyncDisposable {
     return pages;
   }
 
+  /** Pages that follow are the filler's; all others have come. Answers how many pages there are. */
+  async #leaveOut(
+    space: string,
+    image: {
+      readonly pagesId: number;
+      readonly content: readonly PagemapRun[];
+      readonly following: readonly Pages[];
+    },
+  ): Promise<number> {
+    const index = await writeFollowingList(this.#folder, space, await this.#lazyRanges(space), image);
+    this.#indexes.set(space, [index]);
+    return pagesOf(image.content) + pagesOf(image.following);
+  }
+
   async #lazyRanges(space: string): Promise<AddressRange[]> {
     return lazyRanges(await readFile(`${this.#folder}/mm-${space.slice(2)}.img`));
   }
@@ -232,6 +255,11 @@ export class PageStore implements AsyncDisposable {
   #index(space: string, pagesId: number, runs: readonly PagemapRun[], folder: string): void {
     const index = indexOf(pagesId, runs, folder);
     this.#indexes.set(space, [index, ...(this.#indexes.get(space) ?? [])]);
+  }
+
+  /** Some pages are only named. */
+  get hasFollowing(): boolean {
+    return [...this.#last.values()].some(({ following }) => following.length > 0);
   }
 
   /** Processes whose memory the last round brought. */

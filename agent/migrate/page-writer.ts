@@ -71,6 +71,12 @@ export class PageWriter {
     for (const { address, pages } of gone) await this.#writeHead(space, { address, pages, kind: "gone" }, 0);
   }
 
+  /** Names pages whose content comes later. */
+  async writeFollowing(space: string, following: readonly Pages[]): Promise<void> {
+    for (const { address, pages } of following)
+      await this.#writeHead(space, { address, pages, kind: "following" }, 0);
+  }
+
   async #writeHead(space: string, run: PageRun, contentBytes: number): Promise<void> {
     const head = encodePageRun(run);
     const length = head.byteLength + contentBytes;

@@ -88,6 +88,7 @@ export class MigrationProgress {
       forecast: this.#forecast,
       copy: this.#phase === Phase.COPYING ? this.#copy : undefined,
       errorCode: this.#errorCode,
+      pageSession: 0,
     };
   }
 }

@@ -1,5 +1,4 @@
 import { closeSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
-import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
@@ -19,11 +18,11 @@ import type { ContainerRuntime } from "../container/runtime.ts";
 import type { SubjectSampler } from "../forecast/subject-sampler.ts";
 import type { Host } from "../host.ts";
 import type { Recording } from "../keep/recording.ts";
+import { sharesLittle } from "../model/move-costs.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
-import { endSocketRepair } from "../native/socket-repair.ts";
 import { inspect } from "../obstacles/inspect.ts";
 import { watchesOf } from "../obstacles/watches.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
@@ -31,7 +30,9 @@ import { openSender, type ImageSender } from "../stream/sender.ts";
 import { WriteTracker } from "../tracking/write-tracker.ts";
 import { bandwidthOf, CopyPilot } from "./copy-pilot.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
-import { MemoryRounds } from "./memory-rounds.ts";
+import type { DumpToServe } from "./last-round.ts";
+import { MemoryRounds, type RoundFigures } from "./memory-rounds.ts";
+import { NamesRound } from "./names-round.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { takeOffer } from "./offer.ts";
 import { RecordWriter } from "./record-writer.ts";
@@ -96,7 +97,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   });
   undo.use(sender);
   const isWorthHolding =
-    inputs.order.mode !== MigrationMode.CHECKPOINT && runtime.cgroup.memoryBytes() >= HELD_FROM_BYTES;
+    inputs.order.mode === MigrationMode.PRECOPY && runtime.cgroup.memoryBytes() >= HELD_FROM_BYTES;
   const recording = isWorthHolding ? host.held.record(runtime.id) : undefined;
   try {
     await copyThrough({ sender, pilot, recording }, running, inputs);
@@ -132,6 +133,7 @@ export async function copyThrough(
   const { host, runtime, record, progress } = inputs;
   const { init } = running;
   const { signal } = pilot;
+  const isPostcopy = inputs.order.mode === MigrationMode.POSTCOPY;
   await using undo = new AsyncDisposableStack();
   const writer = new RecordWriter(sender);
   // CRIU's start-up takes longer than freezing: it is over before the container stands still.
@@ -168,7 +170,7 @@ export async function copyThrough(
   for (const tree of trees) filesystemBytes += await tree.sendAll(pids, signal);
   const { endOffset: logSent } = await sendLog(writer, runtime.paths.log, 0);
   await sender.drain();
-  const offer = sender.offersPages ? await takeOffer(host, inputs.order, signal) : undefined;
+  const offer = sender.offersPages && !isPostcopy ? await takeOffer(host, inputs.order, signal) : undefined;
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
   const memory = new MemoryRounds({ sender, tracker, held: offer?.index, recording });
   const sentSoFar = (): { sentBytes: number; reusedBytes: number } => ({
@@ -194,6 +196,7 @@ export async function copyThrough(
   signal.throwIfAborted();
 
   const lastMemory = memory.prepareLast();
+  const names = isPostcopy ? new NamesRound(sender, tracking.kind, runtime.paths.images) : undefined;
 
   const frozen = (sent: "no" | "maybe" | "yes"): RecordStatus => ({
     kind: "frozen",
@@ -216,22 +219,29 @@ export async function copyThrough(
 
   if (tracking.kind !== "compare") makeParentImage(runtime.paths.images);
   const begun = Promise.withResolvers<void>();
-  const lastRound = memory.copyFrozen(lastMemory, {
+  const toServe: DumpToServe = {
     descriptor: pageSocket,
     header: pageServerHeader(host.criuVersion),
     pids: runtime.cgroup.processes(),
     begun: begun.promise,
     signal,
-  });
+  };
+  const lastRound: Promise<RoundFigures> = names?.serve(toServe) ?? memory.copyFrozen(lastMemory, toServe);
   // Its failure is the dump's too, which is waited for first: CRIU must not go on writing to where nobody reads.
   lastRound.catch(() => shutdownSocket(pageSocket));
   const sendRest = async (): Promise<void> => {
     const round = await lastRound;
     const { pages } = round;
+    const ownMemoryBytes = runtime.cgroup.ownMemoryBytes() ?? 0;
+    if (isPostcopy && !sharesLittle(pages * PAGE_BYTES, ownMemoryBytes))
+      throw new GodwitError(
+        "refused",
+        "its processes share much of their memory, which a post-copy would bring for each of them; use precopy",
+      );
     const dumpedAt = performance.now();
     progress.figures({
       memoryBytes: pages * PAGE_BYTES,
-      rounds: memory.rounds,
+      rounds: memory.rounds + (isPostcopy ? 1 : 0),
       freezeMs: standingAt - frozenAt,
       dumpMs: dumpedAt - standingAt,
     });
@@ -249,7 +259,7 @@ export async function copyThrough(
       stderrPipe: pipeOf(init.pid, 2),
       externalMounts: providedIn(init.pid),
       memoryBytes: pages * PAGE_BYTES,
-      ownMemoryBytes: runtime.cgroup.ownMemoryBytes() ?? 0,
+      ownMemoryBytes,
       restarts: record.restarts,
       logStartOffset: log.startOffset,
       logOffset: log.endOffset,
@@ -326,48 +336,6 @@ export const told = (value: unknown): string => {
   const { code, message } = GodwitError.from(value);
   return code === "refused" ? `refused: ${message}` : message;
 };
-
-/** Lets a container that was frozen for a migration go on here. */
-export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): Promise<void> {
-  if (record.status.kind !== "frozen") return;
-  await untraced(record.status.init.pid);
-  // Where CRIU was killed, nobody has.
-  endSocketRepair(runtime.cgroup.processes());
-  await runtime.reattachOutput(record.status.init);
-  (await runtime.plug(record)).plugIn();
-  runtime.cgroup.limitCpu(record.spec.limits?.cpuMillis ?? 0);
-  runtime.cgroup.thaw();
-}
-
-const TRACE_DEADLINE_MS = 60_000;
-
-/**
- * Waits until no CRIU holds the process: one whose agent died cures it and lets go. Ending that CRIU in
- * between would leave its code inside the process.
- */
-async function untraced(pid: number): Promise<void> {
-  const deadlineMs = performance.now() + TRACE_DEADLINE_MS;
-  for (;;) {
-    const tracer = tracerOf(pid);
-    if (tracer === 0) return;
-    if (performance.now() > deadlineMs) {
-      throw new GodwitError(
-        "deadline",
-        `process ${pid} is still traced by process ${tracer}; end that one by hand`,
-      );
-    }
-    await delay(20);
-  }
-}
-
-/** The process that traces this one; 0: none, or it is gone. */
-function tracerOf(pid: number): number {
-  try {
-    return Number(/^TracerPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-}
 
 function correctTimers(filesImage: string): void {
   const image = readFileSync(filesImage);

@@ -1,5 +1,5 @@
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
-import { heldPagesStream } from "../../proto/contract/subjects.ts";
+import { followingPagesStream, heldPagesStream, wantedPagesStream } from "../../proto/contract/subjects.ts";
 import type { Host } from "../host.ts";
 import type { StreamEnds } from "../stream/handshake.ts";
 
@@ -22,4 +22,25 @@ export function streamEnds(host: Host, role: StreamEnds["role"], order: Migratio
 export function offerEnds(host: Host, role: "source" | "target", order: MigrationOrder): StreamEnds {
   const ends = streamEnds(host, role === "source" ? "target" : "source", order);
   return { ...ends, migration: heldPagesStream(order.id) };
+}
+
+/** The silence after which a session of a post-copy is given up for a new one. */
+export const SESSION_IDLE_MS = 10_000;
+
+/** The two streams of a session: pages to the target, and the target's wishes, in whose stream it is the source. */
+export function sessionEnds(
+  host: Host,
+  role: StreamEnds["role"],
+  order: MigrationOrder,
+  session: number,
+): { readonly pages: StreamEnds; readonly wanted: StreamEnds } {
+  const ends = streamEnds(host, role, order);
+  return {
+    pages: { ...ends, migration: followingPagesStream(order.id, session) },
+    wanted: {
+      ...ends,
+      role: role === "source" ? "target" : "source",
+      migration: wantedPagesStream(order.id, session),
+    },
+  };
 }

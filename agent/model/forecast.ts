@@ -26,8 +26,8 @@ export interface MoveTerms {
   readonly arrivalMs: number;
   /** Memory that the source gets across, before compression. */
   readonly bytesPerSecond: number;
-  /** "precopy" with rounds while it runs, "checkpoint" without. */
-  readonly mode: "precopy" | "checkpoint";
+  /** "precopy" with rounds while it runs, "checkpoint" without; "postcopy": memory goes over when it runs at the target. */
+  readonly mode: "precopy" | "checkpoint" | "postcopy";
   readonly budgetMs: number;
   readonly canThrottle: boolean;
 }
@@ -72,9 +72,10 @@ export function forecastMove(terms: MoveTerms): Forecast {
   const freeze = freezeCosts({ memoryBytes, processes: subject.processes }, terms);
   const rounds: CopiedRound[] = [];
   let cpuPercent = 100;
+  const isPostcopy = terms.mode === "postcopy";
   let decision: CopyDecision = {
     kind: "freeze",
-    expectedMs: freeze.standstillMs + memoryPages * freeze.pageMs,
+    expectedMs: freeze.standstillMs + (isPostcopy ? 0 : memoryPages * freeze.pageMs),
   };
   if (terms.mode === "precopy") {
     const decide = (): CopyDecision =>
@@ -92,16 +93,18 @@ export function forecastMove(terms: MoveTerms): Forecast {
     }
   }
   const last = rounds.at(-1);
+  const unsentPages = isPostcopy ? 0 : memoryPages;
   const frozenPages =
-    last === undefined ? memoryPages : curve.pagesAfter((last.tookMs * (last.cpuPercent ?? 100)) / 100);
+    last === undefined ? unsentPages : curve.pagesAfter((last.tookMs * (last.cpuPercent ?? 100)) / 100);
   const blackoutMs = freeze.standstillMs + frozenPages * freeze.pageMs;
-  const copiedPages = rounds.reduce((sum, round) => sum + round.changedPages, frozenPages);
+  const followingPages = isPostcopy ? memoryPages : 0;
+  const copiedPages = rounds.reduce((sum, round) => sum + round.changedPages, frozenPages + followingPages);
   return {
     rounds: rounds.length + 1,
     blackoutMs,
     totalMs:
       overheadMs(costs) +
-      (subject.filesystemBytes / bytesPerSecond) * 1000 +
+      ((subject.filesystemBytes + followingPages * PAGE_BYTES) / bytesPerSecond) * 1000 +
       rounds.reduce((sum, round) => sum + round.tookMs, blackoutMs),
     memoryBytes,
     copiedBytes: Math.round(copiedPages * PAGE_BYTES + subject.filesystemBytes),

@@ -22,13 +22,13 @@ const FILL_LATER_FROM_BYTES = 48 * 1024 * 1024;
 const SHARED_TIMES = 1.1;
 const SHARED_BYTES = 16 * 1024 * 1024;
 
-/**
- * Whether a restored container runs before its memory is in place.
- * @param ownMemoryBytes what is left when pages that several processes share count once; 0: not known
- */
+/** @param ownMemoryBytes what is left when pages that several processes share count once; 0: not known */
+export const sharesLittle = (memoryBytes: number, ownMemoryBytes: number): boolean =>
+  ownMemoryBytes === 0 || memoryBytes <= ownMemoryBytes * SHARED_TIMES + SHARED_BYTES;
+
+/** Whether a restored container runs before its memory is in place. */
 export const isFilledLater = ({ memoryBytes }: MoveSize, ownMemoryBytes = 0): boolean =>
-  memoryBytes >= FILL_LATER_FROM_BYTES &&
-  (ownMemoryBytes === 0 || memoryBytes <= ownMemoryBytes * SHARED_TIMES + SHARED_BYTES);
+  memoryBytes >= FILL_LATER_FROM_BYTES && sharesLittle(memoryBytes, ownMemoryBytes);
 
 /** From the freeze to the last byte's acknowledgement, without the time that changed pages take on the link. */
 const DEPARTURE_PRIOR: Prior = [

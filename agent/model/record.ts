@@ -27,6 +27,12 @@ export interface InitProcess {
   readonly startTicks: number;
 }
 
+/** Where memory is that a running container lacks. */
+export interface FollowingMemory {
+  readonly migrationId: string;
+  readonly from: string;
+}
+
 export type RecordStatus =
   /** Nothing of it runs; its writable layer is there. `startAtMs`: not to be started again before. */
   | {
@@ -38,7 +44,13 @@ export type RecordStatus =
     }
   /** Between the first side effect of a start and a running container. */
   | { readonly kind: "starting" }
-  | { readonly kind: "running"; readonly init: InitProcess; readonly startedAtMs: number }
+  | {
+      readonly kind: "running";
+      readonly init: InitProcess;
+      readonly startedAtMs: number;
+      /** Post-copy: some of its memory is still there. */
+      readonly following?: FollowingMemory;
+    }
   /**
    * Frozen to be moved. `sent`: whether the target can have the whole image: "no" lets this host thaw it by
    * itself, anything else leaves that to the log.
@@ -73,6 +85,8 @@ export type RecordStatus =
       readonly init?: InitProcess;
       /** The received CheckpointDescription in base64, from "received" on. */
       readonly description?: string;
+      /** Of a post-copy, from "received" on. */
+      readonly following?: FollowingMemory;
       /** Why it was given up. */
       readonly failure?: string;
     };

@@ -27,6 +27,11 @@ export const migrationDataSubject = (migration: string): string => `godwit.migra
 export const migrationCreditSubject = (migration: string): string => `godwit.migration.${migration}.credit`;
 /** The second stream of a migration, from the target to the source. */
 export const heldPagesStream = (migration: string): string => `${migration}-held`;
+/** The streams of a post-copy; see stream.proto. */
+export const followingPagesStream = (migration: string, session: number): string =>
+  `${migration}-pages-${session}`;
+export const wantedPagesStream = (migration: string, session: number): string =>
+  `${migration}-wanted-${session}`;
 /** To all agents: a container is gone for good, and with it what hosts hold of its memory. */
 export const CONTAINER_GONE_SUBJECT = "godwit.migration.held.gone";
 /** Schedulers tell each other that they live. */

@@ -17,7 +17,7 @@ import { command } from "../plan/command.ts";
 import { chooseTarget, stayCheck, targetRefusals, type Seen } from "../plan/movable.ts";
 import type { MovePlan, MoveRequest, NodeRemoval } from "../public.ts";
 import { NODE_PIDS } from "../state/capacity.ts";
-import { isHeldBySource } from "../state/apply-migration.ts";
+import { isHeldBySource, isLostWithSource } from "../state/apply-migration.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { resolveMode } from "../state/move-check.ts";
 import type { Outcome } from "../state/rejection.ts";
@@ -236,6 +236,15 @@ export class Operations {
       throw new GodwitError(
         "refused",
         `node ${name} is lost but may still run ${held.map(nameOf).join(", ")}: make sure that it is off, and say so with --is-off`,
+      );
+    const following = [...index.moving]
+      .flatMap((id) => state.migrations[id] ?? [])
+      .filter((migration) => migration.from === name && isLostWithSource(migration))
+      .map(({ containerName }) => containerName);
+    if (following.length > 0 && !isOff)
+      throw new GodwitError(
+        "refused",
+        `node ${name} is lost but may still have memory that ${following.join(", ")} cannot go on without: make sure that it is off for good, and say so with --is-off`,
       );
     await this.#propose(command("nodeRemoved", { node: name }));
     return removal;

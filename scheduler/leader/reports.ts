@@ -69,7 +69,9 @@ export class Reports implements Volatile {
     const seen = migrationSeen(before, node === migration.from ? "source" : "target", report, nowMs);
     this.migrations.set(report.id, seen);
     if (seen.copy && before?.copy !== true) cluster.touched.add(migration.from);
-    if (node === migration.to && report.phase !== before?.target?.phase) cluster.touched.add(migration.from);
+    const { phase, pageSession } = before?.target ?? {};
+    if (node === migration.to && (report.phase !== phase || report.pageSession !== pageSession))
+      cluster.touched.add(migration.from);
   }
 
   /** That the container runs at its target (or ended there) is what the source waits for with its frozen copy. */

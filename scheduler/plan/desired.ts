@@ -21,7 +21,7 @@ import {
 import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
 import { imageOf } from "../state/apply-image.ts";
 import type { Cluster } from "../state/cluster.ts";
-import { hasArrived } from "./migrations.ts";
+import { mayBeReleased } from "./arrived.ts";
 import type { Volatile } from "./volatile.ts";
 
 /** A Desired before it is given its place in the order of messages, and its peers. */
@@ -31,7 +31,13 @@ export interface DesiredContent {
   readonly keptCheckpoints: KeptCheckpoint[];
 }
 
-const orderOf = ({ state }: Cluster, migration: Migration, role: Role, copy: boolean): MigrationOrder => {
+const orderOf = (
+  { state }: Cluster,
+  migration: Migration,
+  role: Role,
+  copy: boolean,
+  pageSession = 0,
+): MigrationOrder => {
   const peerNode = role === Role.SOURCE || role === Role.RELEASED ? migration.to : migration.from;
   return {
     id: migration.id,
@@ -42,6 +48,7 @@ const orderOf = ({ state }: Cluster, migration: Migration, role: Role, copy: boo
     switched: migration.state === MigrationState.SWITCHED,
     peerKey: state.nodes[peerNode]?.info?.streamKey ?? Buffer.alloc(0),
     bandwidthBytesPerSecond: migration.bandwidthBytesPerSecond,
+    pageSession: role === Role.SOURCE ? pageSession : 0,
   };
 };
 
@@ -98,13 +105,14 @@ const ownedAllocation = (
 ): DesiredAllocation => {
   const migration = cluster.state.migrations[container.migrationId];
   if (migration?.state === MigrationState.RUNNING) {
-    const copy = volatile.migrations.get(migration.id)?.copy === true;
+    const seen = volatile.migrations.get(migration.id);
+    const copy = seen?.copy === true;
     return allocationFor(
       cluster,
       container,
       Role.SOURCE,
       epoch,
-      orderOf(cluster, migration, Role.SOURCE, copy),
+      orderOf(cluster, migration, Role.SOURCE, copy, seen?.target?.pageSession),
     );
   }
   // Until both sides are done, the owner knows that it is to run what it restored and not to start afresh.
@@ -144,10 +152,11 @@ export const desiredFor = (
       if (migration === undefined) continue;
       // The copy that is released was made before the switch, under the epoch before.
       const epoch = role === Role.TARGET ? migration.epoch : migration.epoch - 1;
-      // Until the container runs at its target, the source keeps its frozen copy as it is.
-      const held = role === Role.RELEASED && !hasArrived(volatile, migration) ? Role.SOURCE : role;
+      // Until the container runs at its target, with all of its memory, the source keeps its frozen copy as it is.
+      const pageSession = volatile.migrations.get(migration.id)?.target?.pageSession;
+      const held = role === Role.RELEASED && !mayBeReleased(volatile, migration) ? Role.SOURCE : role;
       allocations.push(
-        allocationFor(cluster, container, held, epoch, orderOf(cluster, migration, held, false)),
+        allocationFor(cluster, container, held, epoch, orderOf(cluster, migration, held, false, pageSession)),
       );
     }
   allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));

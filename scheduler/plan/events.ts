@@ -9,7 +9,7 @@ import {
 } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState, PlacementStrategy } from "../../proto/gen/godwit/v1/spec.ts";
 import { turnedBack } from "../state/apply-drain.ts";
-import { isHeldBySource } from "../state/apply-migration.ts";
+import { isHeldBySource, isLostWithSource } from "../state/apply-migration.ts";
 import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { nameOf, type Cluster } from "../state/cluster.ts";
 import { whyItWaits } from "../state/failover.ts";
@@ -32,6 +32,19 @@ const aborted = (migration: Migration, reason: string): Happening =>
     migration.containerName,
     `${migration.id} ${migration.from} → ${migration.to}: ${reason}; it goes on at ${migration.from}`,
   );
+
+const lost = (migration: Migration, reason: string): Happening =>
+  happening(
+    "migration.lost",
+    migration.containerName,
+    `${migration.id} ${migration.from} → ${migration.to}: ${reason}; it is ended at ${migration.to}`,
+  );
+
+/** Post-copies whose memory still follows from the node. */
+const followingFrom = (cluster: Cluster, node: string): Migration[] =>
+  [...cluster.index.moving]
+    .flatMap((id) => cluster.state.migrations[id] ?? [])
+    .filter((one) => one.from === node && isLostWithSource(one));
 
 /** Its migrations are about to stand still, or to be undone. */
 const switchedTo = (cluster: Cluster, node: string): Migration[] =>
@@ -124,6 +137,9 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
         ...switchedTo(cluster, command.value.node)
           .filter((migration) => isHeldBySource(cluster, migration))
           .map((migration) => aborted(migration, "the node was removed")),
+        ...followingFrom(cluster, command.value.node).map((migration) =>
+          lost(migration, "the node was removed"),
+        ),
       ];
     case "nodeFenceSet": {
       const { fault, fenceMs, node } = command.value;
@@ -326,6 +342,10 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
     case "allocationReleased": {
       const { containerId, node } = command.value;
       return [happening("container.released", containerName(containerId), `by ${node}; it waits for room`)];
+    }
+    case "migrationLost": {
+      const { reason } = command.value;
+      return ofMigration(command.value.id, (migration) => lost(migration, reason));
     }
     case "migrationCancelRequested":
       return ofMigration(command.value.id, (migration) =>

@@ -12,6 +12,7 @@ import { type MigrationForecast, MigrationFigures, MigrationMode } from "../../p
 import { checkedForecast } from "../model/forecast-check.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
+import { isWhole, memoryLost } from "./arrived.ts";
 import { command } from "./command.ts";
 import { observedOn, type MigrationSeen, type Volatile } from "./volatile.ts";
 
@@ -179,30 +180,13 @@ const mergeFigures = (
 const hasFailed = ({ phase }: MigrationReport): boolean =>
   phase === MigrationPhase.FAILED || phase === MigrationPhase.ABORTED;
 
-/**
- * Whether the target has the container in its own hands: it runs there, or has run and ended. Only then may the source
- * let go of its frozen copy.
- */
-export const hasArrived = (
-  volatile: Pick<Volatile, "migrations" | "nodes">,
-  migration: Migration,
-): boolean => {
-  if (volatile.migrations.get(migration.id)?.target?.phase === MigrationPhase.RUNNING) return true;
-  const observed = observedOn(volatile.nodes.get(migration.to), migration.containerId);
-  return observed?.epoch === migration.epoch && ARRIVED.has(observed.state);
-};
-const ARRIVED: ReadonlySet<AllocationState> = new Set([
-  AllocationState.RUNNING,
-  AllocationState.EXITED,
-  AllocationState.FAILED,
-]);
-
 const targetDone = (
   volatile: Volatile,
   migration: Migration,
   seen: MigrationSeen | undefined,
   sinceSwitchMs: number,
 ): boolean => {
+  if (migration.mode === MigrationMode.POSTCOPY) return isWhole(volatile, migration);
   if (seen?.target?.phase === MigrationPhase.RUNNING) return true;
   const observed = observedOn(volatile.nodes.get(migration.to), migration.containerId);
   const after = observed?.epoch === migration.epoch ? observed.state : undefined;
@@ -257,6 +241,14 @@ const planMigration = (
   // Only a source that answers is known to hold its copy still.
   if (seen?.target?.phase === MigrationPhase.GIVEN_UP && lost(cluster, migration.from) === undefined)
     return command("migrationReturned", { id, reason: givenUp(migration, seen.target).slice(0, MAX_REASON) });
+  const gone = memoryLost(cluster, volatile, migration);
+  if (gone !== undefined)
+    return command("migrationLost", {
+      id,
+      reason: gone.slice(0, MAX_REASON),
+      figures: mergeFigures(migration, seen, nowMs),
+      ...predictedOf(migration, seen),
+    });
   const sinceSwitchMs = nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs);
   // Nobody has it any more, and whoever removed the source has said so: the target begins anew.
   const isOver =

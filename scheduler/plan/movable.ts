@@ -128,7 +128,9 @@ export const whyOf = (cluster: Cluster, seen: Seen, container: Container): WhyVi
     .sort((a, b) => a.startedAtMs - b.startedAtMs || (a.id < b.id ? -1 : 1));
   const moves = own.filter(({ switchedAtMs }) => switchedAtMs > 0);
   const lastMove = moves.findLast(({ state }) => state === MigrationState.FINISHED);
-  const lastFailure = own.findLast(({ state }) => state === MigrationState.ABORTED);
+  const lastFailure = own.findLast(
+    ({ state }) => state === MigrationState.ABORTED || state === MigrationState.LOST,
+  );
   // One without a node is not kept from leaving it: what counts is which nodes would take it.
   const isUnplaced = cluster.index.unplaced.has(container.id);
   const leave = isUnplaced ? undefined : leaveCheck(cluster, container, false);

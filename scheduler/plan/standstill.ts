@@ -3,7 +3,8 @@ import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, MigrationState, type Migration } from "../../proto/gen/godwit/v1/log.ts";
 import { whyItWaits } from "../state/failover.ts";
 import type { Cluster } from "../state/cluster.ts";
-import { hasArrived, lost } from "./migrations.ts";
+import { hasArrived, mayBeReleased } from "./arrived.ts";
+import { lost } from "./migrations.ts";
 import type { Volatile } from "./volatile.ts";
 
 type Seen = Pick<Volatile, "migrations" | "nodes">;
@@ -17,6 +18,13 @@ export const standstillOf = (cluster: Cluster, seen: Seen, migration: Migration)
   const { containerId, containerName, from, id, to } = migration;
   const source = lost(cluster, from);
   const target = lost(cluster, to);
+  if (
+    target === undefined &&
+    source !== undefined &&
+    hasArrived(seen, migration) &&
+    !mayBeReleased(seen, migration)
+  )
+    return `${source} with memory of ${containerName} that has not followed: it waits for that where it needs it, and goes on when ${from} is back; if ${from} never will be, "godwit node rm --is-off ${from}" ends ${containerName}`;
   if (target === undefined)
     return source !== undefined && seen.migrations.get(id)?.target?.phase === MigrationPhase.GIVEN_UP
       ? `${to} could not restore ${containerName} and has given it back, but ${source}: it goes on when ${from} is back`

@@ -75,6 +75,7 @@ const AFTER_READY: ReadonlySet<MigrationPhase> = new Set([
   MigrationPhase.READY,
   MigrationPhase.RECEIVING,
   MigrationPhase.RESTORED,
+  MigrationPhase.FILLING,
   MigrationPhase.RUNNING,
 ]);
 const COPY_BEGUN: ReadonlySet<MigrationPhase> = new Set([

@@ -9,7 +9,7 @@ import {
 } from "../../proto/gen/godwit/v1/log.ts";
 import { LONGEST_FENCE_MS } from "../model/lease.ts";
 import { whyItWaits } from "./failover.ts";
-import { endMigration, isHeldBySource, returnToSource } from "./apply-migration.ts";
+import { endMigration, isHeldBySource, isLostWithSource, returnToSource } from "./apply-migration.ts";
 import { reindexNode, type Cluster } from "./cluster.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
 
@@ -34,9 +34,18 @@ export const nodeFenceSet = (cluster: Cluster, { node: name, fenceMs, fault }: N
 export const endMovesOf = (
   cluster: Cluster,
   name: string,
-  reason: string,
-  atMs: number,
-  goesOn: (container: Container) => boolean = () => true,
+  {
+    reason,
+    atMs,
+    isForGood,
+    goesOn = () => true,
+  }: {
+    readonly reason: string;
+    readonly atMs: number;
+    /** It will never be back, with what it keeps. */
+    readonly isForGood: boolean;
+    readonly goesOn?: (container: Container) => boolean;
+  },
 ): void => {
   const { index, state } = cluster;
   for (const id of index.moving) {
@@ -51,6 +60,14 @@ export const endMovesOf = (
       isHeldBySource(cluster, migration) &&
       returnToSource(cluster, migration, `${reason} before it was known to run there`, atMs) === undefined;
     if (isReturned) continue;
+    // What it still has of a post-copied container's memory is waited for, as long as it may come.
+    const isLost = migration.from === name && isLostWithSource(migration);
+    if (isLost && !isForGood) continue;
+    if (isLost) {
+      const told = `${reason}, and with it memory that had not followed`;
+      endMigration(cluster, migration, MigrationState.LOST, told, atMs);
+      continue;
+    }
     // Its target owns the container, and must go on knowing that it is to run what it was sent: nobody else has it.
     if (isSwitched && migration.to !== name) continue;
     const outcome =
@@ -66,13 +83,12 @@ export const nodeFenced = (cluster: Cluster, { node: name }: NodeFenced, { atMs 
   if (node.fenced) return reject("refused", `node ${name} is fenced already`);
   if (node.fenceMs === 0 || cluster.state.failoverOff)
     return reject("refused", `nothing is known to stop the containers of node ${name}`);
-  endMovesOf(
-    cluster,
-    name,
-    `node ${name} was lost`,
+  endMovesOf(cluster, name, {
+    reason: `node ${name} was lost`,
     atMs,
-    (container) => whyItWaits(container) === undefined,
-  );
+    isForGood: false,
+    goesOn: (container) => whyItWaits(container) === undefined,
+  });
   reindexNode(cluster, name, () => {
     node.fenced = true;
   });

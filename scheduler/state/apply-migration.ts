@@ -5,10 +5,12 @@ import {
   type MigrationAborted,
   type MigrationCancelRequested,
   type MigrationFinished,
+  type MigrationLost,
   type MigrationReturned,
   type MigrationStarted,
   type MigrationSwitched,
 } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { isId } from "../../proto/contract/ids.ts";
 import { yieldCheck } from "./apply-placement.ts";
 import { insertEnded, nameOf, reindex, type Cluster } from "./cluster.ts";
@@ -80,6 +82,7 @@ const missing = (id: string): Outcome => reject("not-found", `there is no migrat
 const ENDED_AS: Partial<Record<MigrationState, string>> = {
   [MigrationState.FINISHED]: "has finished",
   [MigrationState.ABORTED]: "was aborted",
+  [MigrationState.LOST]: "is over: its container has lost memory",
   [MigrationState.SWITCHED]: "cannot be undone any more: its container already belongs to the target",
 };
 const tooLate = (migration: Migration): Outcome =>
@@ -210,6 +213,10 @@ export const isHeldBySource = ({ state }: Cluster, migration: Migration): boolea
   state.nodes[migration.from] !== undefined &&
   state.containers[migration.containerId]?.allocation?.state === AllocationState.STARTING;
 
+/** Whether the container lacks memory that only its source has. */
+export const isLostWithSource = ({ mode, state }: Migration): boolean =>
+  mode === MigrationMode.POSTCOPY && state === MigrationState.SWITCHED;
+
 /** The one way back after the switch. The new epoch is above the target's, which can therefore never run it. */
 export const returnToSource = (
   cluster: Cluster,
@@ -265,6 +272,18 @@ export const migrationFinished = (
   migration.figures = finished.figures;
   if (finished.predicted !== undefined) migration.predicted ??= finished.predicted;
   endMigration(cluster, migration, MigrationState.FINISHED, "", atMs);
+  return undefined;
+};
+
+/** The target ends the container when it learns of this; what happens then is its restart policy's to say. */
+export const migrationLost = (cluster: Cluster, lost: MigrationLost, { atMs }: ApplyContext): Outcome => {
+  const migration = find(cluster, lost.id);
+  if (migration === undefined) return missing(lost.id);
+  if (!isLostWithSource(migration))
+    return reject("refused", `migration ${lost.id} has no memory left to lose`);
+  migration.figures = lost.figures;
+  if (lost.predicted !== undefined) migration.predicted ??= lost.predicted;
+  endMigration(cluster, migration, MigrationState.LOST, lost.reason, atMs);
   return undefined;
 };
 

@@ -140,7 +140,7 @@ export const nodeRemoved = (
       "refused",
       `node ${name} still has containers: drain it first, or stop its agent and wait until it is lost`,
     );
-  endMovesOf(cluster, name, `node ${name} was removed`, context.atMs);
+  endMovesOf(cluster, name, { reason: `node ${name} was removed`, atMs: context.atMs, isForGood: true });
   forgetEvacuees(cluster, name);
   reindexNode(cluster, name, () => {
     delete state.nodes[name];

@@ -24,6 +24,7 @@ import {
   migrationAborted,
   migrationCancelRequested,
   migrationFinished,
+  migrationLost,
   migrationReturned,
   migrationStarted,
   migrationSwitched,
@@ -158,6 +159,8 @@ const applyOne = (
       return migrationReturned(cluster, command.value, context);
     case "migrationFinished":
       return migrationFinished(cluster, command.value, context);
+    case "migrationLost":
+      return migrationLost(cluster, command.value, context);
     case "migrationCancelRequested":
       return migrationCancelRequested(cluster, command.value);
     case "servicesApplied":

@@ -81,6 +81,8 @@ const RESOLVED: Partial<Record<MigrationMode, MigrationMode>> = {
   [MigrationMode.PRECOPY]: MigrationMode.PRECOPY,
   [MigrationMode.CHECKPOINT]: MigrationMode.CHECKPOINT,
   [MigrationMode.COLD]: MigrationMode.COLD,
+  // Never by itself: a link that is lost for good would cost the container.
+  [MigrationMode.POSTCOPY]: MigrationMode.POSTCOPY,
 };
 
 const isLeftToUs = (mode: MigrationMode): boolean =>

@@ -198,7 +198,7 @@ const plainCommand = fc.oneof(
         from: node,
         to: node,
         epoch,
-        mode: fc.constant(MigrationMode.AUTO),
+        mode: fc.constantFrom(MigrationMode.AUTO, MigrationMode.POSTCOPY),
         blackoutBudgetMs: fc.constant(0),
         drainId: fc.constantFrom("", "d1"),
         reason: fc.constant("operator"),
@@ -214,6 +214,9 @@ const plainCommand = fc.oneof(
   fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationAborted")),
   fc.record({ id: migration, reason: fc.constant("") }).map(make("migrationReturned")),
   fc.record({ id: migration, figures: fc.constant(undefined) }).map(make("migrationFinished")),
+  fc
+    .record({ id: migration, reason: fc.constant("gone"), figures: fc.constant(undefined) })
+    .map(make("migrationLost")),
   fc.record({ id: migration }).map(make("migrationCancelRequested")),
   ...balanceCommands(migration),
   ...serviceCommands,

@@ -138,6 +138,7 @@ export class ClusterUser {
     name: string,
     node: string,
     mode: MigrationMode = MigrationMode.AUTO,
+    bandwidthBytesPerSecond = 0,
   ): Promise<MigrationInfo> {
     return await new Promise((resolve, reject) => {
       this.api.move(
@@ -146,7 +147,7 @@ export class ClusterUser {
           node,
           mode,
           blackoutBudgetMs: 0,
-          bandwidthBytesPerSecond: 0,
+          bandwidthBytesPerSecond,
           dryRun: false,
         },
         (error, answer) => (error === null ? resolve(answer) : reject(error)),
@@ -161,7 +162,7 @@ export class ClusterUser {
       let last: MigrationInfo | undefined;
       for await (const message of call) {
         last = message as MigrationInfo;
-        if (until(last) || last.state === "finished" || last.state === "aborted") return last;
+        if (until(last) || ENDED.has(last.state)) return last;
       }
       if (last === undefined) throw new Error(`nothing was said of migration ${id}`);
       return last;
@@ -171,6 +172,8 @@ export class ClusterUser {
     }
   }
 }
+
+const ENDED: ReadonlySet<string> = new Set(["finished", "aborted", "lost"]);
 
 /** Every call ends: a scheduler that stands still does not hold up who asks it. */
 const CALL_MS = 10_000;

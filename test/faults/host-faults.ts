@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 
 import { netnsPrefix } from "../../services/dev/plan.ts";
-import { until } from "../e2e/cluster.ts";
+import { type TestCluster, until } from "../e2e/cluster.ts";
 import { signal } from "./faults.ts";
 import { switches } from "./host-view.ts";
 import { CONTAINER, type Laboratory } from "./laboratory.ts";
@@ -74,9 +74,7 @@ function writeLowest(file: string, bytes: number): void {
 }
 
 /** Pulls the host's plug: its processes die at once, and nothing is heard of it any more. */
-async function vanish(laboratory: Laboratory, node: string): Promise<void> {
-  const { dev } = laboratory.cluster;
-  laboratory.isSpent = true;
+export async function vanish({ dev }: TestCluster, node: string, containerId: string): Promise<void> {
   const { netns, cgroupDirs } = dev.node(node);
   const control = `${netns.slice(0, netnsPrefix("").length + 6)}ctl`;
   await run("ip", ["-netns", control, "link", "set", `to-${node}`, "down"]);
@@ -86,12 +84,26 @@ async function vanish(laboratory: Laboratory, node: string): Promise<void> {
   await until(`${node} to be dead`, () => {
     const pids = pidsBelow(folder);
     for (const pid of pids) signal(pid, "SIGKILL");
-    // On v1 a frozen task takes its SIGKILL when it is thawed, and dies before its next instruction.
-    for (const one of cgroupDirs)
-      for (const group of ["godwit", join("godwit", laboratory.containerId)]) {
-        const freezer = join(one, group, "freezer.state");
-        if (existsSync(freezer)) writeFileSync(freezer, "THAWED");
-      }
+    thawDead(cgroupDirs, containerId);
+    return pids.length === 0;
+  });
+}
+
+/** On v1 a frozen task takes its SIGKILL when it is thawed, and dies before its next instruction. */
+function thawDead(cgroupDirs: readonly string[], containerId: string): void {
+  for (const one of cgroupDirs)
+    for (const group of ["godwit", join("godwit", containerId)]) {
+      const freezer = join(one, group, "freezer.state");
+      if (existsSync(freezer)) writeFileSync(freezer, "THAWED");
+    }
+}
+
+/** The container's frozen processes on the host die, as when it has no memory left. */
+export async function endFrozen(cluster: TestCluster, node: string, containerId: string): Promise<void> {
+  await until("the frozen processes to be dead", () => {
+    const pids = cluster.processesOn(node, containerId);
+    for (const pid of pids) signal(pid, "SIGKILL");
+    thawDead(cluster.dev.node(node).cgroupDirs, containerId);
     return pids.length === 0;
   });
 }
@@ -137,7 +149,8 @@ export async function loseHost(
   return await heldAt(laboratory, side, point, "before", async (held) => {
     const id = await laboratory.startMove(target);
     const pid = await held();
-    await vanish(laboratory, victim);
+    laboratory.isSpent = true;
+    await vanish(laboratory.cluster, victim, laboratory.containerId);
     signal(pid, "SIGCONT");
     await until("the cluster to miss the host", async () => {
       const nodes = await laboratory.cluster.nodes();

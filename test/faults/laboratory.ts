@@ -105,8 +105,12 @@ export class Laboratory implements AsyncDisposable {
   }
 
   /** Starts a move; resolves with its id. */
-  async startMove(target: string, mode: MigrationMode = MigrationMode.AUTO): Promise<string> {
-    return (await this.cluster.startMove(CONTAINER, target, mode)).id;
+  async startMove(
+    target: string,
+    mode: MigrationMode = MigrationMode.AUTO,
+    bandwidthBytesPerSecond = 0,
+  ): Promise<string> {
+    return (await this.cluster.startMove(CONTAINER, target, mode, bandwidthBytesPerSecond)).id;
   }
 
   async migration(id: string): Promise<MigrationInfo | undefined> {
@@ -123,7 +127,7 @@ export class Laboratory implements AsyncDisposable {
       `migration ${id} to end`,
       async () => {
         const info = await this.migration(id);
-        return info?.state === "finished" || info?.state === "aborted" ? info : undefined;
+        return ["finished", "aborted", "lost"].includes(info?.state ?? "") ? info : undefined;
       },
       SETTLE_MS,
     );

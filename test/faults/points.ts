@@ -23,6 +23,10 @@ export interface Point {
   readonly onSpoilt?: true;
   /** Only a cold move comes here. */
   readonly cold?: true;
+  /** Only a post-copy comes here. */
+  readonly postcopy?: true;
+  /** And only one whose source dies while memory follows. */
+  readonly onLoss?: true;
 }
 
 export const POINTS: readonly Point[] = [
@@ -52,6 +56,14 @@ export const POINTS: readonly Point[] = [
   { side: "source", name: "status halted:maybe", cold: true },
   { side: "source", name: "status halted:yes", cold: true },
   { side: "target", name: "status starting", cold: true, switched: true },
+  { side: "source", name: "phase DUMPED", postcopy: true },
+  { side: "target", name: "status restoring:received", postcopy: true },
+  { side: "target", name: "status restoring:ran", postcopy: true, switched: true },
+  { side: "target", name: "criu pre-resume", postcopy: true, switched: true },
+  { side: "target", name: "phase FILLING", postcopy: true, switched: true },
+  { side: "target", name: "phase RUNNING", postcopy: true, switched: true },
+  { side: "source", name: "status none", postcopy: true, switched: true },
+  { side: "scheduler", name: "entry migrationLost", postcopy: true, switched: true, onLoss: true },
   { side: "scheduler", name: "entry migrationReturned", switched: true, onSpoilt: true },
   { side: "scheduler", name: "entry migrationStarted" },
   { side: "scheduler", name: "entry migrationSwitched" },
@@ -76,6 +88,7 @@ export const PHASES: Record<MigrationPhase, string | undefined> = {
   [MigrationPhase.FAILED]: "entry migrationAborted",
   [MigrationPhase.ABORTED]: "entry migrationAborted",
   [MigrationPhase.GIVEN_UP]: "phase GIVEN_UP",
+  [MigrationPhase.FILLING]: "phase FILLING",
 };
 
 type FrozenSent = Extract<RecordStatus, { kind: "frozen" }>["sent"];
@@ -114,6 +127,7 @@ export const STATES: Record<MigrationState, string | undefined> = {
   [MigrationState.SWITCHED]: "entry migrationSwitched",
   [MigrationState.FINISHED]: "entry migrationFinished",
   [MigrationState.ABORTED]: "entry migrationAborted",
+  [MigrationState.LOST]: "entry migrationLost",
 };
 
 type EntryName = NonNullable<Command["command"]>["$case"];
@@ -123,6 +137,7 @@ export const ENTRIES: Record<Extract<EntryName, `migration${string}`>, string> =
   migrationAborted: "entry migrationAborted",
   migrationReturned: "entry migrationReturned",
   migrationFinished: "entry migrationFinished",
+  migrationLost: "entry migrationLost",
   // Only says that the abort is to come.
   migrationCancelRequested: "entry migrationAborted",
 };

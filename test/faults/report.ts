@@ -3,7 +3,7 @@ import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import { POINTS } from "./points.ts";
-import { POINT_FAULTS, rowName, ROWS, WHOLE_MOVE_FAULTS } from "./rows.ts";
+import { POINT_FAULTS, pointName, rowName, ROWS, WHOLE_MOVE_FAULTS } from "./rows.ts";
 import type { RowResult } from "./run-row.ts";
 
 const file = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
@@ -52,7 +52,7 @@ function tables(results: Results): string {
         const result = results[rowName(row)];
         return result === undefined ? "·" : CELLS[result.outcome];
       });
-      lines.push(`| ${point.side}: ${point.name} | ${when} | ${cells.join(" | ")} |`);
+      lines.push(`| ${point.side}: ${pointName(point)} | ${when} | ${cells.join(" | ")} |`);
     }
   }
   lines.push("", "| during the whole move | outcome | in its words |", "| --- | --- | --- |");

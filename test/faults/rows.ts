@@ -57,6 +57,12 @@ function applies(point: Point, when: When, fault: PointFault): boolean {
       /^kill (agent|peer's agent|scheduler)$|^cut source\|(target|scheduler)$/.test(fault) ||
       (fault === "cancel" && point.switched === undefined)
     );
+  // Here it is whether memory that follows is ever lost, or found in two places.
+  if (point.postcopy === true)
+    return (
+      /^kill (agent|peer's agent|nats)$|^cut (source|target)\|/.test(fault) ||
+      (fault === "cancel" && point.switched === undefined)
+    );
   // A migration that is called off already cannot be cancelled, and one that is switched says so.
   if (fault === "cancel") return point.onAbort === undefined && point.switched === undefined;
   // These two are for a source that thaws; what the others do then is what they do anyway.
@@ -82,4 +88,8 @@ export const ROWS: readonly Row[] = [
 ];
 
 export const rowName = (row: Row): string =>
-  row.kind === "move" ? row.fault : `${row.point.side}, ${row.when} ${row.point.name}: ${row.fault}`;
+  row.kind === "move" ? row.fault : `${row.point.side}, ${row.when} ${pointName(row.point)}: ${row.fault}`;
+
+/** A post-copy passes through points that others pass through, too. */
+export const pointName = ({ name, postcopy }: Point): string =>
+  postcopy === true ? `${name} (post-copy)` : name;

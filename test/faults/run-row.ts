@@ -4,6 +4,7 @@ import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { until } from "../e2e/cluster.ts";
 import { inflict, PAUSE_MS, processId, signal, whole } from "./faults.ts";
 import { heldProcess, orderHold, withdrawHold } from "./hold.ts";
+import { endFrozen } from "./host-faults.ts";
 import type { Laboratory } from "./laboratory.ts";
 import { FROZEN, PHASES, type Point, type When } from "./points.ts";
 import { orderSpoil, spoilRestore } from "./spoil.ts";
@@ -40,6 +41,8 @@ function wordsOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** In bytes a second: memory follows for some seconds. */
+const SLOW = 6e6;
 /** On a machine that does much else a host may be missed before anything is done to it. */
 const ATTEMPTS = 3;
 const MISSED = /^node \w+ was lost \(no report/;
@@ -69,10 +72,13 @@ async function faultAt(
   let held: number | undefined;
   try {
     // A scheduler that stands at the start of a move does not answer the one who asked for it.
-    const asked = laboratory.startMove(target, point.cold === true ? MigrationMode.COLD : MigrationMode.AUTO);
+    const asked =
+      point.postcopy === true
+        ? laboratory.startMove(target, MigrationMode.POSTCOPY, SLOW)
+        : laboratory.startMove(target, point.cold === true ? MigrationMode.COLD : MigrationMode.AUTO);
     asked.catch(() => undefined);
     try {
-      held = await come(laboratory, { point, when, here, target, folder, order, asked });
+      held = await come(laboratory, { point, when, here, source, target, folder, order, asked });
     } catch (error) {
       // Nothing was done to anybody until now.
       if (MISSED.test(await endedBecause(laboratory, asked))) throw new EarlyEnd(String(error));
@@ -93,6 +99,7 @@ async function faultAt(
       return { outcome: "stayed", words: "it was never recorded" };
     }
     const { state, error } = await laboratory.ended(id);
+    if (point.onLoss === true) return await lostAndBegunAnew(laboratory, state, error, target);
     await check(state === "finished" ? target : source);
     return { outcome: state === "finished" ? "moved" : "stayed", words: error };
   } finally {
@@ -105,6 +112,7 @@ interface Approach {
   readonly point: Point;
   readonly when: When;
   readonly here: string;
+  readonly source: string;
   readonly target: string;
   readonly folder: string;
   readonly order: () => void;
@@ -114,7 +122,7 @@ interface Approach {
 /** Brings the move to its point; answers who stands there. */
 async function come(
   laboratory: Laboratory,
-  { point, when, here, target, folder, order, asked }: Approach,
+  { point, when, here, source, target, folder, order, asked }: Approach,
 ): Promise<number> {
   if (point.onAbort === true) {
     const id = await asked;
@@ -122,6 +130,15 @@ async function come(
     laboratory.cluster.api.cancelMigration({ id }, () => undefined);
   }
   if (point.onSpoilt === true) await spoilRestore(laboratory, target, order);
+  if (point.onLoss === true) {
+    const id = await asked;
+    await until(
+      "memory to be following",
+      async () => (await laboratory.migration(id))?.phase === "filling",
+      60_000,
+    );
+    await endFrozen(laboratory.cluster, source, laboratory.containerId);
+  }
   const isOnTheWay = point.onAbort !== true && point.onSpoilt !== true && here !== "scheduler";
   const came = await until(
     `${here} to come to ${when} ${point.name}`,
@@ -132,6 +149,24 @@ async function come(
   );
   if (came === "no") throw new Error(`the move ended before ${here} came to ${when} ${point.name}`);
   return came;
+}
+
+/** What was lost is recorded, and its restart policy has begun the container anew where it was. */
+async function lostAndBegunAnew(
+  laboratory: Laboratory,
+  state: string,
+  error: string,
+  target: string,
+): Promise<Pick<RowResult, "outcome" | "words">> {
+  if (state !== "lost") throw new Error(`the migration has ${state}: ${error}`);
+  await until("it to be started afresh", async () => {
+    const row = await laboratory.container();
+    return row.state === "running" && row.node === target && row.restarts === 1;
+  });
+  if (laboratory.cluster.runningOn(laboratory.containerId).join() !== target)
+    throw new Error("there is another copy");
+  await laboratory.discard();
+  return { outcome: "ended", words: `${error}; started afresh` };
 }
 
 /** Why a move was called off; empty: it was not, or nobody answers. */

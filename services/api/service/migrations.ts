@@ -87,7 +87,7 @@ export class MigrationService {
     const { id } = findMigration(this.#scheduler.state(), request.id);
     yield* follow(this.#scheduler, signal, () => this.#view(id), {
       key: (info) => JSON.stringify(info),
-      last: (info) => info.state === "finished" || info.state === "aborted",
+      last: ({ state }) => state === "finished" || state === "aborted" || state === "lost",
     });
   }
 

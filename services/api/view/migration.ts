@@ -13,10 +13,13 @@ const STATE_NAMES: { readonly [S in MigrationState]: string } = {
   [MigrationState.SWITCHED]: "switched",
   [MigrationState.FINISHED]: "finished",
   [MigrationState.ABORTED]: "aborted",
+  [MigrationState.LOST]: "lost",
 };
 
 export const migrationEnded = (record: MigrationRecord): boolean =>
-  record.state === MigrationState.FINISHED || record.state === MigrationState.ABORTED;
+  record.state === MigrationState.FINISHED ||
+  record.state === MigrationState.ABORTED ||
+  record.state === MigrationState.LOST;
 
 /** In the order in which a move passes through them. */
 const PHASE_ORDER: readonly MigrationPhase[] = [
@@ -28,6 +31,7 @@ const PHASE_ORDER: readonly MigrationPhase[] = [
   MigrationPhase.FROZEN,
   MigrationPhase.DUMPED,
   MigrationPhase.RESTORED,
+  MigrationPhase.FILLING,
   MigrationPhase.RUNNING,
   MigrationPhase.RELEASED,
   MigrationPhase.ABORTED,

@@ -42,6 +42,8 @@ export async function move(nameOrId: string, node: string, options: MoveOptions)
       info.errorCode === "refused" ? EXIT.refused : EXIT.failed,
       `${info.container} stays on ${info.from}: ${info.error}`,
     );
+  if (info.state === "lost")
+    throw new ExitWith(EXIT.failed, `${info.container} was ended on ${info.to}: ${info.error}`);
   if (options.output === "json") return;
   say(
     options.detach && !dryRun
@@ -50,7 +52,8 @@ export async function move(nameOrId: string, node: string, options: MoveOptions)
   );
 }
 
-const isOver = (info: MigrationInfo): boolean => info.state === "finished" || info.state === "aborted";
+const isOver = ({ state }: MigrationInfo): boolean =>
+  state === "finished" || state === "aborted" || state === "lost";
 
 async function ended(api: ApiClient, started: MigrationInfo, signal: AbortSignal): Promise<MigrationInfo> {
   using progress = await startProgress();

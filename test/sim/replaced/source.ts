@@ -2,8 +2,7 @@
 import { GodwitError } from "../../../proto/contract/error.ts";
 import { MigrationPhase } from "../../../proto/gen/godwit/v1/agent.ts";
 import type { CopyOutcome, SourceInputs } from "../../../agent/migrate/source.ts";
-import type { ContainerRuntime } from "../../../agent/container/runtime.ts";
-import type { ContainerRecord, RecordStatus } from "../../../agent/model/record.ts";
+import type { RecordStatus } from "../../../agent/model/record.ts";
 import { context, isReachable, machineOf } from "../context.ts";
 import { sleep } from "./timers.ts";
 
@@ -53,10 +52,4 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   }
   progress.enter(MigrationPhase.DUMPED);
   return { forecastMs: 0, recording: undefined };
-}
-
-export async function thaw(runtime: ContainerRuntime, record: ContainerRecord): Promise<void> {
-  if (record.status.kind !== "frozen") return;
-  await sleep(context().random.between(0, 20));
-  runtime.cgroup.thaw();
 }

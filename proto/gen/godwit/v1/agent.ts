@@ -144,6 +144,8 @@ export const MigrationPhase = {
   ABORTED: "MIGRATION_PHASE_ABORTED",
   /** GIVEN_UP - Target, after the switch: it could not restore the image, has run none of it and never will; `error` says why. */
   GIVEN_UP: "MIGRATION_PHASE_GIVEN_UP",
+  /** FILLING - Target, post-copy, after the switch: it runs, and some of its memory is still at the source. */
+  FILLING: "MIGRATION_PHASE_FILLING",
 } as const;
 
 export type MigrationPhase = typeof MigrationPhase[keyof typeof MigrationPhase];
@@ -162,6 +164,7 @@ export namespace MigrationPhase {
   export type FAILED = typeof MigrationPhase.FAILED;
   export type ABORTED = typeof MigrationPhase.ABORTED;
   export type GIVEN_UP = typeof MigrationPhase.GIVEN_UP;
+  export type FILLING = typeof MigrationPhase.FILLING;
 }
 
 export function migrationPhaseFromJSON(object: any): MigrationPhase {
@@ -205,6 +208,9 @@ export function migrationPhaseFromJSON(object: any): MigrationPhase {
     case 12:
     case "MIGRATION_PHASE_GIVEN_UP":
       return MigrationPhase.GIVEN_UP;
+    case 160:
+    case "MIGRATION_PHASE_FILLING":
+      return MigrationPhase.FILLING;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationPhase");
   }
@@ -238,6 +244,8 @@ export function migrationPhaseToJSON(object: MigrationPhase): string {
       return "MIGRATION_PHASE_ABORTED";
     case MigrationPhase.GIVEN_UP:
       return "MIGRATION_PHASE_GIVEN_UP";
+    case MigrationPhase.FILLING:
+      return "MIGRATION_PHASE_FILLING";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationPhase");
   }
@@ -271,6 +279,8 @@ export function migrationPhaseToNumber(object: MigrationPhase): number {
       return 11;
     case MigrationPhase.GIVEN_UP:
       return 12;
+    case MigrationPhase.FILLING:
+      return 160;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationPhase");
   }
@@ -436,6 +446,8 @@ export interface MigrationOrder {
   peerKey: Buffer;
   /** For SOURCE: what the image stream may take of the link; 0: the agent's own default. */
   bandwidthBytesPerSecond: number;
+  /** For SOURCE, post-copy: the session in which the target asks for pages, as it has reported it. */
+  pageSession: number;
 }
 
 export interface MigrationReport {
@@ -454,7 +466,14 @@ export interface MigrationReport {
     | CopyProgress
     | undefined;
   /** The code of the error that `error` says: "refused" is a rule's or a budget's no, not a failure. */
-  errorCode?: string | undefined;
+  errorCode?:
+    | string
+    | undefined;
+  /**
+   * Target, post-copy: the streams in which it asks for pages have this number in their names. Another one each time that
+   * they have to be opened anew; the first is 0, and the source need not be told of it.
+   */
+  pageSession: number;
 }
 
 /** Forecast: the API requests "godwit.node.<source>.forecast". */
@@ -2322,6 +2341,7 @@ function createBaseMigrationOrder(): MigrationOrder {
     switched: false,
     peerKey: Buffer.alloc(0),
     bandwidthBytesPerSecond: 0,
+    pageSession: 0,
   };
 }
 
@@ -2350,6 +2370,9 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
     }
     if (message.bandwidthBytesPerSecond !== 0) {
       writer.uint32(168).uint64(message.bandwidthBytesPerSecond);
+    }
+    if (message.pageSession !== 0) {
+      writer.uint32(1280).uint64(message.pageSession);
     }
     return writer;
   },
@@ -2431,6 +2454,14 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
             message.bandwidthBytesPerSecond = longToNumber(reader.uint64());
             continue;
           }
+          case 160: {
+            if (tag !== 1280) {
+              break;
+            }
+
+            message.pageSession = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2469,6 +2500,11 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
         : isSet(object.bandwidth_bytes_per_second)
         ? globalThis.Number(object.bandwidth_bytes_per_second)
         : 0,
+      pageSession: isSet(object.pageSession)
+        ? globalThis.Number(object.pageSession)
+        : isSet(object.page_session)
+        ? globalThis.Number(object.page_session)
+        : 0,
     };
   },
 
@@ -2498,6 +2534,9 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
     if (message.bandwidthBytesPerSecond !== 0) {
       obj.bandwidthBytesPerSecond = Math.round(message.bandwidthBytesPerSecond);
     }
+    if (message.pageSession !== 0) {
+      obj.pageSession = Math.round(message.pageSession);
+    }
     return obj;
   },
 
@@ -2514,6 +2553,7 @@ export const MigrationOrder: MessageFns<MigrationOrder> = {
     message.switched = object.switched ?? false;
     message.peerKey = object.peerKey ?? Buffer.alloc(0);
     message.bandwidthBytesPerSecond = object.bandwidthBytesPerSecond ?? 0;
+    message.pageSession = object.pageSession ?? 0;
     return message;
   },
 };
@@ -2531,6 +2571,7 @@ function createBaseMigrationReport(): MigrationReport {
     forecast: undefined,
     copy: undefined,
     errorCode: undefined,
+    pageSession: 0,
   };
 }
 
@@ -2568,6 +2609,9 @@ export const MigrationReport: MessageFns<MigrationReport> = {
     }
     if (message.errorCode !== undefined) {
       writer.uint32(90).string(message.errorCode);
+    }
+    if (message.pageSession !== 0) {
+      writer.uint32(1280).uint64(message.pageSession);
     }
     return writer;
   },
@@ -2673,6 +2717,14 @@ export const MigrationReport: MessageFns<MigrationReport> = {
             message.errorCode = reader.string();
             continue;
           }
+          case 160: {
+            if (tag !== 1280) {
+              break;
+            }
+
+            message.pageSession = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2714,6 +2766,11 @@ export const MigrationReport: MessageFns<MigrationReport> = {
         : isSet(object.error_code)
         ? globalThis.String(object.error_code)
         : undefined,
+      pageSession: isSet(object.pageSession)
+        ? globalThis.Number(object.pageSession)
+        : isSet(object.page_session)
+        ? globalThis.Number(object.page_session)
+        : 0,
     };
   },
 
@@ -2752,6 +2809,9 @@ export const MigrationReport: MessageFns<MigrationReport> = {
     if (message.errorCode !== undefined) {
       obj.errorCode = message.errorCode;
     }
+    if (message.pageSession !== 0) {
+      obj.pageSession = Math.round(message.pageSession);
+    }
     return obj;
   },
 
@@ -2777,6 +2837,7 @@ export const MigrationReport: MessageFns<MigrationReport> = {
       ? CopyProgress.fromPartial(object.copy)
       : undefined;
     message.errorCode = object.errorCode ?? undefined;
+    message.pageSession = object.pageSession ?? 0;
     return message;
   },
 };

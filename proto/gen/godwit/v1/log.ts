@@ -337,6 +337,8 @@ export const MigrationState = {
   SWITCHED: "MIGRATION_STATE_SWITCHED",
   FINISHED: "MIGRATION_STATE_FINISHED",
   ABORTED: "MIGRATION_STATE_ABORTED",
+  /** LOST - After the switch of a post-copy: some of the container's memory is lost. */
+  LOST: "MIGRATION_STATE_LOST",
 } as const;
 
 export type MigrationState = typeof MigrationState[keyof typeof MigrationState];
@@ -347,6 +349,7 @@ export namespace MigrationState {
   export type SWITCHED = typeof MigrationState.SWITCHED;
   export type FINISHED = typeof MigrationState.FINISHED;
   export type ABORTED = typeof MigrationState.ABORTED;
+  export type LOST = typeof MigrationState.LOST;
 }
 
 export function migrationStateFromJSON(object: any): MigrationState {
@@ -366,6 +369,9 @@ export function migrationStateFromJSON(object: any): MigrationState {
     case 4:
     case "MIGRATION_STATE_ABORTED":
       return MigrationState.ABORTED;
+    case 160:
+    case "MIGRATION_STATE_LOST":
+      return MigrationState.LOST;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationState");
   }
@@ -383,6 +389,8 @@ export function migrationStateToJSON(object: MigrationState): string {
       return "MIGRATION_STATE_FINISHED";
     case MigrationState.ABORTED:
       return "MIGRATION_STATE_ABORTED";
+    case MigrationState.LOST:
+      return "MIGRATION_STATE_LOST";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationState");
   }
@@ -400,6 +408,8 @@ export function migrationStateToNumber(object: MigrationState): number {
       return 3;
     case MigrationState.ABORTED:
       return 4;
+    case MigrationState.LOST:
+      return 160;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MigrationState");
   }
@@ -470,6 +480,7 @@ export interface Command {
     | { $case: "checkpointFailed"; value: CheckpointFailed }
     | { $case: "checkpointRemoved"; value: CheckpointRemoved }
     | { $case: "containerRestored"; value: ContainerRestored }
+    | { $case: "migrationLost"; value: MigrationLost }
     | undefined;
   /** Of the client's call that this is a part of: a second command of the same request changes nothing. Empty: none. */
   requestId?: string | undefined;
@@ -745,6 +756,17 @@ export interface MigrationReturned {
 
 export interface MigrationCancelRequested {
   id: string;
+}
+
+/**
+ * Post-copy, after the switch: the source is gone for good, and with it memory that had not followed yet. The target ends
+ * the container.
+ */
+export interface MigrationLost {
+  id: string;
+  reason: string;
+  predicted?: MigrationForecast | undefined;
+  figures: MigrationFigures | undefined;
 }
 
 /** All of them or none. */
@@ -1413,6 +1435,9 @@ export const Command: MessageFns<Command> = {
       case "containerRestored":
         ContainerRestored.encode(message.command.value, writer.uint32(1258).fork()).join();
         break;
+      case "migrationLost":
+        MigrationLost.encode(message.command.value, writer.uint32(1282).fork()).join();
+        break;
     }
     if (message.requestId !== undefined) {
       writer.uint32(802).string(message.requestId);
@@ -1880,6 +1905,14 @@ export const Command: MessageFns<Command> = {
             message.command = { $case: "containerRestored", value: ContainerRestored.decode(reader, reader.uint32()) };
             continue;
           }
+          case 160: {
+            if (tag !== 1282) {
+              break;
+            }
+
+            message.command = { $case: "migrationLost", value: MigrationLost.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 100: {
             if (tag !== 802) {
               break;
@@ -2127,6 +2160,10 @@ export const Command: MessageFns<Command> = {
         ? { $case: "containerRestored", value: ContainerRestored.fromJSON(object.containerRestored) }
         : isSet(object.container_restored)
         ? { $case: "containerRestored", value: ContainerRestored.fromJSON(object.container_restored) }
+        : isSet(object.migrationLost)
+        ? { $case: "migrationLost", value: MigrationLost.fromJSON(object.migrationLost) }
+        : isSet(object.migration_lost)
+        ? { $case: "migrationLost", value: MigrationLost.fromJSON(object.migration_lost) }
         : undefined,
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
@@ -2240,6 +2277,8 @@ export const Command: MessageFns<Command> = {
       obj.checkpointRemoved = CheckpointRemoved.toJSON(message.command.value);
     } else if (message.command?.$case === "containerRestored") {
       obj.containerRestored = ContainerRestored.toJSON(message.command.value);
+    } else if (message.command?.$case === "migrationLost") {
+      obj.migrationLost = MigrationLost.toJSON(message.command.value);
     }
     if (message.requestId !== undefined) {
       obj.requestId = message.requestId;
@@ -2595,6 +2634,12 @@ export const Command: MessageFns<Command> = {
       case "containerRestored": {
         if (object.command?.value !== undefined && object.command?.value !== null) {
           message.command = { $case: "containerRestored", value: ContainerRestored.fromPartial(object.command.value) };
+        }
+        break;
+      }
+      case "migrationLost": {
+        if (object.command?.value !== undefined && object.command?.value !== null) {
+          message.command = { $case: "migrationLost", value: MigrationLost.fromPartial(object.command.value) };
         }
         break;
       }
@@ -6752,6 +6797,127 @@ export const MigrationCancelRequested: MessageFns<MigrationCancelRequested> = {
   fromPartial(object: DeepPartial<MigrationCancelRequested>): MigrationCancelRequested {
     const message = createBaseMigrationCancelRequested();
     message.id = object.id ?? "";
+    return message;
+  },
+};
+
+function createBaseMigrationLost(): MigrationLost {
+  return { id: "", reason: "", predicted: undefined, figures: undefined };
+}
+
+export const MigrationLost: MessageFns<MigrationLost> = {
+  encode(message: MigrationLost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.predicted !== undefined) {
+      MigrationForecast.encode(message.predicted, writer.uint32(26).fork()).join();
+    }
+    if (message.figures !== undefined) {
+      MigrationFigures.encode(message.figures, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MigrationLost {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMigrationLost();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.predicted = MigrationForecast.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.figures = MigrationFigures.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MigrationLost {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      predicted: isSet(object.predicted) ? MigrationForecast.fromJSON(object.predicted) : undefined,
+      figures: isSet(object.figures) ? MigrationFigures.fromJSON(object.figures) : undefined,
+    };
+  },
+
+  toJSON(message: MigrationLost): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.predicted !== undefined) {
+      obj.predicted = MigrationForecast.toJSON(message.predicted);
+    }
+    if (message.figures !== undefined) {
+      obj.figures = MigrationFigures.toJSON(message.figures);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<MigrationLost>): MigrationLost {
+    return MigrationLost.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MigrationLost>): MigrationLost {
+    const message = createBaseMigrationLost();
+    message.id = object.id ?? "";
+    message.reason = object.reason ?? "";
+    message.predicted = (object.predicted !== undefined && object.predicted !== null)
+      ? MigrationForecast.fromPartial(object.predicted)
+      : undefined;
+    message.figures = (object.figures !== undefined && object.figures !== null)
+      ? MigrationFigures.fromPartial(object.figures)
+      : undefined;
     return message;
   },
 };

@@ -100,6 +100,13 @@ export const RecordKind = {
    * XXH3 hash of its content (16 bytes).
    */
   HELD_PAGES: "RECORD_KIND_HELD_PAGES",
+  /**
+   * MISSING_PAGES - Post-copy, from the target, in a stream of its own (see below): runs of pages that it lacks, as 8 bytes for the
+   * first one's address and 8 for their number, little-endian. `name` is their address space.
+   */
+  MISSING_PAGES: "RECORD_KIND_MISSING_PAGES",
+  /** AWAITED_PAGES - The same, of pages that somebody waits for. */
+  AWAITED_PAGES: "RECORD_KIND_AWAITED_PAGES",
 } as const;
 
 export type RecordKind = typeof RecordKind[keyof typeof RecordKind];
@@ -115,6 +122,8 @@ export namespace RecordKind {
   export type PAGES = typeof RecordKind.PAGES;
   export type ROUND_END = typeof RecordKind.ROUND_END;
   export type HELD_PAGES = typeof RecordKind.HELD_PAGES;
+  export type MISSING_PAGES = typeof RecordKind.MISSING_PAGES;
+  export type AWAITED_PAGES = typeof RecordKind.AWAITED_PAGES;
 }
 
 export function recordKindFromJSON(object: any): RecordKind {
@@ -149,6 +158,12 @@ export function recordKindFromJSON(object: any): RecordKind {
     case 9:
     case "RECORD_KIND_HELD_PAGES":
       return RecordKind.HELD_PAGES;
+    case 160:
+    case "RECORD_KIND_MISSING_PAGES":
+      return RecordKind.MISSING_PAGES;
+    case 161:
+    case "RECORD_KIND_AWAITED_PAGES":
+      return RecordKind.AWAITED_PAGES;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -176,6 +191,10 @@ export function recordKindToJSON(object: RecordKind): string {
       return "RECORD_KIND_ROUND_END";
     case RecordKind.HELD_PAGES:
       return "RECORD_KIND_HELD_PAGES";
+    case RecordKind.MISSING_PAGES:
+      return "RECORD_KIND_MISSING_PAGES";
+    case RecordKind.AWAITED_PAGES:
+      return "RECORD_KIND_AWAITED_PAGES";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -203,6 +222,10 @@ export function recordKindToNumber(object: RecordKind): number {
       return 8;
     case RecordKind.HELD_PAGES:
       return 9;
+    case RecordKind.MISSING_PAGES:
+      return 160;
+    case RecordKind.AWAITED_PAGES:
+      return 161;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
