@@ -58,5 +58,6 @@ export class SimFence {
     const { kernel } = context();
     for (const copy of this.#machine.copies.values())
       if (copy.state === "running") kernel.freeze(this.#machine, copy);
+      else if (copy.state === "held") copy.isHeldBack = true;
   }
 }

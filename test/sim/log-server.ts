@@ -9,6 +9,8 @@ import type { Conditions } from "./conditions.ts";
 import type { Random } from "./random.ts";
 import type { World } from "./world.ts";
 
+/** More than any seed has use for. */
+const MAX_ENTRIES = 20_000;
 const ATTEMPT_MS = 2_000;
 
 interface StoredObject {
@@ -86,6 +88,7 @@ export class LogServer {
     }
     const sequence = this.#entries.push(Buffer.from(bytes));
     this.onStored({ sequence, bytes });
+    if (sequence > MAX_ENTRIES) this.#world.violated("the log grows and grows");
     for (const { connection, notice } of this.#watchers) {
       if (connection === from || this.#random.chance(this.#conditions.loss)) continue;
       this.#world.after(this.#conditions.delayMs(this.#random), connection.owner, () => {

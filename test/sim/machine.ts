@@ -12,6 +12,8 @@ export interface Copy {
   state: "running" | "frozen" | "held";
   /** Its CRIU dies with the agent, and what it has built with it. */
   readonly byCriu: boolean;
+  /** It was stopped before its first instruction, at the end of its host's lease, and goes on only with its agent's word. */
+  isHeldBack: boolean;
 }
 
 /** What was received of a container on its way here. */
@@ -129,7 +131,14 @@ export class Kernel {
 
   /** Everything of a start but the first instruction. */
   create(machine: Machine, containerId: string): Copy {
-    const copy: Copy = { containerId, init: machine.newInit(), life: 0, state: "held", byCriu: false };
+    const copy: Copy = {
+      containerId,
+      init: machine.newInit(),
+      life: 0,
+      state: "held",
+      byCriu: false,
+      isHeldBack: false,
+    };
     machine.copies.set(containerId, copy);
     if (!machine.files.has(containerId)) this.#newFiles(machine, containerId);
     return copy;
@@ -165,7 +174,14 @@ export class Kernel {
 
   /** Built from an image, to its last moment before running. */
   restore(machine: Machine, containerId: string, life: number): Copy {
-    const copy: Copy = { containerId, init: machine.newInit(), life, state: "held", byCriu: true };
+    const copy: Copy = {
+      containerId,
+      init: machine.newInit(),
+      life,
+      state: "held",
+      byCriu: true,
+      isHeldBack: false,
+    };
     machine.copies.set(containerId, copy);
     return copy;
   }

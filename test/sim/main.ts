@@ -26,8 +26,7 @@ const oneSeed = async (seed: number): Promise<boolean> => {
   const outcomes: Outcome[] = [];
   await runSeeds([seed], {
     threads: 1,
-    keepLines: SHOWN_LINES,
-    echo: values.trace,
+    keepLines: values.trace ? Infinity : SHOWN_LINES,
     ...(values.bug === undefined ? {} : { bug: values.bug }),
     onOutcome: (outcome) => outcomes.push(outcome) > 0,
   });
@@ -38,7 +37,7 @@ const oneSeed = async (seed: number): Promise<boolean> => {
   });
   const [first, second] = outcomes;
   if (first === undefined || second === undefined) throw new Error(`seed ${seed} did not run`);
-  if (!values.trace) for (const line of first.lines) print(line);
+  for (const line of first.lines) print(line);
   print(
     `seed ${seed}: ${first.violation ?? "no violation"} (${first.events} events, ${first.entries} entries, ${Math.round(first.virtualMs / 1_000)} s, trace ${first.traceHash.slice(0, 16)})`,
   );

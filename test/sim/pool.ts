@@ -9,7 +9,6 @@ export interface PoolOptions {
   readonly threads: number;
   readonly bug?: string;
   readonly keepLines?: number;
-  readonly echo?: boolean;
   /** Answers false when no more seeds are to be run. */
   readonly onOutcome: (outcome: Outcome) => boolean;
 }
@@ -51,7 +50,7 @@ export const runSeeds = async (seeds: Iterable<number>, options: PoolOptions): P
     });
   const thread = async (): Promise<void> => {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-      workerData: { bug: options.bug, keepLines: options.keepLines ?? 0, echo: options.echo === true },
+      workerData: { bug: options.bug, keepLines: options.keepLines ?? 0 },
     });
     try {
       while (goesOn) {

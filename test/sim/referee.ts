@@ -7,12 +7,15 @@ import {
   NodeState,
   DesiredState,
   type Command,
+  type MigrationStarted,
   type State,
 } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { isAvailable } from "../../scheduler/state/availability.ts";
 import { Replica, stateHash } from "../../scheduler/log/replica.ts";
 import type { StoredEntry } from "../../scheduler/log/jetstream-log.ts";
 import type { Kernel, Ruling } from "./machine.ts";
-import { isClosed, stateFault } from "./state-rules.ts";
+import { isClosed, neighbourFault, stateFault } from "./state-rules.ts";
 import type { World } from "./world.ts";
 
 /** Of commands that are made once: what tells one from all others. */
@@ -127,6 +130,24 @@ export class Referee implements Ruling {
     return this.#explained;
   }
 
+  /** A cold move that nobody has asked for takes one away for a while. */
+  #budgetFault({ containerId, mode, reason }: MigrationStarted): string | undefined {
+    if (mode !== MigrationMode.COLD || reason === "operator") return undefined;
+    const { cluster } = this.replica;
+    const container = cluster.state.containers[containerId];
+    const { spec, removing = true } = cluster.state.services[container?.service ?? ""] ?? {};
+    if (container === undefined || spec === undefined || removing || !isAvailable(cluster, container))
+      return undefined;
+    const { limit } = spec.disruption ?? {};
+    const most = limit?.$case === "maxUnavailable" ? limit.value : 1;
+    const available = Object.values(cluster.state.containers).filter(
+      (other) => other.service === spec.name && isAvailable(cluster, other),
+    ).length;
+    return available - 1 < spec.replicas - most
+      ? `${containerId} is moved cold (${reason}) with ${available} of ${spec.replicas} of ${spec.name} available, of which ${most} may be missing`
+      : undefined;
+  }
+
   /** The rule that the command would break if it took effect now. */
   #breach({ command }: Command): string | undefined {
     const { state } = this;
@@ -135,13 +156,13 @@ export class Referee implements Ruling {
         const { containerId, node } = command.value;
         return isClosed(state, node)
           ? `${containerId} comes to ${node}, which is cordoned or lost`
-          : undefined;
+          : neighbourFault(state, containerId, node);
       }
       case "migrationStarted": {
         const { containerId, to } = command.value;
         return isClosed(state, to)
           ? `${containerId} is to move to ${to}, which is cordoned or lost`
-          : undefined;
+          : (neighbourFault(state, containerId, to) ?? this.#budgetFault(command.value));
       }
       case "migrationSwitched": {
         const { id } = command.value;
@@ -220,13 +241,14 @@ export class Referee implements Ruling {
   }
   isExcused(containerId: string, restartGeneration: number): boolean {
     const container = this.state.containers[containerId];
-    if (container === undefined || container.removing) return true;
-    if (this.#explained.has(containerId)) return true;
+    if (container === undefined || container.removing || container.retiring) return true;
+    if (this.#explained.has(containerId) || container.preemption !== undefined) return true;
     return container.desired === DesiredState.STOPPED || container.restartGeneration > restartGeneration;
   }
 
   isForgotten(containerId: string): boolean {
     const container = this.state.containers[containerId];
-    return container === undefined || container.removing || this.#explained.has(containerId);
+    if (container === undefined || container.removing || container.retiring) return true;
+    return container.preemption !== undefined || this.#explained.has(containerId);
   }
 }

@@ -25,9 +25,9 @@ export interface Outcome {
 
 export const simulate = async (
   seed: number,
-  options: { readonly keepLines?: number; readonly echo?: boolean } = {},
+  options: { readonly keepLines?: number } = {},
 ): Promise<Outcome> => {
-  const world = new World(seed, { keepLines: options.keepLines ?? 0, echo: options.echo === true });
+  const world = new World(seed, { keepLines: options.keepLines ?? 0 });
   install(world);
   const thrown = (error: unknown): void => world.thrown(error);
   process.on("unhandledRejection", thrown);

@@ -80,3 +80,24 @@ export const stateFault = (state: State): string | undefined =>
 /** The node takes nothing new. */
 export const isClosed = (state: State, node: string): boolean =>
   state.nodes[node]?.schedulable === false || state.nodes[node]?.state === NodeState.LOST;
+
+const shuns = (one: Container, other: Container): boolean =>
+  one.spec?.antiAffinity.some(({ key, value }) => other.spec?.labels[key] === value) === true;
+
+/** What the container must not be beside, or a node that it must not be on. */
+export const neighbourFault = (state: State, containerId: string, node: string): string | undefined => {
+  const container = state.containers[containerId];
+  const there = state.nodes[node];
+  if (container === undefined || there === undefined) return undefined;
+  for (const { key, value, unequal } of container.spec?.constraints ?? [])
+    if ((there.labels[key] === value) === unequal)
+      return `${containerId} comes to ${node} against its constraint on ${key}`;
+  for (const other of Object.values(state.containers)) {
+    const migration = state.migrations[other.migrationId];
+    const goesThere = migration?.state === MigrationState.RUNNING && migration.to === node;
+    if (other === container || (other.allocation?.node !== node && !goesThere)) continue;
+    if (shuns(container, other) || shuns(other, container))
+      return `${containerId} comes to ${node} beside ${other.id}, which it must not (anti-affinity)`;
+  }
+  return undefined;
+};

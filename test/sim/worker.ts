@@ -6,14 +6,13 @@ import { PLANTED } from "./planted-bugs.ts";
 interface WorkerOrder {
   readonly bug: string | undefined;
   readonly keepLines: number;
-  readonly echo: boolean;
 }
 
-const { bug, keepLines, echo } = workerData as WorkerOrder;
+const { bug, keepLines } = workerData as WorkerOrder;
 registerSimulation(bug === undefined ? undefined : PLANTED.find(({ name }) => name === bug));
 const { simulate } = await import("./simulation.ts");
 const port = parentPort;
 if (port === null) throw new Error("this file runs as a worker thread");
 port.on("message", (seed: number) => {
-  void simulate(seed, { keepLines, echo }).then((outcome) => port.postMessage(outcome));
+  void simulate(seed, { keepLines }).then((outcome) => port.postMessage(outcome));
 });

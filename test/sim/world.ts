@@ -43,18 +43,16 @@ export class World {
   afterEach: () => void = () => undefined;
   readonly lines: string[] = [];
   readonly #keepLines: number;
-  readonly #echo: boolean;
   readonly #queue = new EventQueue();
   readonly #hash = createHash("sha256");
   #violation: Violation | undefined;
   #atOnce = 0;
   events = 0;
 
-  constructor(seed: number, options: { keepLines: number; echo: boolean }) {
+  constructor(seed: number, options: { keepLines: number }) {
     this.seed = seed;
     this.random = new Random(seed);
     this.#keepLines = options.keepLines;
-    this.#echo = options.echo;
   }
 
   /** What the clock of the process that asks shows. */
@@ -65,7 +63,6 @@ export class World {
   trace(line: string): void {
     const full = `${this.nowMs.toFixed(3).padStart(11)} ${line}`;
     this.#hash.update(full).update("\n");
-    if (this.#echo) process.stdout.write(`${full}\n`);
     if (this.#keepLines === 0) return;
     this.lines.push(full);
     if (this.lines.length > this.#keepLines) this.lines.shift();

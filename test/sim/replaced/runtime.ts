@@ -28,6 +28,7 @@ class SimCgroup {
   }
   thaw(): void {
     const copy = this.#copy;
+    if (copy !== undefined) copy.isHeldBack = false;
     if (copy?.state !== "frozen") return;
     context().kernel.run(this.#machine, copy, this.#machine.record(this.#id)?.epoch ?? 0);
   }
@@ -104,7 +105,8 @@ export class ContainerRuntime {
 
   /** Nothing begins in a group of processes that stands still. */
   async #untilOpen(): Promise<void> {
-    while (this.#machine.isFenced) await sleep(FENCED_LOOK_MS);
+    while (this.#machine.isFenced || this.#machine.copies.get(this.id)?.isHeldBack === true)
+      await sleep(FENCED_LOOK_MS);
   }
 
   async begin(record: ContainerRecord): Promise<void> {

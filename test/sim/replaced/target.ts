@@ -7,6 +7,9 @@ import type { InitProcess } from "../../../agent/model/record.ts";
 import { context, isReachable, machineOf } from "../context.ts";
 import { sleep } from "./timers.ts";
 
+/** Of what stands still before its first instruction. */
+const HELD_LOOK_MS = 20;
+
 export const within = <T>(promise: Promise<T>, signal: AbortSignal): Promise<T> => {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const end = (): void => reject(GodwitError.from(signal.reason));
@@ -66,8 +69,8 @@ async function restore(inputs: TargetInputs): Promise<InitProcess> {
   image.resumes = true;
   const resume = (): void => {
     if (machine.copies.get(runtime.id) !== copy || copy.state !== "held") return;
-    if (machine.isFenced) {
-      world.after(1, undefined, resume);
+    if (machine.isFenced || copy.isHeldBack) {
+      world.after(HELD_LOOK_MS, undefined, resume);
       return;
     }
     kernel.run(machine, copy, record.epoch);
@@ -75,7 +78,13 @@ async function restore(inputs: TargetInputs): Promise<InitProcess> {
     if (agent !== undefined) world.after(0, agent, resolve);
   };
   world.after(random.between(1, 30), undefined, resume);
-  await promise;
+  try {
+    await within(promise, signal);
+  } catch (error) {
+    // Ending CRIU ends what it has built.
+    if (copy.state === "held" && machine.copies.get(runtime.id) === copy) machine.copies.delete(runtime.id);
+    throw error;
+  }
   return copy.init;
 }
 
