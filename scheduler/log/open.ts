@@ -57,17 +57,30 @@ export const newestStart = async (
       "corrupt",
       `the log ends with entry ${last}, before the snapshot of entry ${sequence}: it lost entries or was replaced by an older copy`,
     );
-  if (last > sequence && first > sequence + 1)
+  if (last > sequence && first > sequence + 1) {
+    await unlessNewer(snapshots, sequence);
     throw new GodwitError(
       "corrupt",
       `the log begins with entry ${first}, and ${start === undefined ? "there is no snapshot" : `the newest whole snapshot is of entry ${sequence}`}: the entries between are lost`,
     );
+  }
   if (start !== undefined && first <= sequence) {
     const covered = await log.readOne(sequence);
+    if (covered === undefined) await unlessNewer(snapshots, sequence);
     if (covered === undefined || !sha256(covered.bytes).equals(start.chainHash))
       throw new GodwitError("corrupt", `the snapshot of entry ${sequence} was not made from this log`);
   }
   return start;
+};
+
+/** A leader goes on while this is read: what is missing may have been trimmed behind a snapshot that it has just taken. */
+const unlessNewer = async (snapshots: Pick<SnapshotStore, "newest">, sequence: number): Promise<void> => {
+  const newest = await snapshots.newest();
+  if ((newest?.sequence ?? 0) > sequence)
+    throw new GodwitError(
+      "unavailable",
+      `a snapshot newer than that of entry ${sequence} was taken meanwhile`,
+    );
 };
 
 /** The replica as of the newest whole snapshot; the log's later entries are still to be applied. */
