@@ -347,6 +347,26 @@ describe("evacuate and return", () => {
     }
   });
 
+  test("what the balancer has moved meanwhile comes back too", () => {
+    const rounds = new Rounds();
+    rounds.drive.run(1, "a", "n1");
+    rounds.drain({ evacuate: true });
+    rounds.finish();
+    const to = rounds.on(1) === "n2" ? "n3" : "n2";
+    const { epoch = 0, node: from = "" } = rounds.drive.container(1).allocation ?? {};
+    rounds.drive.must(
+      command("migrationStarted", {
+        ...{ id: idOf(77), containerId: idOf(1), from, to, epoch: epoch + 1, mode: MigrationMode.AUTO },
+        ...{ blackoutBudgetMs: 0, drainId: "", reason: "balance", bandwidthBytesPerSecond: 0 },
+      }),
+    );
+    rounds.endMove(true);
+    expect(rounds.on(1)).toBe(to);
+    rounds.giveBack();
+    expect(rounds.finish()).toBe("returned");
+    expect(rounds.on(1)).toBe("n1");
+  });
+
   test("a return that is cancelled can be begun again", () => {
     const rounds = new Rounds();
     rounds.drive.run(1, "a", "n1");

@@ -9,6 +9,9 @@ const setEvacuees = (node: Node, list: Evacuee[]): void => {
   else delete node.evacuees;
 };
 
+/** As moves that somebody has ordered one by one say why they are made. */
+const BY_OPERATOR = "operator";
+
 const originsOf = (container: Container): readonly string[] => container.origins?.nodes ?? [];
 
 const setOrigins = (container: Container, nodes: string[]): void => {
@@ -41,8 +44,8 @@ export const followOrigin = (cluster: Cluster, container: Container, migration: 
   const home = origins.includes(node) ? origins.indexOf(node) : origins.length;
   for (const origin of origins.slice(home)) dropEvacuee(cluster, origin, container);
   const away = origins.slice(0, home);
-  // Nobody but drains and returns takes it along; what somebody else has moved is left alone.
-  if (migration.drainId !== "" || migration.returnId !== undefined)
+  // Whatever moves it by itself knows nothing of where it belongs; what an operator has moved is left alone.
+  if (migration.reason !== BY_OPERATOR)
     for (const origin of away)
       for (const evacuee of evacueesOf(cluster.state.nodes[origin]))
         if (evacuee.containerId === container.id && evacuee.epoch === epoch - 1) evacuee.epoch = epoch;
