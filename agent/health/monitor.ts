@@ -106,10 +106,10 @@ export class HealthMonitor {
     timeoutMs: number,
     signal: AbortSignal,
   ): Promise<Finding | undefined> {
-    const { host, id } = this.#container;
+    const { host, id, runtime } = this.#container;
     const late = AbortSignal.timeout(timeoutMs);
     try {
-      return await host.exec().visit(id, async (leaving) => {
+      const finding = await host.exec().visit(id, async (leaving) => {
         const either = AbortSignal.any([signal, leaving, late]);
         try {
           return await this.#probe(check, init, either);
@@ -118,6 +118,8 @@ export class HealthMonitor {
           return { succeeded: false, output: `no answer within ${timeoutMs} ms` };
         }
       });
+      // One that has ended is not ill; what becomes of it is another's to say.
+      return finding.succeeded || runtime.isRunning(init) ? finding : undefined;
     } catch (error) {
       if (signal.aborted) return undefined;
       this.#container.logger.debug({ err: error }, "a health check was put off");

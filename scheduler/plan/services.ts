@@ -78,7 +78,9 @@ const overdue = (look: Look, container: Container): string | undefined => {
         ? placementFailure
         : allocation.health === HealthState.STARTING
           ? "its health check has not succeeded"
-          : allocation.message;
+          : allocation.state === AllocationState.EXITED
+            ? `it exited with code ${allocation.exitCode}`
+            : allocation.message;
   return `${nameOf(container)} was not up after ${formatSeconds(rules.timeoutMs)}${why === "" ? "" : `: ${why}`}`;
 };
 
