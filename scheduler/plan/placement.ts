@@ -42,9 +42,9 @@ interface MutableSpot extends Spot {
   planned: Spot["planned"];
 }
 
-const candidatesOf = (cluster: Cluster, { among, only }: PlacementOptions): Iterable<string> => {
+const candidatesOf = (cluster: Cluster, { among, only, planned }: PlacementOptions): Iterable<string> => {
   if (only !== undefined) return [only];
-  return among ?? Object.keys(cluster.state.nodes);
+  return among ?? planned?.nodeNames ?? Object.keys(cluster.state.nodes);
 };
 
 const demandFor = (

@@ -104,7 +104,7 @@ export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Ou
   if (change.state === NodeState.READY) becomeReady(cluster, change.node, node);
   else Object.assign(node, { state: change.state, stateReason: change.reason });
   cluster.touched.add(change.node);
-  if (change.state === NodeState.READY) cluster.news.freed.add(change.node);
+  (change.state === NodeState.READY ? cluster.news.freed : cluster.news.gained).add(change.node);
   return undefined;
 };
 
@@ -116,7 +116,8 @@ export const nodeSchedulableSet = (
   const node = cluster.state.nodes[set.node];
   if (node === undefined) return missing(set.node);
   node.schedulable = set.schedulable;
-  if (set.schedulable) cluster.news.freed.add(set.node);
+  // Without it others may be the place that has the fewest of a service.
+  (set.schedulable ? cluster.news.freed : cluster.news.gained).add(set.node);
   // A node that takes containers again cannot be drained at the same time.
   if (set.schedulable && node.drain?.outcome === "") endDrain(cluster, set.node, "cancelled", atMs);
   return undefined;

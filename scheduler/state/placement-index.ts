@@ -40,7 +40,7 @@ export const emptyPlacementIndex = (): PlacementIndex => ({
 export interface PlacementNews {
   /** Nodes that may take what they did not take before. */
   readonly freed: Set<string>;
-  /** Nodes that have got a container which others may want to be beside. */
+  /** Nodes of which something else has changed: a container that others want to be beside, or it takes no more. */
   readonly gained: Set<string>;
   /** Containers that have come to need a node. */
   readonly seeking: Set<string>;

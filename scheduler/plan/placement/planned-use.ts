@@ -16,12 +16,18 @@ export class PlannedUse {
   readonly #use = new Map<string, NodeUse>();
   readonly #containers = new Map<string, Container[]>();
   readonly #all: Container[] = [];
+  #nodeNames: readonly string[] | undefined;
   /** How the containers of services lie, those included that are planned. */
   readonly crowds: Crowds;
 
   constructor(cluster: Cluster) {
     this.#cluster = cluster;
     this.crowds = new Crowds(cluster);
+  }
+
+  /** Of all nodes: none comes or goes within a round. */
+  get nodeNames(): readonly string[] {
+    return (this.#nodeNames ??= Object.keys(this.#cluster.state.nodes));
   }
 
   /** To try something out. */
