@@ -12,8 +12,8 @@ import { type ContainerRow, REDIS_COMMAND, TestCluster, until } from "./cluster.
 
 const run = promisify(execFile);
 const LEASE_MS = 3_000;
-/** The lease, the margin of a third of it, and a start on a busy machine. */
-const ELSEWHERE_WITHIN_MS = 25_000;
+/** The lease, the margin of a third of it, and a start: some 6 s, and far more on a machine that does much else. */
+const ELSEWHERE_WITHIN_MS = 60_000;
 const COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.02; done"];
 
 describe("lost hosts", () => {
