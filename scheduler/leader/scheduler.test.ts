@@ -20,7 +20,10 @@ test("a cluster's life: join, run, move, abort, drain, remove, restart from the 
     allocation: { node: "n1", epoch: 1 },
   });
   expect(n1.desired?.network).toMatchObject({ nodeAddress: "10.95.224.1/12", cidr: "10.80.0.0/12" });
-  expect(n1.desired?.peers).toEqual([{ node: "n2", underlayAddress: n2.info.underlayAddress }]);
+  // The same for all: an agent knows which one it is itself.
+  expect(n1.desired?.peers).toEqual(
+    [n1, n2].map(({ info }) => ({ node: info.name, underlayAddress: info.underlayAddress })),
+  );
 
   const moved = await ended(s, (await move(s, id, "n2")).id);
   expect(moved).toMatchObject({
