@@ -190,8 +190,8 @@ export class RunningScheduler implements Scheduler {
     this.#stepDownIfOvertaken();
     if (this.#committer.leading) this.#snapshotter.consider();
     else if (this.#hasReplayed) this.#membership.signOfLife();
-    // By an entry without commands a leader only makes sure of itself.
-    if (entry.commands.length === 0) return;
+    // By an entry that changes nothing a leader only makes sure of itself, or would plan the same again without end.
+    if (outcomes.every((outcome) => outcome !== undefined)) return;
     this.#leader?.wake();
     this.#changes.notify();
   }
