@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { AllocationState, type Command } from "../../proto/gen/godwit/v1/log.ts";
+import { AllocationState, NodeState, type Command } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationPolicy, PreemptionPolicy, type ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import { priorityOf } from "../state/placement-index.ts";
 import { anyRules } from "../testing/arbitrary-placement.ts";
@@ -131,6 +131,21 @@ test("one that must be stopped waits, and is placed again when there is room", (
   expect(scene.kinds()).toEqual(["allocationPlaced"]);
   expect(scene.drive.container(1).allocation).toMatchObject({ node: "n1", epoch: 2 });
   expect(scene.drive.container(1).preemption?.endedAtMs).toBeGreaterThan(0);
+});
+
+test("room that a lost node was to give is made elsewhere", () => {
+  const scene = new Scene("n1", "n2");
+  scene.run(1, "n1", 900, { preemption: STOP });
+  scene.run(2, "n2", 900, { preemption: STOP, priority: 1 });
+  scene.drive.create(3, "high", { ...memoryLimit(500), priority: 3 });
+  expect(scene.kinds()).toEqual(["containerPreempted"]);
+  expect(scene.drive.container(3).nominatedNode).toBe("n1");
+  scene.drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "silent" }));
+  expect(scene.kinds()).toEqual(["containerPreempted"]);
+  scene.stopped(2, "n2");
+  expect(scene.kinds()).toEqual(["allocationReleased"]);
+  expect(scene.kinds()).toEqual(["allocationPlaced"]);
+  expect(scene.nodeOf(3)).toBe("n2");
 });
 
 test("few and unimportant ones leave, and only where that is enough", () => {

@@ -20,8 +20,10 @@ export const roomIsMadeFor = (cluster: Cluster): ReadonlySet<string> => {
   const { index, state } = cluster;
   const awaited = new Set<string>();
   for (const id of index.placement.preempted) {
-    const { preemption } = state.containers[id] ?? {};
-    if (preemption !== undefined) awaited.add(preemption.forContainerId);
+    const { allocation, preemption } = state.containers[id] ?? {};
+    // A node that was lost meanwhile gives no room, however long it is waited for.
+    if (preemption !== undefined && state.nodes[allocation?.node ?? ""]?.state === NodeState.READY)
+      awaited.add(preemption.forContainerId);
   }
   for (const id of index.moving) {
     const migration = state.migrations[id];
