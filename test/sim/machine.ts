@@ -255,7 +255,10 @@ export class Kernel {
   }
 
   #gone(machine: Machine, containerId: string, life: number): void {
-    if (life === 0 || this.#lives.get(containerId) !== life || this.#hasLife(life)) return;
+    if (life === 0 || this.#lives.get(containerId) !== life) return;
+    // Whatever else is left of this life is over, too.
+    if (this.#isOver(containerId, machine)) this.excuse(containerId, "its end was asked for, or is known");
+    if (this.#hasLife(life)) return;
     if (!this.#isOver(containerId, machine))
       this.#world.violated(
         `the last copy of ${containerId} was removed from ${machine.name}, and nobody asked for that`,
