@@ -148,7 +148,7 @@ export const PLANTED: readonly Planted[] = [
     rewrites: [
       {
         file: "scheduler/plan/desired.ts",
-        line: "const held = role === Role.RELEASED && !hasArrived(volatile, migration) ? Role.SOURCE : role;",
+        line: "const held = role === Role.RELEASED && !mayBeReleased(volatile, migration) ? Role.SOURCE : role;",
         instead: "const held = role;",
       },
     ],
