@@ -1,7 +1,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 
-import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { reportSubject } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import { bootTimeNs } from "../native/boot-clock.ts";
 import type { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
@@ -84,9 +84,13 @@ export class Reporter implements AsyncDisposable {
     // The lease begins with the question: when its answer comes, the scheduler has counted from earlier on than this host.
     const sentAtNs = bootTimeNs();
     try {
-      const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
-        timeout: ANSWER_WITHIN_MS,
-      });
+      const message = await this.#connection.request(
+        reportSubject(this.#host.config.node),
+        Report.encode(report).finish(),
+        {
+          timeout: ANSWER_WITHIN_MS,
+        },
+      );
       const reply = ReportReply.decode(message.data);
       if (!reply.accepted) {
         this.#tell(false, reply.refusal);

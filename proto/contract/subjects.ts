@@ -8,7 +8,9 @@ export const EVENT_SUBJECT = "godwit.events";
 export const SNAPSHOT_STORE = "godwit-snapshots";
 export const IMAGE_STORE = "godwit-images";
 
-export const REPORT_SUBJECT = "godwit.report";
+/** Where a node, and nobody else, may report: NATS knows an agent by its password, and its leader by this name. */
+export const reportSubject = (node: string): string => `godwit.report.${node}`;
+export const ALL_REPORTS_SUBJECT = "godwit.report.*";
 export const desiredSubject = (node: string): string => `godwit.node.${node}.desired`;
 export const execSubject = (node: string): string => `godwit.node.${node}.exec`;
 export const logsSubject = (node: string): string => `godwit.node.${node}.logs`;

@@ -1,7 +1,7 @@
 /** Lost nodes, with a real log and simulated agents that stand still when their lease ends. */
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { reportSubject } from "../../proto/contract/subjects.ts";
 import { MigrationPhase, Report } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { AllocationState, MigrationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
@@ -219,7 +219,7 @@ test("a report of an old epoch is told of once and changes nothing", async () =>
       incarnation: n1.incarnation,
       allocations: [{ containerId: web, epoch: 1, state: AllocationState.FAILED, message: "forged" }],
     });
-    await connection.request(REPORT_SUBJECT, Report.encode(report).finish(), { timeout: 2_000 });
+    await connection.request(reportSubject("n1"), Report.encode(report).finish(), { timeout: 2_000 });
   }
   expect(told().length).toBeGreaterThan(0);
   expect(told()[0]).toMatch(new RegExp(`"container":"${web}","epoch":1.*"owner":"n2","present":2`));

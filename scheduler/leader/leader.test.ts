@@ -1,6 +1,6 @@
 /** Nodes, placement, removal, drains and bad input, with a real log and simulated agents. */
 import { expect, test } from "vitest";
-import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { reportSubject } from "../../proto/contract/subjects.ts";
 import { MigrationPhase, Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationMode, MigrationPolicy } from "../../proto/gen/godwit/v1/spec.ts";
@@ -119,7 +119,7 @@ test("bad reports get a clear refusal and change nothing", async () => {
   const { s } = await cluster.up(1);
   const connection = await cluster.connect();
   const answer = async (data: Uint8Array | string): Promise<ReportReply> =>
-    ReportReply.decode((await connection.request(REPORT_SUBJECT, data, { timeout: 2_000 })).data);
+    ReportReply.decode((await connection.request(reportSubject("n2"), data, { timeout: 2_000 })).data);
   const report = (info: object | undefined, incarnation = "x"): Uint8Array =>
     Report.encode(
       Report.fromPartial({
@@ -139,6 +139,8 @@ test("bad reports get a clear refusal and change nothing", async () => {
     [report({ underlayAddress: "10.0.0.300" }), /IPv4/],
     [report({ kernel: "x".repeat(300) }), /kernel/],
     [report({ cpuFlags: Array.from({ length: 2_000 }, () => "f") }), /cpu flags/],
+    // Nobody speaks for another node: NATS lets each agent publish under its own name alone.
+    [report({ name: "n1" }, "i-n1"), /another node's/],
   ];
   const { logSequence } = s.status();
   for (const [data, refusal] of cases) expect(await answer(data)).toMatchObject({ accepted: false, refusal });

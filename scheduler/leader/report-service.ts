@@ -1,7 +1,7 @@
 /** Answers the agents' reports: takes nodes in, renews leases, hands out Desired. */
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { ALL_REPORTS_SUBJECT, reportSubject } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo, NodeState, type Command, type Node } from "../../proto/gen/godwit/v1/log.ts";
 import type { Incoming, Link } from "../log/link.ts";
@@ -50,7 +50,7 @@ export class ReportService implements Disposable {
 
   constructor(options: ReportServiceOptions) {
     this.#options = options;
-    this.#subscription = options.link.subscribe(REPORT_SUBJECT, (message) => {
+    this.#subscription = options.link.subscribe(ALL_REPORTS_SUBJECT, (message) => {
       void this.#answer(message).catch((failure: unknown) => {
         options.logger.error({ err: failure }, "a report could not be answered");
       });
@@ -72,6 +72,12 @@ export class ReportService implements Disposable {
     }
     const { info, incarnation } = report;
     if (info === undefined) return;
+    if (message.subject !== reportSubject(info.name)) {
+      const refusal = `a report of ${info.name} came as ${message.subject}, which is another node's`;
+      this.#options.logger.warn({ node: info.name, subject: message.subject }, refusal);
+      this.#reply(message, { accepted: false, refusal });
+      return;
+    }
     const verdict = await this.#admit(info, incarnation);
     if (verdict.kind === "silent" || !leading()) return;
     if (verdict.kind === "refused") {

@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { ConnectionWatch } from "./connection.ts";
 
 export interface Incoming {
+  readonly subject: string;
   readonly data: Uint8Array;
   /** Does nothing where no answer is waited for. */
   respond(bytes: Uint8Array): void;
@@ -76,7 +77,12 @@ export class NatsLink implements Link {
     const subscription = this.#connection.subscribe(subject, {
       callback: (error, message) => {
         if (error !== null) this.#logger.error({ err: error, subject }, "messages cannot be received");
-        else take({ data: message.data, respond: (bytes) => void message.respond(bytes) });
+        else
+          take({
+            subject: message.subject,
+            data: message.data,
+            respond: (bytes) => void message.respond(bytes),
+          });
       },
     });
     return { [Symbol.dispose]: () => subscription.unsubscribe() };

@@ -3,7 +3,7 @@
  * step of a migration can be held back or made to fail.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
-import { desiredSubject, REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { desiredSubject, reportSubject } from "../../proto/contract/subjects.ts";
 import { CheckpointPhase, type CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import {
   Desired,
@@ -286,9 +286,13 @@ export class SimulatedAgent implements AsyncDisposable {
     let reply: ReportReply;
     const sentAtMs = performance.now();
     try {
-      const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
-        timeout: 1_000,
-      });
+      const message = await this.#connection.request(
+        reportSubject(this.info.name),
+        Report.encode(report).finish(),
+        {
+          timeout: 1_000,
+        },
+      );
       reply = ReportReply.decode(message.data);
     } catch {
       return; // no leader right now: the next report is due soon anyway

@@ -123,7 +123,8 @@ describe("a cluster on one machine", () => {
     ]);
     expect(stderr).toBe("");
     expect(JSON.parse(stdout)).toEqual({
-      "publish godwit.report": "allowed",
+      "publish godwit.report.n1": "allowed",
+      "publish godwit.report.n2": "denied",
       "publish godwit.migration.0123456789abcdef.data": "allowed",
       "publish godwit.session.x": "allowed",
       "publish godwit.log": "denied",

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { IMAGE_STORE, REPORT_SUBJECT } from "../../proto/contract/subjects.ts";
+import { IMAGE_STORE, reportSubject } from "../../proto/contract/subjects.ts";
 import { type ClusterPlan, NATS_PORT, ROUTE_PORT } from "./plan.ts";
 
 /** The scheduler's and the API's user. */
@@ -33,7 +33,7 @@ function agentPermissions(node: string): Permissions {
   const images = `OBJ_${IMAGE_STORE}`;
   return {
     publish: [
-      REPORT_SUBJECT,
+      reportSubject(node),
       "godwit.migration.>",
       "godwit.session.>",
       "$JS.API.INFO",

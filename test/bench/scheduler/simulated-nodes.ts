@@ -4,7 +4,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 
-import { desiredSubject, REPORT_SUBJECT } from "../../../proto/contract/subjects.ts";
+import { desiredSubject, reportSubject } from "../../../proto/contract/subjects.ts";
 import { Desired, ObservedAllocation, Report, ReportReply } from "../../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, DesiredState } from "../../../proto/gen/godwit/v1/log.ts";
 import { connectionOptions } from "../../../scheduler/mod.ts";
@@ -77,9 +77,13 @@ class SimulatedNode {
     });
     report.allocations = this.#observed;
     try {
-      const message = await this.#connection.request(REPORT_SUBJECT, Report.encode(report).finish(), {
-        timeout: REPLY_TIMEOUT_MS,
-      });
+      const message = await this.#connection.request(
+        reportSubject(this.#name),
+        Report.encode(report).finish(),
+        {
+          timeout: REPLY_TIMEOUT_MS,
+        },
+      );
       const { desired } = ReportReply.decode(message.data);
       if (desired !== undefined) this.#take(desired);
     } catch {
