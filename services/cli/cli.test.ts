@@ -111,7 +111,7 @@ describe("images, containers, moves and nodes from the command line", () => {
       { name: "web", image: "app", node: "n1", state: "running", epoch: 1, labels: { x: "y" } },
     ]);
     const ps = await godwit(["ps"]);
-    expect(ps.stdout).toMatch(/^NAME +IMAGE +NODE +STATE +ADDRESS.*\nweb +app +n1 +running +10\.88\./);
+    expect(ps.stdout).toMatch(/^NAME +IMAGE +NODE +STATE +ADDRESS.*\nweb +app +n1 +running +10\.80\./);
     expect(await json("inspect", "we")).toMatchObject({ name: "web" });
     expect((await godwit(["inspect", "web"])).stdout).toMatch(/^Name +web$/m);
 
