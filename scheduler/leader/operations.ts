@@ -8,6 +8,7 @@ import {
   Migration,
   NodeState,
   type Command,
+  type State,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { ContainerSpec, type Image } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes, formatCpus } from "../model/quantity.ts";
@@ -27,6 +28,18 @@ import { takeRequestId } from "./request.ts";
 /** Throws what a rejection says. */
 const allow = (outcome: Outcome): void => {
   if (outcome !== undefined) throw new GodwitError(outcome.code, outcome.message);
+};
+
+/** Of very many nodes the first ones mostly answer it. */
+const hasRoomSomewhere = (nodes: State["nodes"], { limits }: ContainerSpec): boolean => {
+  if (limits === undefined) return true;
+  const { cpuMillis, memoryBytes, pids } = limits;
+  if (pids > NODE_PIDS) return false;
+  for (const name in nodes) {
+    const info = nodes[name]?.info;
+    if (info !== undefined && info.memoryBytes >= memoryBytes && info.cpuMillis >= cpuMillis) return true;
+  }
+  return false;
 };
 
 export class Operations {
@@ -95,6 +108,7 @@ export class Operations {
     const { nodes } = this.#cluster.state;
     if (spec.node !== "" && nodes[spec.node] === undefined)
       throw new GodwitError("not-found", `there is no node ${spec.node}: "godwit node ls" lists them`);
+    if (spec.node === "" && hasRoomSomewhere(nodes, spec)) return;
     const candidates = Object.values(nodes).filter(
       (node) => spec.node === "" || node.info?.name === spec.node,
     );

@@ -42,9 +42,29 @@ interface MutableSpot extends Spot {
   planned: Spot["planned"];
 }
 
-const candidatesOf = (cluster: Cluster, { among, only, planned }: PlacementOptions): Iterable<string> => {
+/** With more nodes than this, the best of so many that fit is good enough: which ones are looked at follows from the id. */
+const ENOUGH = 256;
+
+function* from(names: readonly string[], start: number): Generator<string> {
+  for (let at = 0; at < names.length; at += 1) yield names[(start + at) % names.length] ?? "";
+}
+
+/** FNV-1a, so that containers begin to look at different nodes. */
+const numberOf = (id: string): number => {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < id.length; at += 1) hash = Math.imul(hash ^ id.charCodeAt(at), 0x01000193);
+  return hash >>> 0;
+};
+
+const candidatesOf = (
+  cluster: Cluster,
+  container: Container,
+  { among, only, planned }: PlacementOptions,
+): Iterable<string> => {
   if (only !== undefined) return [only];
-  return among ?? planned?.nodeNames ?? Object.keys(cluster.state.nodes);
+  if (among !== undefined) return among;
+  const names = planned?.nodeNames ?? Object.keys(cluster.state.nodes);
+  return names.length <= ENOUGH ? names : from(names, numberOf(container.id) % names.length);
 };
 
 const demandFor = (
@@ -61,7 +81,10 @@ const demandFor = (
 /** The node under heavy pressure or to be avoided that would do if no other did: later tiers are worse. */
 const tierOf = (isAvoided: boolean, isPressed: boolean): number => (isAvoided ? 2 : 0) + (isPressed ? 1 : 0);
 
-/** The best node that fits, by tier, how many of its service are there, cost, and name; undefined: none does. It makes nothing per node. */
+/**
+ * The best node that fits, by tier, how many of its service are there, cost, and name; undefined: none does. Of very many
+ * nodes that fit it looks at ENOUGH of the best tier. It makes nothing per node.
+ */
 export const placeOne = (
   cluster: Cluster,
   container: Container,
@@ -79,7 +102,8 @@ export const placeOne = (
   let bestCost = 0;
   let bestCrowd = 0;
   const rank = (planned?.crowds ?? new Crowds(cluster)).rankFor(container);
-  for (const name of candidatesOf(cluster, options)) {
+  let fitting = 0;
+  for (const name of candidatesOf(cluster, container, options)) {
     const node = nodes[name];
     if (node === undefined || name === except) continue;
     spot.name = name;
@@ -89,6 +113,8 @@ export const placeOne = (
     if (firstBlocking(filters, demand, spot as Spot) !== undefined) continue;
     const report = seen?.nodes.get(name);
     const tier = tierOf(avoid?.has(name) === true, heavyPressure(node, report?.report.load) !== undefined);
+    if (tier === 0) fitting += 1;
+    if (fitting > ENOUGH) break;
     if (best !== undefined && tier > bestTier) continue;
     const crowd = rank?.(name, node) ?? 0;
     if (best !== undefined && tier === bestTier && crowd > bestCrowd) continue;
