@@ -48,14 +48,20 @@ const isMigrationFreeze = (
 const messageOf = ({ health, healthOutput, message }: ObservedAllocation): string =>
   message === "" && health === HealthState.UNHEALTHY ? healthOutput : message;
 
-/** What was stopped before its agent had heard of it was never there, and no report will ever name it. */
-const neverStarted = (cluster: Cluster, node: string, seen: NodeSeen): Command[] => {
+const ENDED: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
+
+/**
+ * What is to be stopped and is not there is stopped, and no report will ever name it: its agent had not heard of it
+ * before, or the host has come back with another disk.
+ */
+const notThere = (cluster: Cluster, node: string, seen: NodeSeen): Command[] => {
   const owned = cluster.index.onNode.get(node);
   if (!seen.current || owned === undefined || owned.size <= seen.allocations.size) return [];
   return [...owned].flatMap((id) => {
-    const { allocation, desired } = cluster.state.containers[id] ?? {};
-    if (allocation?.state !== AllocationState.PENDING || desired !== DesiredState.STOPPED) return [];
-    if (seen.allocations.has(id)) return [];
+    const { allocation, desired, migrationId } = cluster.state.containers[id] ?? {};
+    if (allocation === undefined || desired !== DesiredState.STOPPED || migrationId !== "") return [];
+    if (ENDED.has(allocation.state) || seen.allocations.has(id)) return [];
+    const wasThere = allocation.state !== AllocationState.PENDING;
     return command("allocationObserved", {
       containerId: id,
       node,
@@ -63,7 +69,7 @@ const neverStarted = (cluster: Cluster, node: string, seen: NodeSeen): Command[]
       state: AllocationState.EXITED,
       exitCode: 0,
       restarts: 0,
-      message: "stopped before it was started",
+      message: wasThere ? "nothing of it is left on its host" : "stopped before it was started",
       health: HealthState.UNSPECIFIED,
     });
   });
@@ -75,7 +81,7 @@ export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] =>
     const seen = volatile.nodes.get(node);
     if (seen === undefined) continue;
     const { current, report } = seen;
-    commands.push(...neverStarted(cluster, node, seen));
+    commands.push(...notThere(cluster, node, seen));
     for (const observed of report.allocations) {
       const container = cluster.state.containers[observed.containerId];
       const allocation = container?.allocation;

@@ -163,6 +163,23 @@ describe("a container that is stopped before it was started", () => {
   });
 });
 
+test("a container that is to be stopped, on a host that has come back with another disk, has ended", () => {
+  const { drive, round, volatile } = setup("n1", "n2");
+  drive.run(1, "web", "n1");
+  volatile.report("n1", []);
+  expect(round()).toEqual([]);
+  drive.must(
+    command("containerDesiredSet", { id: idOf(1), desired: DesiredState.STOPPED, restartGeneration: 0 }),
+  );
+  volatile.report("n1", []);
+  expect(round()).toMatchObject([
+    {
+      $case: "allocationObserved",
+      value: { containerId: idOf(1), state: AllocationState.EXITED, message: /nothing of it is left/ },
+    },
+  ]);
+});
+
 describe("placement", () => {
   test("pending containers are spread in one round, and a failure is recorded once", () => {
     const { drive, round } = setup("n1", "n2");
