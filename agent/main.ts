@@ -3,6 +3,7 @@
  * again at any moment: containers belong to the shim and the kernel, and what it must know is in its records.
  */
 import { mkdirSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { parseArgs } from "node:util";
 
 import { connect, type NatsConnection } from "@nats-io/transport-node";
@@ -212,6 +213,8 @@ async function main(): Promise<void> {
     },
     "the agent is up",
   );
+  // For the next start, which may come after a death that writes nothing.
+  flushCompileCache();
   await new Promise<void>((resolve) => {
     if (stop.signal.aborted) resolve();
     stop.signal.addEventListener("abort", () => resolve(), { once: true });

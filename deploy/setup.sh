@@ -26,6 +26,8 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; 
 [ "$(uname -m)" = x86_64 ] || die "only x86_64 is supported so far; this is $(uname -m)"
 command -v npm >/dev/null || die "npm is missing; install Node.js with npm first"
 mkdir -p "$prefix" "$tools/bin"
+# Code is run from here: nobody else may write it.
+install -d -m 0700 "$prefix/cache/node"
 # Two set-ups at once (a demo and a test run) would step on each other's half-made files.
 exec 9>"$prefix/.lock"
 flock 9

@@ -1,5 +1,6 @@
 /** `services/api/main.ts --config FILE`: scheduler and public API in one process. */
 import { mkdir, readFile } from "node:fs/promises";
+import { flushCompileCache } from "node:module";
 import { parseArgs } from "node:util";
 import { pino, type Logger } from "pino";
 import type { NatsConnection } from "@nats-io/transport-node";
@@ -36,6 +37,7 @@ async function run(config: ApiConfig, root: Logger, logger: Logger, stop: AbortS
       maxImageBytes: config.maxImageBytes,
       version: await version(),
     });
+    flushCompileCache();
     const watching = watchNats(connection, logger, (connected) => api.setServing(connected));
     const { promise: stopped, resolve } = Promise.withResolvers<void>();
     if (stop.aborted) resolve();

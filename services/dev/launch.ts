@@ -39,7 +39,10 @@ export interface Launched {
 /** The program that becomes all others of a cluster; its one argument is a LaunchOrder. */
 export const LAUNCHER = join(import.meta.dirname, "host.ts");
 
-const toolsDir = join(process.env["GODWIT_PREFIX"] ?? "/opt/godwit", "tools/bin");
+const prefix = process.env["GODWIT_PREFIX"] ?? "/opt/godwit";
+const toolsDir = join(prefix, "tools/bin");
+/** Programs that come from it start in a third of the time, and need no compiler of TypeScript in their memory. */
+const codeCache = join(prefix, "cache/node");
 /** Programs that setup.sh has installed come first; daemons get nothing else of the caller's environment. */
 export function daemonEnvironment(): { [name: string]: string } {
   const path = [toolsDir, process.env["PATH"] ?? "/usr/bin:/bin", "/usr/sbin", "/sbin"].join(":");
@@ -47,7 +50,7 @@ export function daemonEnvironment(): { [name: string]: string } {
     const value = process.env[name];
     return value === undefined ? [] : [[name, value] as const];
   });
-  return { PATH: path, ...Object.fromEntries(kept) };
+  return { PATH: path, NODE_COMPILE_CACHE: codeCache, ...Object.fromEntries(kept) };
 }
 
 /** Starts a process of the cluster, its output in `logPath`, and records it under `name`. */
