@@ -1,13 +1,9 @@
-import { mkdir } from "node:fs/promises";
-
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { RestoreOrder } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { CheckpointDescription } from "../../proto/gen/godwit/v1/stream.ts";
 import { LazyPages } from "../checkpoint/lazy-pages.ts";
-import { dropDevMounts } from "../container/dev-mounts.ts";
-import { makeImageFolder } from "../migrate/image-folder.ts";
 import { takeIn } from "../migrate/take-in.ts";
-import { RestorePlace, type TargetInputs } from "../migrate/target.ts";
+import { beginReceiving, RestorePlace, type TargetInputs } from "../migrate/target.ts";
 import type { InitProcess } from "../model/record.ts";
 import { readRecords } from "../stream/records.ts";
 import { readSealedFile } from "./sealed-file.ts";
@@ -21,11 +17,7 @@ export async function restoreFromCheckpoint(inputs: TargetInputs, order: Restore
   const path = host.checkpoints.path(order.checkpointId);
   if (path === undefined)
     throw new GodwitError("not-found", `checkpoint ${order.checkpointId} is not kept on this host`);
-  await runtime.makeFolders();
-  inputs.setStatus({ kind: "restoring", migrationId, stage: "receiving" });
-  await mkdir(runtime.paths.upper, { recursive: true });
-  await dropDevMounts(runtime.paths);
-  await makeImageFolder(runtime.paths.images);
+  await beginReceiving(inputs);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
   using lazyPages = new LazyPages(runtime.paths.images);
   const { description, lazy } = await takeIn(

@@ -42,6 +42,16 @@ export interface TargetInputs {
   readonly following?: PageFollowing;
 }
 
+/** Makes the folders that a checkpoint is taken in to, and says so in the record. */
+export async function beginReceiving({ migrationId, runtime, setStatus }: TargetInputs): Promise<void> {
+  await runtime.makeFolders();
+  setStatus({ kind: "restoring", migrationId, stage: "receiving" });
+  await mkdir(runtime.paths.upper, { recursive: true });
+  // What an attempt that was given up may have left: this one begins with empty ones.
+  await dropDevMounts(runtime.paths);
+  await makeImageFolder(runtime.paths.images);
+}
+
 /**
  * The target's part: prepare, receive, restore up to the last moment before running, hold, and run after the
  * switch. Whatever it throws before the switch, nothing of the container has run here.
@@ -50,12 +60,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   const { host, runtime, record, migrationId, signal, progress } = inputs;
   const isPostcopy = order.mode === MigrationMode.POSTCOPY;
   progress.enter(MigrationPhase.PREPARING);
-  await runtime.makeFolders();
-  inputs.setStatus({ kind: "restoring", migrationId, stage: "receiving" });
-  await mkdir(runtime.paths.upper, { recursive: true });
-  // What an attempt that was given up may have left: this one begins with empty ones.
-  await dropDevMounts(runtime.paths);
-  await makeImageFolder(runtime.paths.images);
+  await beginReceiving(inputs);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
   using lazyPages = new LazyPages(runtime.paths.images);
   if (inputs.following !== undefined) lazyPages.begin();

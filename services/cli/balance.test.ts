@@ -1,14 +1,12 @@
 /** `balance` and `stats` as a process, against a real API with simulated agents. */
-import { spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { NatsServer } from "../../scheduler/testing/nats-server.ts";
 import { SimulatedAgent } from "../../scheduler/testing/simulated-agent.ts";
 import { tarOf } from "../api/image/testing/archives.ts";
 import { ApiCluster } from "../api/testing/api-cluster.ts";
 import { parsePoints, parseUntilMs } from "./program-balance.ts";
+import { runCommand, type CommandResult } from "./testing/run-command.ts";
 
-const MAIN = fileURLToPath(new URL("main.ts", import.meta.url));
 let cluster: ApiCluster;
 
 beforeAll(async () => {
@@ -22,19 +20,8 @@ afterAll(async () => {
   await cluster[Symbol.asyncDispose]();
 });
 
-async function godwit(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { ...process.env, GODWIT_API: cluster.unixAddress },
-    stdio: ["ignore", "pipe", "pipe"],
-    timeout: 30_000,
-  });
-  const read = async (stream: AsyncIterable<Buffer>): Promise<string> =>
-    Buffer.concat(await Array.fromAsync(stream)).toString();
-  const { promise: closed, resolve } = Promise.withResolvers<number | null>();
-  child.on("close", resolve);
-  const [stdout, stderr, code] = await Promise.all([read(child.stdout), read(child.stderr), closed]);
-  return { code, stdout, stderr };
-}
+const godwit = (...args: string[]): Promise<CommandResult> =>
+  runCommand(args, { api: cluster.unixAddress, timeoutMs: 30_000 });
 const json = async (...args: string[]): Promise<unknown> => {
   const { code, stdout, stderr } = await godwit(...args, "-o", "json");
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

@@ -1,8 +1,6 @@
 /** The command itself, as a process, against a real API with simulated agents. */
-import { spawn } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { extract } from "tar-stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -10,8 +8,8 @@ import { NatsServer } from "../../scheduler/testing/nats-server.ts";
 import { SimulatedAgent } from "../../scheduler/testing/simulated-agent.ts";
 import { ociLayout, tarOf } from "../api/image/testing/archives.ts";
 import { ApiCluster } from "../api/testing/api-cluster.ts";
+import { runCommand, type CommandResult } from "./testing/run-command.ts";
 
-const MAIN = fileURLToPath(new URL("main.ts", import.meta.url));
 let cluster: ApiCluster;
 
 beforeAll(async () => {
@@ -24,25 +22,12 @@ afterAll(async () => {
   await cluster[Symbol.asyncDispose]();
 });
 
-interface Result {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function godwit(args: readonly string[], stdin?: Buffer): Promise<Result> {
-  const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { ...process.env, GODWIT_API: cluster.unixAddress },
-    timeout: 30_000,
+const godwit = (args: readonly string[], stdin?: Buffer): Promise<CommandResult> =>
+  runCommand(args, {
+    api: cluster.unixAddress,
+    timeoutMs: 30_000,
+    ...(stdin === undefined ? {} : { stdin }),
   });
-  const read = async (stream: AsyncIterable<Buffer>): Promise<string> =>
-    Buffer.concat(await Array.fromAsync(stream)).toString();
-  const { promise: closed, resolve } = Promise.withResolvers<number | null>();
-  child.on("close", resolve);
-  child.stdin.on("error", () => undefined).end(stdin);
-  const [stdout, stderr, code] = await Promise.all([read(child.stdout), read(child.stderr), closed]);
-  return { code, stdout, stderr };
-}
 async function json<T>(...args: string[]): Promise<T> {
   const end = args.includes("--") ? args.indexOf("--") : args.length;
   const { code, stdout, stderr } = await godwit(args.toSpliced(end, 0, "-o", "json"));
@@ -170,7 +155,7 @@ describe("images, containers, moves and nodes from the command line", () => {
 
   test("no room is a refusal that says what happens next", async () => {
     await godwit(["image", "import", "app", "-"], await tarOf([{ name: "a", content: "a" }]));
-    const run = (name: string, memory: string): Promise<Result> =>
+    const run = (name: string, memory: string): Promise<CommandResult> =>
       godwit(["run", "--memory", memory, name, "app"]);
     const tooLarge = await run("huge", "500g");
     expect(tooLarge).toMatchObject({

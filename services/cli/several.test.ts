@@ -1,9 +1,7 @@
 /** The command with several schedulers, of which one leads. */
-import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startScheduler, type Scheduler } from "../../scheduler/mod.ts";
@@ -12,8 +10,8 @@ import { sampleImage } from "../../scheduler/testing/sample.ts";
 import { SimulatedAgent } from "../../scheduler/testing/simulated-agent.ts";
 import { LayerStore } from "../api/image/layer-store.ts";
 import { startApi } from "../api/server.ts";
+import { runCommand, type CommandResult } from "./testing/run-command.ts";
 
-const MAIN = fileURLToPath(new URL("main.ts", import.meta.url));
 const silent = pino({ level: "silent" });
 const stack = new AsyncDisposableStack();
 const schedulers: Scheduler[] = [];
@@ -58,19 +56,8 @@ afterAll(async () => {
   await stack.disposeAsync();
 });
 
-async function godwit(
-  api: string,
-  ...args: string[]
-): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [MAIN, "--api", api, ...args], { timeout: 40_000 });
-  child.stdin.end();
-  const read = async (stream: AsyncIterable<Buffer>): Promise<string> =>
-    Buffer.concat(await Array.fromAsync(stream)).toString();
-  const { promise: closed, resolve } = Promise.withResolvers<number | null>();
-  child.on("close", resolve);
-  const [stdout, stderr, code] = await Promise.all([read(child.stdout), read(child.stderr), closed]);
-  return { code, stdout, stderr };
-}
+const godwit = (api: string, ...args: string[]): Promise<CommandResult> =>
+  runCommand(["--api", api, ...args], { timeoutMs: 40_000 });
 
 test("one that stands by leads to the one that leads, and the next leader is found when that ends", async () => {
   const [first = "", second = "", third = ""] = addresses;

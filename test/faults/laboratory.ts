@@ -148,11 +148,7 @@ export class Laboratory implements AsyncDisposable {
     const { cluster } = this;
     const client = this.#client;
     if (client === undefined) throw new Error("there is no container to check");
-    await until(`one running copy, on ${home}`, () => cluster.runningOn(this.#id).join() === home, SETTLE_MS);
-    await until("ps to say that it runs there", async () => {
-      const row = await cluster.info(CONTAINER);
-      return row.state === "running" && row.node === home;
-    });
+    await this.#runsOn(home);
     await until("the client to get answers again", async () => {
       const { requests } = await this.#look(client);
       return requests > 0 || this.#harm !== "";
@@ -179,6 +175,18 @@ export class Laboratory implements AsyncDisposable {
     if (cluster.runningOn(this.#id).join() !== home) throw new Error("another copy came to life");
   }
 
+  async #runsOn(home: string): Promise<void> {
+    await until(
+      `one running copy, on ${home}`,
+      () => this.cluster.runningOn(this.#id).join() === home,
+      SETTLE_MS,
+    );
+    await until("ps to say that it runs there", async () => {
+      const row = await this.cluster.info(CONTAINER);
+      return row.state === "running" && row.node === home;
+    });
+  }
+
   async #nothingLeft(home: string, gone: readonly string[]): Promise<void> {
     await until(
       "nothing to be left of the move",
@@ -201,11 +209,7 @@ export class Laboratory implements AsyncDisposable {
     const { cluster } = this;
     const client = this.#client;
     if (client === undefined) throw new Error("there is no container to check");
-    await until(`one running copy, on ${home}`, () => cluster.runningOn(this.#id).join() === home, SETTLE_MS);
-    await until("ps to say that it runs there", async () => {
-      const row = await cluster.info(CONTAINER);
-      return row.state === "running" && row.node === home;
-    });
+    await this.#runsOn(home);
     await until(
       "it to answer",
       async () => (await cluster.sh(CONTAINER, "redis-cli ping")).trim() === "PONG",
