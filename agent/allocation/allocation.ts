@@ -14,9 +14,8 @@ import { CONTAINER_GONE_SUBJECT } from "../../proto/contract/subjects.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import { HealthMonitor } from "../health/monitor.ts";
 import type { Host } from "../host.ts";
-import { MigrationProgress } from "../migrate/progress.ts";
 import { thaw } from "../migrate/thaw.ts";
-import { belongsHere, interruption, nextStep, restartInMs, type Step } from "../model/next-step.ts";
+import { belongsHere, nextStep, restartInMs, type Step } from "../model/next-step.ts";
 import type { ContainerRecord } from "../model/record.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import { Arrival, type ArrivalOrder } from "./arrival.ts";
@@ -24,8 +23,9 @@ import { Checkpointing } from "./checkpointing.ts";
 import { RecordedContainer } from "./container.ts";
 import { Departure } from "./departure.ts";
 import { Life } from "./life.ts";
+import { MigrationAccount } from "./migration-account.ts";
 import { observe } from "./observe.ts";
-import { releasedReport, settledReport } from "./settled.ts";
+import { StepInHand } from "./step-in-hand.ts";
 
 /** A step that failed for a reason that may pass is tried again after this. */
 const RETRY_MS = 1_000;
@@ -41,14 +41,12 @@ export class Allocation {
   readonly #arrival: Arrival;
   readonly #departure: Departure;
   readonly #checkpointing: Checkpointing;
+  readonly #account: MigrationAccount;
   readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
   #desired: DesiredAllocation | undefined;
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
   #ordered = false;
-  #migration: MigrationProgress | undefined;
-  #step: Step = { kind: "none" };
-  #stepAbort = new AbortController();
-  #commit: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #hand = new StepInHand();
   #wake: PromiseWithResolvers<void> = Promise.withResolvers();
   #closed = false;
   readonly #loop: Promise<void>;
@@ -71,6 +69,7 @@ export class Allocation {
     this.#arrival = new Arrival(this.#container);
     this.#departure = new Departure(this.#container);
     this.#checkpointing = new Checkpointing(this.#container);
+    this.#account = new MigrationAccount(this.#container);
     this.#loop = this.#run();
   }
 
@@ -88,27 +87,21 @@ export class Allocation {
 
   /** Nothing of it is here and nothing is wanted. */
   get isGone(): boolean {
-    return this.#container.record === undefined && this.#desired === undefined && this.#step.kind === "none";
+    return (
+      this.#container.record === undefined && this.#desired === undefined && this.#hand.step.kind === "none"
+    );
   }
 
   setDesired(desired: DesiredAllocation | undefined): void {
     this.#desired = desired;
-    if (!this.#ordered) this.#failUnfinished();
+    if (!this.#ordered) this.#account.failUnfinished(desired);
     this.#ordered = true;
-    const word = interruption(this.#step, desired);
-    if (word === "commit") this.#commit.resolve();
-    if (word === "abort" && !this.#stepAbort.signal.aborted) {
-      const reason = new GodwitError("cancelled", "the cluster no longer wants this step");
-      this.#stepAbort.abort(reason);
-      this.#commit.promise.catch(() => undefined);
-      this.#commit.reject(reason);
-    }
-    if (this.#migration !== undefined && desired?.migration?.id !== this.#migration.id)
-      this.#migration = undefined;
+    this.#hand.follow(desired);
+    this.#account.expect(desired);
     this.#departure.expect(desired?.role === Role.SOURCE ? desired.migration : undefined);
     this.#checkpointing.expect(desired?.checkpoint);
     this.#arrival.follow(desired);
-    if (this.#step.kind !== "copy") this.#serve();
+    if (this.#hand.step.kind !== "copy") this.#serve();
     this.#wakeUp();
   }
 
@@ -118,33 +111,8 @@ export class Allocation {
     if (!this.#departure.servesFor(order)) return;
     this.#departure.serve(
       order,
-      () => this.#migration ?? this.#report(order.id, Role.SOURCE, MigrationPhase.DUMPED),
+      () => this.#account.progress ?? this.#account.begin(order.id, Role.SOURCE, MigrationPhase.DUMPED),
     );
-  }
-
-  /** A stream does not outlive the agent that held its end: a move that was under way then cannot go on. */
-  #failUnfinished(): void {
-    const order = this.#desired?.migration;
-    const status = this.#container.record?.status;
-    if (order === undefined || status === undefined) return;
-    if (
-      this.#desired?.role === Role.TARGET &&
-      status.kind === "restoring" &&
-      status.migrationId === order.id
-    ) {
-      this.#report(order.id, Role.TARGET, MigrationPhase.RECEIVING).fail(
-        new GodwitError("unavailable", "the target's agent restarted during the move"),
-      );
-    }
-    // One that was frozen and sent nothing is thawed first; of one that was sent to its end the target speaks.
-    const mayLackItsEnd = status.kind === "frozen" && status.sent === "maybe" && !order.switched;
-    const isHalted = status.kind === "halted" && status.sent !== "yes" && !order.switched;
-    const isCutOff = (status.kind === "running" && order.copy) || mayLackItsEnd || isHalted;
-    if (this.#desired?.role === Role.SOURCE && isCutOff) {
-      this.#report(order.id, Role.SOURCE, MigrationPhase.COPYING).fail(
-        new GodwitError("unavailable", "the source's agent restarted during the move"),
-      );
-    }
   }
 
   /** The shim has seen the first process of the container end. */
@@ -164,9 +132,7 @@ export class Allocation {
   /** The first process of a container that runs and is not about to be frozen. */
   get livingInit(): number | undefined {
     const { status } = this.#container;
-    return status?.kind === "running" && this.#step.kind !== "copy" && this.#step.kind !== "checkpoint"
-      ? status.init.pid
-      : undefined;
+    return status?.kind === "running" && !this.#hand.freezes ? status.init.pid : undefined;
   }
 
   observed(
@@ -177,7 +143,7 @@ export class Allocation {
     const { status } = record;
     const findings = status.kind === "running" ? findingsOf(this.id, status.init.pid) : undefined;
     return {
-      ...observe(record, this.runtime.cgroup, this.#step, findings),
+      ...observe(record, this.runtime.cgroup, this.#hand.step, findings),
       healthOutput: status.kind === "running" ? this.#health.output : "",
       restartInMs: restartInMs(record, this.#desired, Date.now()),
     };
@@ -188,15 +154,7 @@ export class Allocation {
   }
 
   migrationReport(): MigrationReport | undefined {
-    const order = this.#desired?.migration;
-    const { record } = this.#container;
-    if (this.#desired?.role === Role.RELEASED && order !== undefined && record === undefined)
-      return releasedReport(order, this.id, this.#migration?.report());
-    const isOwner = this.#desired?.role === Role.OWNER && order?.switched === true;
-    const report =
-      this.#migration?.report() ??
-      (isOwner ? settledReport(order, this.id, record?.status, this.#arrival.isCleared) : undefined);
-    return report === undefined ? undefined : { ...report, pageSession: this.#arrival.pageSession };
+    return this.#account.report(this.#desired, this.#arrival);
   }
 
   /** Stops the loop; the container goes on. */
@@ -204,9 +162,7 @@ export class Allocation {
     this.#closed = true;
     this.#departure[Symbol.dispose]();
     this.#checkpointing[Symbol.dispose]();
-    this.#stepAbort.abort(new GodwitError("cancelled", "the agent stops"));
-    this.#commit.promise.catch(() => undefined);
-    this.#commit.reject(new GodwitError("cancelled", "the agent stops"));
+    this.#hand.giveUp(new GodwitError("cancelled", "the agent stops"));
     this.#wakeUp();
     await Promise.all([this.#arrival.close(), this.#departure.endService(), this.#health.close()]);
     await this.#loop;
@@ -239,14 +195,14 @@ export class Allocation {
         await this.#take(step);
       } catch (error) {
         this.#container.logger.warn(
-          { err: error, step: this.#step.kind },
+          { err: error, step: this.#hand.step.kind },
           "a step failed and is tried again",
         );
         // Only news from now on cut the pause short.
         this.#wake = Promise.withResolvers();
         await Promise.race([this.#wake.promise, delay(RETRY_MS, undefined, { ref: false })]);
       } finally {
-        this.#step = { kind: "none" };
+        this.#hand.end();
         this.#container.changed();
       }
     }
@@ -269,9 +225,9 @@ export class Allocation {
 
   /** The host's fence has been lifted. */
   goOn(): void {
-    const isCopied = this.#step.kind === "copy" || this.#step.kind === "checkpoint";
+    const isCopied = this.#hand.freezes;
     if (isCopied && this.#container.status?.kind === "running")
-      this.#stepAbort.abort(new GodwitError("unavailable", "the host's lease ended during the move"));
+      this.#hand.abort(new GodwitError("unavailable", "the host's lease ended during the move"));
     // What is frozen for a move is thawed by its step or by nobody.
     else if (this.#isOurs && !isCopied && this.#container.status?.kind !== "frozen")
       this.runtime.cgroup.thaw();
@@ -293,16 +249,13 @@ export class Allocation {
     return nextStep(this.#desired, {
       record: this.#container.record,
       begunCheckpoint: this.#checkpointing.begun,
-      failedMigrations: new Set(this.#migration?.failed === true ? [this.#migration.id] : []),
+      failedMigrations: this.#account.failed,
       nowMs: Date.now(),
     });
   }
 
   #begin(step: Step): void {
-    this.#step = step;
-    this.#stepAbort = new AbortController();
-    this.#commit = Promise.withResolvers();
-    this.#commit.promise.catch(() => undefined);
+    this.#hand.begin(step);
     this.#container.logger.info({ step: step.kind }, "step");
     // The desired state may have changed since nextStep looked at it.
     if (this.#ordered) this.setDesired(this.#desired);
@@ -311,22 +264,22 @@ export class Allocation {
   async #take(step: Step): Promise<void> {
     switch (step.kind) {
       case "start":
-        await this.#life.start(this.#wanted(), this.#stepAbort.signal);
-        return this.#startedAfterSwitch();
+        await this.#life.start(this.#wanted(), this.#hand.signal);
+        return this.#account.startedAfterSwitch(this.#desired);
       case "stop":
-        return await this.#life.stop(this.#stepAbort.signal);
+        return await this.#life.stop(this.#hand.signal);
       case "remove":
         return await this.#remove();
       case "checkpoint": {
         const order = this.#desired?.checkpoint;
         if (order?.id !== step.checkpointId) return;
         await this.#arrival.settled;
-        return await this.#checkpointing.take(order, this.#stepAbort.signal);
+        return await this.#checkpointing.take(order, this.#hand.signal);
       }
       case "restore": {
         const wanted = this.#wanted();
         if (wanted.restore === undefined) return;
-        return await this.#arrival.restore(wanted, wanted.restore, this.#stepAbort.signal);
+        return await this.#arrival.restore(wanted, wanted.restore, this.#hand.signal);
       }
       case "copy":
         return await this.#copy(step.migrationId);
@@ -340,7 +293,7 @@ export class Allocation {
       case "resume":
         return await this.#arrival.resume(this.#arrivalOrder(step.migrationId, MigrationPhase.RECEIVING));
       case "give-up":
-        return await this.#life.giveUp(this.#health.output, this.#stepAbort.signal);
+        return await this.#life.giveUp(this.#health.output, this.#hand.signal);
       case "amend":
         return this.#container.amend(this.#wanted().spec ?? ContainerSpec.fromPartial({}));
       case "inherit":
@@ -384,10 +337,10 @@ export class Allocation {
   async #copy(migrationId: string): Promise<void> {
     const order = this.#desired?.migration;
     if (order === undefined) return;
-    const progress = this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING);
+    const progress = this.#account.begin(migrationId, Role.SOURCE, MigrationPhase.COPYING);
     try {
       await this.#arrival.settled;
-      await this.#departure.copy(order, progress, this.#stepAbort.signal);
+      await this.#departure.copy(order, progress, this.#hand.signal);
       this.#serve();
     } catch (error) {
       this.#container.logger.warn({ err: error, migration: migrationId }, "the copy failed");
@@ -415,43 +368,23 @@ export class Allocation {
     this.#arrival.dropImage();
     // An agent that was restarted in the middle has lost the stream: the move cannot go on from here.
     if (
-      this.#step.kind === "thaw" &&
+      this.#hand.step.kind === "thaw" &&
       this.#desired?.migration?.id === migrationId &&
       this.#desired.role === Role.SOURCE
     ) {
-      this.#report(migrationId, Role.SOURCE, MigrationPhase.COPYING).fail(
-        new GodwitError("unavailable", "the source's agent restarted during the copy"),
-      );
+      this.#account
+        .begin(migrationId, Role.SOURCE, MigrationPhase.COPYING)
+        .fail(new GodwitError("unavailable", "the source's agent restarted during the copy"));
     }
-  }
-
-  /** What a cold move has brought is started like any other container when it could not be at the switch itself. */
-  #startedAfterSwitch(): void {
-    const order = this.#desired?.migration;
-    if (
-      order?.switched === true &&
-      this.#migration?.id === order.id &&
-      this.#container.status?.kind === "running"
-    )
-      this.#migration.enter(MigrationPhase.RUNNING);
   }
 
   #arrivalOrder(migrationId: string, phase: MigrationPhase): ArrivalOrder {
     return {
       migrationId,
-      progress: this.#report(migrationId, Role.TARGET, phase),
-      signal: this.#stepAbort.signal,
-      switched: () => {
-        const desired = this.#desired;
-        if (desired?.role === Role.OWNER && desired.migration?.switched === true) return Promise.resolve();
-        return this.#commit.promise;
-      },
+      progress: this.#account.begin(migrationId, Role.TARGET, phase),
+      signal: this.#hand.signal,
+      switched: () => this.#hand.switched(this.#desired),
     };
-  }
-
-  #report(migrationId: string, role: Role, phase: MigrationPhase): MigrationProgress {
-    this.#migration = new MigrationProgress(migrationId, this.id, role, phase, this.#container.changed);
-    return this.#migration;
   }
 
   #wanted(): DesiredAllocation {
