@@ -4,13 +4,20 @@ import {
   CheckpointReport,
   type CheckpointOrder,
 } from "../../proto/gen/godwit/v1/checkpoint.ts";
-import { sendToKeepers, takeCheckpoint } from "../checkpoints/take.ts";
+import {
+  type RememberedCheckpoint,
+  sendToKeepers,
+  takeCheckpoint,
+  type TakenCheckpoint,
+} from "../checkpoints/take.ts";
 import type { RecordedContainer } from "./container.ts";
 
 /** The checkpoint that is being taken of a container: a step takes it, and then it goes to its keepers by itself. */
 export class Checkpointing implements Disposable {
   readonly #container: RecordedContainer;
   #report: CheckpointReport | undefined;
+  /** What the next one may build upon: the last one that is known to be kept, and the one after it. */
+  #remembered: RememberedCheckpoint[] = [];
   #sending = new AbortController();
 
   constructor(container: RecordedContainer) {
@@ -29,24 +36,32 @@ export class Checkpointing implements Disposable {
   expect(order: CheckpointOrder | undefined): void {
     if (this.#report === undefined || this.#report.id === order?.id) return;
     this[Symbol.dispose]();
+    this.#container.host.checkpoints.removeSpool(this.#report.id);
     this.#report = undefined;
   }
 
   async take(order: CheckpointOrder, signal: AbortSignal): Promise<void> {
     const { host, logger, runtime } = this.#container;
     this.#tell({ id: order.id, phase: CheckpointPhase.TAKING });
+    // What the leader does not name its keepers may not have: it is of no more use.
+    const base = this.#remembered.find(({ id }) => id === order.baseId);
+    this.#remembered = base === undefined ? [] : [base];
     try {
-      const taken = await takeCheckpoint({
+      if (host.checkpoints.wasCutOff(order.id))
+        throw new GodwitError("unavailable", "the agent was restarted while it was being taken");
+      const { figures, remembered } = await takeCheckpoint({
         host,
         runtime,
         record: () => this.#container.record,
         order,
+        base,
         signal,
         setStatus: (status) => this.#container.setStatus(status),
       });
-      logger.info({ checkpoint: order.id, ...taken }, "a checkpoint is taken");
+      logger.info({ checkpoint: order.id, ...figures }, "a checkpoint is taken");
+      this.#remembered.push(remembered);
       this.#sending = new AbortController();
-      void this.#send(order, taken, this.#sending.signal);
+      void this.#send(order, figures, this.#sending.signal);
     } catch (error) {
       logger.warn({ err: error, checkpoint: order.id }, "no checkpoint could be taken");
       this.#tell({ id: order.id, phase: CheckpointPhase.FAILED, error: GodwitError.from(error).message });
@@ -58,11 +73,7 @@ export class Checkpointing implements Disposable {
     this.#sending.abort(new GodwitError("cancelled", "the checkpoint is no longer wanted"));
   }
 
-  async #send(
-    order: CheckpointOrder,
-    taken: { readonly sizeBytes: number; readonly memoryBytes: number; readonly blackoutMs: number },
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #send(order: CheckpointOrder, taken: TakenCheckpoint, signal: AbortSignal): Promise<void> {
     const { host, logger } = this.#container;
     try {
       await sendToKeepers(host, order, signal);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import * as fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 
-import { readSealedFile, SealedFileWriter } from "./sealed-file.ts";
+import { NO_BASE, readSealedFile, SealedFileWriter } from "./sealed-file.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gw-sealed-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -23,7 +23,7 @@ const write = (pieces: readonly Uint8Array[]): void => {
 };
 const read = async (with_ = key): Promise<Buffer> => {
   const pieces: Uint8Array[] = [];
-  for await (const piece of readSealedFile(path, with_)) pieces.push(piece);
+  for await (const piece of readSealedFile({ path, key: with_, base: NO_BASE })) pieces.push(piece);
   return Buffer.concat(pieces);
 };
 

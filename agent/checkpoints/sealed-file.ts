@@ -9,6 +9,9 @@ import { GodwitError } from "../../proto/contract/error.ts";
  * from which and the checkpoint's key the file's own is derived (a second try never seals anything under the first
  * one's), come frames: length (4 bytes, little-endian) | AES-256-GCM of (form (1 byte) | content) | tag (16). The nonce is
  * the frame's number and whether it is the last one, so nothing can be left out, put in another order or cut off.
+ *
+ * A checkpoint that builds upon another one means that very file: the file's own key is derived from the other one's
+ * salt as well, so that it opens beside no other, be it of the same container and as genuine.
  */
 const MAGIC = Buffer.from("godwit checkpoint 1\n");
 const SALT_BYTES = 16;
@@ -18,8 +21,13 @@ const CIPHER = "aes-256-gcm";
 const Form = { plain: 0, zstd: 1 } as const;
 const MOST_FRAME_BYTES = FRAME_BYTES + 64 * 1024;
 
-const fileKey = (key: Uint8Array, salt: Uint8Array): Buffer =>
-  Buffer.from(hkdfSync("sha256", key, salt, "godwit checkpoint file", 32));
+/** That it builds upon none. */
+export const NO_BASE = new Uint8Array(0);
+
+const fileKey = (key: Uint8Array, salt: Uint8Array, base: Uint8Array): Buffer =>
+  Buffer.from(
+    hkdfSync("sha256", key, salt, Buffer.concat([Buffer.from("godwit checkpoint file"), base]), 32),
+  );
 
 function nonceOf(number: number, isLast: boolean): Buffer {
   const nonce = Buffer.alloc(12);
@@ -40,12 +48,14 @@ export class SealedFileWriter implements Disposable {
   compresses = true;
   rawBytes = 0;
   sizeBytes = 0;
+  /** By which those that build upon it name it. */
+  readonly salt = randomBytes(SALT_BYTES);
 
-  constructor(path: string, key: Uint8Array) {
+  /** @param base salt of the file that it builds upon */
+  constructor(path: string, key: Uint8Array, base: Uint8Array = NO_BASE) {
     this.#descriptor = openSync(path, "w", 0o600);
-    const salt = randomBytes(SALT_BYTES);
-    this.#key = fileKey(key, salt);
-    this.#put(Buffer.concat([MAGIC, salt]));
+    this.#key = fileKey(key, this.salt, base);
+    this.#put(Buffer.concat([MAGIC, this.salt]));
   }
 
   write(bytes: Uint8Array): void {
@@ -99,12 +109,26 @@ export class SealedFileWriter implements Disposable {
 }
 
 const corrupt = (path: string, cause?: unknown): GodwitError =>
-  new GodwitError("corrupt", `the stored checkpoint ${path} is damaged, or was cut off`, { cause });
+  new GodwitError(
+    "corrupt",
+    `the stored checkpoint ${path} is damaged, was cut off, or does not belong to what lies beside it`,
+    { cause },
+  );
 
-/** What was written, in order. Throws `corrupt` at the first frame that is not what it was. */
+/** A stored checkpoint, the key that it was sealed with, and the salt of the one that it builds upon. */
+export interface SealedFile {
+  readonly path: string;
+  readonly key: Uint8Array;
+  readonly base: Uint8Array;
+}
+
+/**
+ * What was written, in order. Throws `corrupt` at the first frame that is not what it was.
+ * @param named told the file's own salt, which proves nothing before the first frame has come
+ */
 export async function* readSealedFile(
-  path: string,
-  key: Uint8Array,
+  { base, key, path }: SealedFile,
+  named: (salt: Uint8Array) => void = () => undefined,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const descriptor = openSync(path, "r");
   try {
@@ -118,7 +142,9 @@ export async function* readSealedFile(
       return bytes;
     };
     if (!take(MAGIC.byteLength).equals(MAGIC)) throw corrupt(path);
-    const own = fileKey(key, take(SALT_BYTES));
+    const salt = take(SALT_BYTES);
+    named(salt);
+    const own = fileKey(key, salt, base);
     for (let number = 0; ; number += 1) {
       const length = take(4).readUInt32LE();
       if (length <= TAG_BYTES || length > MOST_FRAME_BYTES) throw corrupt(path);

@@ -6,6 +6,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  truncateSync,
   writeSync,
 } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -21,6 +22,7 @@ import {
   CheckpointReport,
   type KeptCheckpoint,
 } from "../../proto/gen/godwit/v1/checkpoint.ts";
+import { diskError } from "../layer/apply.ts";
 import type { StreamIdentity } from "../stream/identity.ts";
 import { openReceiver } from "../stream/receiver.ts";
 
@@ -29,6 +31,7 @@ const SOURCE_SILENT_MS = 300_000;
 const TRIES = 3;
 const AGAIN_MS = 1_000;
 const STORED = ".checkpoint";
+const TAKEN = ".taken";
 
 export interface CheckpointStoreTerms {
   /** For root alone. */
@@ -57,15 +60,20 @@ export class CheckpointStore implements AsyncDisposable {
   readonly #terms: CheckpointStoreTerms;
   readonly #receptions = new Map<string, Reception>();
   readonly #stored = new Map<string, number>();
+  readonly #cutOff = new Set<string>();
   #wanted = new Set<string>();
 
   private constructor(terms: CheckpointStoreTerms) {
     this.#terms = terms;
     for (const name of readdirSync(terms.folder)) {
       const id = name.endsWith(STORED) ? name.slice(0, -STORED.length) : "";
-      if (isId(id)) this.#stored.set(id, statSync(`${terms.folder}/${name}`).size);
+      if (isId(id)) {
+        this.#stored.set(id, statSync(`${terms.folder}/${name}`).size);
+        continue;
+      }
       // What an earlier agent was about to take or to receive.
-      else rmSync(`${terms.folder}/${name}`, { force: true });
+      rmSync(`${terms.folder}/${name}`, { force: true });
+      if (name.endsWith(TAKEN)) this.#cutOff.add(name.slice(0, -TAKEN.length));
     }
   }
 
@@ -76,7 +84,27 @@ export class CheckpointStore implements AsyncDisposable {
 
   /** Where one is made that is then sent to its keepers. */
   spoolPath(id: string): string {
-    return `${this.#terms.folder}/${id}.taken`;
+    return `${this.#terms.folder}/${id}${TAKEN}`;
+  }
+
+  /** It has been sent, or never will be; that it was begun is remembered for as long as it is ordered. */
+  emptySpool(id: string): void {
+    try {
+      truncateSync(this.spoolPath(id));
+    } catch (error) {
+      // It was not begun, or is not ordered any more.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+
+  /** It is not ordered any more. */
+  removeSpool(id: string): void {
+    rmSync(this.spoolPath(id), { force: true });
+  }
+
+  /** It was begun by an earlier agent of this host. What its keepers got of it nobody knows. */
+  wasCutOff(id: string): boolean {
+    return this.#cutOff.has(id);
   }
 
   /** Undefined: it is not here, or not whole. */
@@ -129,7 +157,7 @@ export class CheckpointStore implements AsyncDisposable {
     const done = this.#receive(kept, abort.signal)
       .catch((error: unknown) => {
         if (abort.signal.aborted) return;
-        reception.error = GodwitError.from(error).message;
+        reception.error = GodwitError.from(diskError(error)).message;
         this.#terms.logger.warn({ err: error, checkpoint: kept.id }, "a checkpoint could not be kept");
       })
       .finally(() => this.#terms.changed());

@@ -1,4 +1,4 @@
-import { createReadStream, rmSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
@@ -8,11 +8,13 @@ import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { filled } from "../checkpoint/lazy-pages.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
+import { diskError } from "../layer/apply.ts";
 import { makeImageFolder } from "../migrate/image-folder.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
-import { copyThrough, type Steering } from "../migrate/source.ts";
+import type { Copied } from "../migrate/copied.ts";
+import { type CopiedWhole, copyThrough, type Steering } from "../migrate/source.ts";
 import { thaw } from "../migrate/thaw.ts";
-import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { openSender, type ImageSender } from "../stream/sender.ts";
 import { SealedFileWriter } from "./sealed-file.ts";
@@ -24,20 +26,33 @@ const KEEPER_SILENT_MS = 60_000;
 const SEND_TRIES = 3;
 const AGAIN_MS = 1_000;
 
+/** A checkpoint as its source remembers it, for the next one to build upon. */
+export interface RememberedCheckpoint extends Copied {
+  readonly id: string;
+  /** Of its file. */
+  readonly salt: Uint8Array;
+  /** Of another start of the container nothing is alike. */
+  readonly init: InitProcess;
+}
+
 export interface TakeInputs {
   readonly host: Host;
   readonly runtime: ContainerRuntime;
   /** As it is now: the status changes under way. */
   readonly record: () => ContainerRecord | undefined;
   readonly order: CheckpointOrder;
+  /** What it builds upon: its keepers have that. */
+  readonly base: RememberedCheckpoint | undefined;
   readonly signal: AbortSignal;
   /** Persists before it returns. */
   readonly setStatus: (status: RecordStatus) => void;
 }
 
 export interface TakenCheckpoint {
+  readonly baseId: string;
   readonly sizeBytes: number;
   readonly memoryBytes: number;
+  readonly wholeBytes: number;
   /** From the freeze until the container ran on. */
   readonly blackoutMs: number;
 }
@@ -46,7 +61,9 @@ export interface TakenCheckpoint {
  * Takes a checkpoint into a sealed file on this host: as a move does, except that the image goes nowhere and the
  * container runs on here as soon as it is whole. Whatever it throws, the container runs on.
  */
-export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoint> {
+export async function takeCheckpoint(
+  inputs: TakeInputs,
+): Promise<{ readonly figures: TakenCheckpoint; readonly remembered: RememberedCheckpoint }> {
   const { host, order, record, runtime, signal } = inputs;
   const before = record();
   const running = before?.status;
@@ -60,7 +77,9 @@ export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoin
   await makeImageFolder(runtime.paths.images);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => removeTree(runtime.paths.images));
-  using file = new SealedFileWriter(path, order.key);
+  const base = inputs.base !== undefined && isSame(inputs.base.init, running.init) ? inputs.base : undefined;
+  using file = new SealedFileWriter(path, order.key, base?.salt);
+  let copied: CopiedWhole | undefined;
   let rounds = 0;
   let frozenAtMs = 0;
   let blackoutMs = 0;
@@ -85,7 +104,8 @@ export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoin
     () => undefined,
   );
   try {
-    await copyThrough({ sender: new FileSink(file), pilot: steering, recording: undefined }, running, {
+    const chain = { base, copied: (whole: CopiedWhole) => void (copied = whole) };
+    await copyThrough({ sender: new FileSink(file), pilot: steering, recording: undefined, chain }, running, {
       host,
       runtime,
       record: before,
@@ -97,8 +117,8 @@ export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoin
       setStatus: (status) => inputs.setStatus(status.kind === "frozen" ? { ...status, sent: "no" } : status),
     });
   } catch (error) {
-    rmSync(path, { force: true });
-    throw error;
+    host.checkpoints.emptySpool(order.id);
+    throw diskError(error);
   } finally {
     const now = record();
     if (now?.status.kind === "frozen") {
@@ -109,13 +129,28 @@ export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoin
     }
   }
   // Not while the container stands still: a disk may take its time.
-  file.finish();
+  try {
+    file.finish();
+  } catch (error) {
+    host.checkpoints.emptySpool(order.id);
+    throw diskError(error);
+  }
+  if (copied === undefined) throw new GodwitError("internal", "a copy that does not say what it has copied");
+  const { ledger, logOffset, trees, wholeBytes } = copied;
   return {
-    sizeBytes: file.sizeBytes,
-    memoryBytes: progress.report().figures?.memoryBytes ?? 0,
-    blackoutMs,
+    figures: {
+      baseId: base?.id ?? "",
+      sizeBytes: file.sizeBytes,
+      memoryBytes: progress.report().figures?.memoryBytes ?? 0,
+      wholeBytes,
+      blackoutMs,
+    },
+    remembered: { id: order.id, salt: file.salt, init: running.init, ledger, logOffset, trees },
   };
 }
+
+const isSame = (one: InitProcess, other: InitProcess): boolean =>
+  one.pid === other.pid && one.startTicks === other.startTicks;
 
 /** What a stream to a target is to a move. */
 class FileSink implements ImageSender {
@@ -174,7 +209,7 @@ export async function sendToKeepers(host: Host, order: CheckpointOrder, signal: 
       }),
     );
   } finally {
-    rmSync(path, { force: true });
+    host.checkpoints.emptySpool(order.id);
   }
 }
 

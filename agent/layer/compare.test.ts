@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 
-import { compareLayers } from "./compare.ts";
+import { compareLayers, withOtherNames } from "./compare.ts";
 import { sharedWritableFiles } from "./mappings.ts";
 import { decodePaths, encodePaths, parentPath, splitPath } from "./paths.ts";
 import { decodePax, encodePax, formatTime, parseTime } from "./pax.ts";
@@ -199,4 +199,19 @@ test("sharedWritableFiles finds shared writable mappings of files that still hav
     "",
   ].join("\n");
   expect(sharedWritableFiles(maps)).toEqual(["data/my db\nx"]);
+});
+
+test("all names of a file go together, those of whiteouts and folders do not", () => {
+  const layer = new Map([
+    ["a", stamp({ kind: "file", inode: 5n })],
+    ["b", stamp({ kind: "symlink", inode: 6n })],
+    ["c", stamp({ kind: "file", inode: 5n })],
+    ["d", stamp({ kind: "symlink", inode: 6n })],
+    ["e", stamp({ kind: "whiteout", inode: 0n })],
+    ["f", stamp({ kind: "whiteout", inode: 0n })],
+    ["g", stamp({ kind: "directory", inode: 7n })],
+  ]);
+  expect([...withOtherNames(["c"], layer)]).toEqual(["c", "a"]);
+  expect([...withOtherNames(["b", "e", "g"], layer)]).toEqual(["b", "e", "g", "d"]);
+  expect([...withOtherNames(["gone"], layer)]).toEqual(["gone"]);
 });

@@ -22,6 +22,22 @@ function same(before: EntryStamp, after: EntryStamp): boolean {
   );
 }
 
+/**
+ * These and all other names of the same files: sent without them, such a file would be another one than theirs.
+ */
+export function withOtherNames(paths: Iterable<string>, layer: LayerManifest): Set<string> {
+  const all = new Set(paths);
+  const inodes = new Set<bigint>();
+  for (const path of all) {
+    const stamp = layer.get(path);
+    if (stamp !== undefined && stamp.kind !== "directory" && stamp.kind !== "whiteout")
+      inodes.add(stamp.inode);
+  }
+  if (inodes.size > 0)
+    for (const [path, { inode, kind }] of layer) if (kind !== "directory" && inodes.has(inode)) all.add(path);
+  return all;
+}
+
 /** What has to be sent again so that a copy in the state `before` gets into the state `after`. */
 export function compareLayers(before: LayerManifest, after: LayerManifest): LayerChange {
   const changed: string[] = [];

@@ -131,6 +131,14 @@ export class BlockBook {
   readonly #files = new Map<string, FileBlocks>();
   #blocks = 0;
 
+  /** One that knows the same, and learns on its own from now on. */
+  fork(): BlockBook {
+    const fork = new BlockBook();
+    for (const [path, blocks] of this.#files) fork.#files.set(path, blocks);
+    fork.#blocks = this.#blocks;
+    return fork;
+  }
+
   set(path: string, blocks: FileBlocks): void {
     this.delete(path);
     if (this.#blocks + blocks.count > MAX_BLOCKS) return;

@@ -48,6 +48,8 @@ export interface PackOptions {
    * from this inode (`sent`), only blocks with other content are sent.
    */
   readonly blocks?: BlockBook;
+  /** What is sent of a frozen container is noted as well: it will be built upon. */
+  readonly isBuiltUpon?: boolean;
 }
 
 /**
@@ -102,7 +104,7 @@ async function* everyPath(root: Buffer, signal: AbortSignal): AsyncGenerator<str
 async function* packLarge(
   file: OpenFile,
   { member, segments, stamp }: Source,
-  { sent, blocks: book }: PackOptions & { readonly blocks: BlockBook },
+  { sent, blocks: book, isBuiltUpon = false }: PackOptions & { readonly blocks: BlockBook },
   [reader, pieces]: [BlockReader, Pieces],
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const before = sent?.get(file.path)?.inode === stamp.inode ? book.get(file.path) : undefined;
@@ -119,9 +121,9 @@ async function* packLarge(
   );
   for await (const content of reader.content(file, body, told)) yield* pieces.add(content);
   yield* pieces.add(ZEROS.subarray(0, paddingOf(patch?.bodyBytes ?? member.bodyBytes)));
-  // A frozen container is looked at once, and waits. Of one that runs, what changed between two looks is in what was
-  // told, not in what was seen.
-  if (!file.mayShrink) book.delete(file.path);
+  // A frozen container is looked at once more, and waits. Of one that runs, what changed between two looks is in what
+  // was told, not in what was seen.
+  if (!file.mayShrink && !isBuiltUpon) book.delete(file.path);
   else book.set(file.path, patch === undefined || now === undefined ? told : now.with(told));
 }
 

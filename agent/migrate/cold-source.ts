@@ -1,9 +1,10 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
-import { CheckpointDescription, RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { CheckpointDescription } from "../../proto/gen/godwit/v1/stream.ts";
 import type { RecordStatus } from "../model/record.ts";
 import { openSender } from "../stream/sender.ts";
 import { bandwidthOf } from "./copy-pilot.ts";
+import { endImage } from "./image-end.ts";
 import { RecordWriter } from "./record-writer.ts";
 import { sendLog, type SourceInputs, told } from "./source.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
@@ -76,13 +77,10 @@ export async function copyStopped(inputs: Omit<SourceInputs, "sampler">): Promis
       logOffset: log.endOffset,
       frozenAtMs: Date.now(),
     });
-    await writer.write(RecordKind.DESCRIPTION, CheckpointDescription.encode(description).finish());
-    await writer.end();
-    signal.throwIfAborted();
-    // From here on the target may have it all, whatever this host learns of it.
-    inputs.setStatus(halted("maybe"));
-    await sender.finish();
-    inputs.setStatus(halted("yes"));
+    await endImage(writer, sender, description, {
+      signal,
+      sent: (word) => inputs.setStatus(halted(word)),
+    });
     tell(filesystemBytes);
     const nowMs = performance.now();
     progress.figures({ transferMs: nowMs - stoppedAt, blackoutMs: nowMs - haltedAt });

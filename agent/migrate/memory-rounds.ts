@@ -7,6 +7,7 @@ import type { Recording } from "../keep/recording.ts";
 import type { WriteTracker } from "../tracking/write-tracker.ts";
 import { type DumpToServe, LastRound } from "./last-round.ts";
 import { PageCopier } from "./page-copier.ts";
+import type { PageLedger } from "./page-ledger.ts";
 import { PageWriter } from "./page-writer.ts";
 
 /** Memory that is cheaper to send while its container stands still than to look at all the rest once more. */
@@ -28,6 +29,8 @@ export interface MemoryRoundsTerms {
   readonly held: HeldIndex | undefined;
   /** Gets what is sent while the container runs. */
   readonly recording: Recording | undefined;
+  /** What an earlier copy has brought, if this one builds upon it. */
+  readonly base?: PageLedger | undefined;
 }
 
 /**
@@ -43,10 +46,15 @@ export class MemoryRounds {
   /** In all rounds. */
   heldPages = 0;
 
-  constructor({ sender, tracker, held, recording }: MemoryRoundsTerms) {
-    this.#copier = new PageCopier(sender, held);
+  constructor({ sender, tracker, held, recording, base }: MemoryRoundsTerms) {
+    this.#copier = new PageCopier(sender, held, base?.fork());
     this.#tracker = tracker;
     this.#recording = recording;
+  }
+
+  /** What the other end has when all is sent. */
+  get ledger(): PageLedger {
+    return this.#copier.ledger;
   }
 
   /** One round while the container runs. */

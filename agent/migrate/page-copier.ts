@@ -37,15 +37,19 @@ export function fairTurns(signal: AbortSignal): () => Promise<void> {
 /** Sends pages whose content the target has not, and remembers what it has. */
 export class PageCopier {
   readonly sender: ImageSender;
-  readonly ledger = new PageLedger();
+  readonly ledger: PageLedger;
   readonly #held: HeldIndex | undefined;
   /** Allocated when first needed; reused from then on. */
   #buffer: PageBuffer | undefined;
 
-  /** @param held what the target holds since the container's last stay there */
-  constructor(sender: ImageSender, held: HeldIndex | undefined) {
+  /**
+   * @param held what the target holds since the container's last stay there
+   * @param ledger what it has of the image already
+   */
+  constructor(sender: ImageSender, held: HeldIndex | undefined, ledger = new PageLedger()) {
     this.sender = sender;
     this.#held = held;
+    this.ledger = ledger;
   }
 
   /** Takes note of those that are new to the target; `writer.flush(buffer.bytes)` sends them. */

@@ -6,6 +6,8 @@ const BLOCK_PAGES = 512;
 
 interface Space {
   readonly blocks: Map<number, BigUint64Array>;
+  /** Blocks that another ledger has too: copied before they are changed. */
+  readonly shared: Set<number>;
   /** What `runs` has answered, and the pages that became known since; undefined before it was asked. */
   runs: readonly Pages[] | undefined;
   fresh: Pages[];
@@ -18,6 +20,20 @@ interface Space {
 export class PageLedger {
   readonly #spaces = new Map<string, Space>();
   #pages = 0;
+
+  /** One that knows the same, and learns on its own from now on; this one is not to be changed any more. */
+  fork(): PageLedger {
+    const fork = new PageLedger();
+    for (const [name, { blocks, runs, fresh }] of this.#spaces)
+      fork.#spaces.set(name, {
+        blocks: new Map(blocks),
+        shared: new Set(blocks.keys()),
+        runs,
+        fresh: [...fresh],
+      });
+    fork.#pages = this.#pages;
+    return fork;
+  }
 
   get pages(): number {
     return this.#pages;
@@ -33,12 +49,13 @@ export class PageLedger {
   set(name: string, page: number, hash: bigint): void {
     let space = this.#spaces.get(name);
     if (space === undefined) {
-      space = { blocks: new Map(), runs: undefined, fresh: [] };
+      space = { blocks: new Map(), shared: new Set(), runs: undefined, fresh: [] };
       this.#spaces.set(name, space);
     }
     const number = Math.floor(page / BLOCK_PAGES);
     let block = space.blocks.get(number);
     if (block === undefined) space.blocks.set(number, (block = new BigUint64Array(BLOCK_PAGES)));
+    else if (space.shared.delete(number)) space.blocks.set(number, (block = block.slice()));
     if (block[page % BLOCK_PAGES] === 0n) {
       this.#pages += 1;
       if (space.runs !== undefined) space.fresh.push({ address: page * PAGE_BYTES, pages: 1 });

@@ -164,8 +164,8 @@ export class PageStore implements AsyncDisposable {
     }
     if (round > 1) await symlink(`../round-${round - 1}`, `${folder}/parent`);
     for (const [space, { pagesId, runs }] of this.#last) {
-      const content = runs.filter(({ flags }) => flags === PageFlag.present);
-      if (!rises(content)) throw new GodwitError("corrupt", "runs of pages that are out of order");
+      // Of a checkpoint, the last round of one that others build upon comes in the order in which CRIU has named its pages.
+      const content = rises(runs) ? runs : await sortContent(`${folder}/pages-${pagesId}.img`, runs);
       if (pagesOf(content) > pagesOf(this.#known.get(space) ?? []) * WORTH_NOTING)
         this.#superseded.note(this.#indexes.get(space) ?? [], content);
       const inherited = this.#inherited(space, content);

@@ -28,7 +28,9 @@ import { watchesOf } from "../obstacles/watches.ts";
 import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender, type ImageSender } from "../stream/sender.ts";
 import { WriteTracker } from "../tracking/write-tracker.ts";
+import type { Copied } from "./copied.ts";
 import { bandwidthOf, CopyPilot } from "./copy-pilot.ts";
+import { endImage } from "./image-end.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import type { DumpToServe } from "./last-round.ts";
 import { MemoryRounds, type RoundFigures } from "./memory-rounds.ts";
@@ -123,10 +125,17 @@ interface CopyMeans {
   readonly sender: ImageSender;
   readonly pilot: Steering;
   readonly recording: Recording | undefined;
+  /** Another copy will build upon this one. It may itself build upon an earlier one. */
+  readonly chain?: { readonly base: Copied | undefined; readonly copied: (copied: CopiedWhole) => void };
+}
+
+export interface CopiedWhole extends Copied {
+  /** Memory and files, as they are in the container. */
+  readonly wholeBytes: number;
 }
 
 export async function copyThrough(
-  { sender, pilot, recording }: CopyMeans,
+  { sender, pilot, recording, chain }: CopyMeans,
   running: Extract<RecordStatus, { kind: "running" }>,
   inputs: Omit<SourceInputs, "sampler">,
 ): Promise<void> {
@@ -165,14 +174,22 @@ export async function copyThrough(
   const plug = await runtime.plug(record);
 
   const pids = (): number[] => [...runtime.cgroup.processes()];
-  const trees = treesOf(runtime.paths).map((tree) => new TreeCopy(tree, writer));
+  const trees = treesOf(runtime.paths).map(
+    (tree) => new TreeCopy(tree, writer, chain?.base?.trees.get(tree.name), chain !== undefined),
+  );
   let filesystemBytes = 0;
   for (const tree of trees) filesystemBytes += await tree.sendAll(pids, signal);
-  const { endOffset: logSent } = await sendLog(writer, runtime.paths.log, 0);
+  const { endOffset: logSent } = await sendLog(writer, runtime.paths.log, chain?.base?.logOffset ?? 0);
   await sender.drain();
   const offer = sender.offersPages && !isPostcopy ? await takeOffer(host, inputs.order, signal) : undefined;
   progress.figures({ filesystemBytes, sentBytes: sender.sentBytes });
-  const memory = new MemoryRounds({ sender, tracker, held: offer?.index, recording });
+  const memory = new MemoryRounds({
+    sender,
+    tracker,
+    held: offer?.index,
+    recording,
+    base: chain?.base?.ledger,
+  });
   const sentSoFar = (): { sentBytes: number; reusedBytes: number } => ({
     sentBytes: sender.sentBytes + (offer?.bytes ?? 0),
     reusedBytes: memory.heldPages * PAGE_BYTES,
@@ -267,14 +284,17 @@ export async function copyThrough(
       partialStderr: partial.e,
       frozenAtMs: Date.now(),
     });
-    await writer.write(RecordKind.DESCRIPTION, CheckpointDescription.encode(description).finish());
-    await writer.end();
-    signal.throwIfAborted();
-    // From here on the target may have the whole image, whatever this host learns of it.
-    inputs.setStatus(frozen("maybe"));
-    pilot.committed();
-    await sender.finish();
-    inputs.setStatus(frozen("yes"));
+    const sent = (word: "maybe" | "yes"): void => {
+      inputs.setStatus(frozen(word));
+      pilot.committed();
+    };
+    await endImage(writer, sender, description, { signal, sent });
+    chain?.copied({
+      ledger: memory.ledger,
+      trees: new Map(trees.map((tree) => [tree.name, tree.state])),
+      logOffset: log.endOffset,
+      wholeBytes: pages * PAGE_BYTES + trees.reduce((sum, tree) => sum + tree.sizeBytes, 0),
+    });
     const nowMs = performance.now();
     pilot.sent(round, nowMs - frozenAt);
     progress.figures({

@@ -75,7 +75,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   using offer = loan === undefined || isPostcopy ? undefined : new Offer(host, order, loan.memory, signal);
   progress.enter(MigrationPhase.READY);
 
-  const { description, lazy, processes } = await takeIn(
+  const taken = await takeIn(
     { runtime, lazyPages, held: loan?.memory, isPostcopy },
     readRecords(receiver.chunks()),
     signal,
@@ -85,6 +85,26 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   );
   offer?.[Symbol.dispose]();
   loan?.settle();
+  return await restoreReceived(inputs, place, lazyPages, taken, {
+    ...(isPostcopy ? { following: { migrationId, from: order.peerNode } } : {}),
+    closesConnections: false,
+  });
+}
+
+/** An image that has just been taken in, restored where everything is ready for it. */
+export async function restoreReceived(
+  inputs: TargetInputs,
+  place: RestorePlace,
+  lazyPages: LazyPages,
+  { description, lazy, processes }: Awaited<ReturnType<typeof takeIn>>,
+  terms: {
+    /** Most of its memory is still at the source. */
+    readonly following?: { readonly migrationId: string; readonly from: string };
+    readonly closesConnections: boolean;
+  },
+): Promise<InitProcess> {
+  const { host, migrationId, progress, runtime } = inputs;
+  const { closesConnections, following } = terms;
   const receivedAt = performance.now();
   const { memoryBytes, ownMemoryBytes } = description;
   progress.figures({ memoryBytes });
@@ -92,7 +112,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   if (description.criuVersion !== host.criuVersion) {
     throw new GodwitError(
       "refused",
-      `the source's CRIU is ${description.criuVersion}, this host's ${host.criuVersion}; install the same`,
+      `the image was made by CRIU ${description.criuVersion}, this host has ${host.criuVersion}; install the same`,
     );
   }
   const encoded = Buffer.from(CheckpointDescription.encode(description).finish()).toString("base64");
@@ -101,7 +121,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     migrationId,
     stage: "received",
     description: encoded,
-    ...(isPostcopy ? { following: { migrationId, from: order.peerNode } } : {}),
+    ...(following === undefined ? {} : { following }),
   });
   const filling = lazy
     ? lazyPages.start(runtime.paths.lazyPages).then(() => inputs.following?.begin())
@@ -112,7 +132,11 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     receivedAt,
     lazy,
     filling,
-    took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)),
+    closesConnections,
+    // Of a move: what a checkpoint takes says nothing of those.
+    ...(closesConnections
+      ? {}
+      : { took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)) }),
   });
 }
 

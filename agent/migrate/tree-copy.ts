@@ -1,5 +1,5 @@
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
-import { compareLayers } from "../layer/compare.ts";
+import { compareLayers, withOtherNames } from "../layer/compare.ts";
 import { BlockBook } from "../layer/file-blocks.ts";
 import { findSharedWritableFiles } from "../layer/mappings.ts";
 import { packLayer } from "../layer/pack.ts";
@@ -18,23 +18,63 @@ export interface Tree {
   readonly place: string;
 }
 
-/** Copies one tree: everything while the container runs, then what has changed while it stands still. */
+/** What an earlier copy of a tree has brought. */
+export interface TreeState {
+  readonly sent: ReadonlyMap<string, EntryStamp>;
+  readonly blocks: BlockBook;
+  /** Files that were mapped shared and writable then. */
+  readonly mapped: ReadonlySet<string>;
+}
+
+/**
+ * Copies one tree: everything while the container runs, or what has changed since an earlier copy, and then what has
+ * changed meanwhile, while it stands still.
+ */
 export class TreeCopy {
   readonly #tree: Tree;
   readonly #writer: RecordWriter;
-  readonly #sent = new Map<string, EntryStamp>();
-  readonly #blocks = new BlockBook();
+  readonly #sent: Map<string, EntryStamp>;
+  readonly #blocks: BlockBook;
   /** Files that were mapped shared and writable around the first pass. */
   readonly #mapped = new Set<string>();
+  readonly #base: TreeState | undefined;
+  readonly #isBuiltUpon: boolean;
 
-  constructor(tree: Tree, writer: RecordWriter) {
+  /** @param base what the other end has of it. @param isBuiltUpon `state` will be asked for */
+  constructor(tree: Tree, writer: RecordWriter, base?: TreeState, isBuiltUpon = false) {
     this.#tree = tree;
     this.#writer = writer;
+    this.#base = base;
+    this.#sent = new Map(base?.sent);
+    this.#blocks = base?.blocks.fork() ?? new BlockBook();
+    this.#isBuiltUpon = isBuiltUpon;
+  }
+
+  get name(): string {
+    return this.#tree.name;
+  }
+
+  /** What the other end has when all is sent. */
+  get state(): TreeState {
+    return { sent: this.#sent, blocks: this.#blocks, mapped: this.#mapped };
+  }
+
+  /** Of its files, as long as they are. */
+  get sizeBytes(): number {
+    return this.#sent
+      .values()
+      .reduce((sum, { kind, sizeBytes }) => sum + (kind === "file" ? sizeBytes : 0), 0);
   }
 
   /** While it runs. Answers the bytes. */
   async sendAll(pids: () => Iterable<number>, signal: AbortSignal): Promise<number> {
     await this.#noteMapped(pids());
+    if (this.#base !== undefined) {
+      const mapped = new Set([...this.#base.mapped, ...this.#mapped]);
+      const bytes = await this.#sendChanged(mapped, true, signal);
+      await this.#noteMapped(pids());
+      return bytes;
+    }
     const { folder, name } = this.#tree;
     const pack = packLayer(folder, "all", {
       signal,
@@ -54,20 +94,31 @@ export class TreeCopy {
    * mapped, and not if it was when the file was sent first and is no more.
    */
   async sendChange(pids: Iterable<number>, signal: AbortSignal): Promise<number> {
+    await this.#noteMapped(pids);
+    return await this.#sendChanged(this.#mapped, false, signal);
+  }
+
+  async #sendChanged(mapped: ReadonlySet<string>, isRunning: boolean, signal: AbortSignal): Promise<number> {
     const { folder, name } = this.#tree;
     const after = await scanLayer(folder, signal);
     const change = compareLayers(this.#sent, after);
-    await this.#noteMapped(pids);
-    const mapped = [...this.#mapped].filter((path) => after.has(path));
-    const changed = new Set([...change.changed, ...mapped]);
+    const written = [...mapped].filter((path) => after.has(path));
+    const changed = withOtherNames([...change.changed, ...written], after);
     if (change.deleted.length > 0)
       await this.#writer.write(RecordKind.LAYER_DELETIONS, encodePaths(change.deleted), name);
+    // A file that comes later under such a name, and with the same inode, is another one.
+    for (const path of this.#sent.keys())
+      if (!after.has(path)) {
+        this.#sent.delete(path);
+        this.#blocks.delete(path);
+      }
     if (changed.size === 0) return 0;
     const pack = packLayer(folder, changed, {
       signal,
-      tolerateVanished: false,
+      tolerateVanished: isRunning,
       sent: this.#sent,
       blocks: this.#blocks,
+      isBuiltUpon: this.#isBuiltUpon,
     });
     return await this.#writer.writePieces(RecordKind.LAYER, pack, name);
   }

@@ -5,6 +5,7 @@ import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import { idFrom, type Machine } from "../log/machine.ts";
 import { startCheckpoint } from "../plan/checkpoints.ts";
 import { command } from "../plan/command.ts";
+import type { Volatile } from "../plan/volatile.ts";
 import type { CheckpointOperations } from "../public-checkpoints.ts";
 import { restoreCheck } from "../state/apply-checkpoint.ts";
 import { nameOf, nextEpoch, type Cluster } from "../state/cluster.ts";
@@ -18,17 +19,24 @@ export class Checkpoints implements CheckpointOperations {
   readonly #cluster: Cluster;
   readonly #propose: (command: Command) => Promise<Outcome>;
   readonly #machine: Machine;
+  readonly #seen: () => Pick<Volatile, "nodes">;
 
-  constructor(cluster: Cluster, propose: (command: Command) => Promise<Outcome>, machine: Machine) {
+  constructor(
+    cluster: Cluster,
+    propose: (command: Command) => Promise<Outcome>,
+    machine: Machine,
+    seen: () => Pick<Volatile, "nodes">,
+  ) {
     this.#cluster = cluster;
     this.#propose = propose;
     this.#machine = machine;
+    this.#seen = seen;
   }
 
   async createCheckpoint(containerId: string): Promise<string> {
     const container = this.#cluster.state.containers[containerId];
     if (container === undefined) throw new GodwitError("not-found", `there is no container ${containerId}`);
-    const started = startCheckpoint(this.#cluster, container, "operator", {
+    const started = startCheckpoint(this.#cluster, this.#seen(), container, "operator", {
       newId: () => idFrom(this.#machine),
       newKey: () => Buffer.from(this.#machine.randomHex(32), "hex"),
     });
@@ -67,7 +75,7 @@ export class Checkpoints implements CheckpointOperations {
 
   #find(id: string): Checkpoint {
     const checkpoint = this.#cluster.state.checkpoints[id];
-    if (checkpoint === undefined)
+    if (checkpoint === undefined || checkpoint.superseded)
       throw new GodwitError("not-found", `there is no checkpoint ${id}: "godwit checkpoint ls" lists them`);
     return checkpoint;
   }

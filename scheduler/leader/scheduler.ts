@@ -114,6 +114,7 @@ export class RunningScheduler implements Scheduler {
       replica.cluster,
       (command) => this.#committer.propose(command),
       machine,
+      () => this.#seen,
     );
     this.balancing = new BalanceOperations({
       cluster: replica.cluster,

@@ -11,7 +11,8 @@ import {
   type Container,
   type Node,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { newestCheckpoint, unfitFor } from "../state/checkpoint-fit.ts";
+import { baseFault, chainOf } from "../state/checkpoint-chain.ts";
+import { completeCheckpoints, newestCheckpoint, unfitFor } from "../state/checkpoint-fit.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
 import { lost } from "./migrations.ts";
@@ -25,8 +26,20 @@ export const CHECKPOINT_LIMIT_MS = 600_000;
 /** A source that does not speak of it by then does not know of it. */
 export const CHECKPOINT_SILENCE_MS = 30_000;
 
-const reportOf = (volatile: Volatile, node: string, id: string): CheckpointReport | undefined =>
-  volatile.nodes.get(node)?.report.checkpoints.find((report) => report.id === id);
+type Seen = Pick<Volatile, "nodes">;
+
+const reportOf = (seen: Seen | undefined, node: string, id: string): CheckpointReport | undefined =>
+  seen?.nodes.get(node)?.report.checkpoints.find((report) => report.id === id);
+
+/** The first of these that the node says it does not have whole, though it once said so. */
+const lostBy = (seen: Seen | undefined, node: string, chain: readonly Checkpoint[]): string | undefined =>
+  chain.find(({ id }) => {
+    const phase = reportOf(seen, node, id)?.phase;
+    return phase !== undefined && phase !== CheckpointPhase.STORED;
+  })?.id;
+
+const keepsAll = (seen: Seen, node: string, chain: readonly Checkpoint[]): boolean =>
+  chain.every(({ id }) => reportOf(seen, node, id)?.phase === CheckpointPhase.STORED);
 
 /** The two nodes that keep least, of those that could restore it if there are such. */
 export const chooseKeepers = (cluster: Cluster, container: Container): string[] => {
@@ -52,7 +65,7 @@ const failureOf = (
   checkpoint: Checkpoint,
   nowMs: number,
 ): string | undefined => {
-  const { containerId, containerName, epoch, id, keepers, source, startedAtMs } = checkpoint;
+  const { baseId, containerId, containerName, epoch, id, keepers, source, startedAtMs } = checkpoint;
   const container = cluster.state.containers[containerId];
   if (container === undefined || container.removing) return `${containerName} was removed`;
   if (container.allocation?.epoch !== epoch || container.migrationId !== "")
@@ -63,6 +76,11 @@ const failureOf = (
     if (why !== undefined) return why;
     const report = reportOf(volatile, node, id);
     if (report?.phase === CheckpointPhase.FAILED) return `${node}: ${report.error || "it gave no reason"}`;
+  }
+  const chain = chainOf(cluster, baseId);
+  for (const keeper of keepers) {
+    const missing = lostBy(volatile, keeper, chain);
+    if (missing !== undefined) return `${keeper} has lost checkpoint ${missing}, which it was to build upon`;
   }
   const sinceMs = nowMs - Math.max(startedAtMs, volatile.leaderSinceMs);
   if (sinceMs > CHECKPOINT_SILENCE_MS && reportOf(volatile, source, id) === undefined)
@@ -78,17 +96,20 @@ const planTaking = (
 ): Command | undefined => {
   const { id, keepers, source } = checkpoint;
   const sent = reportOf(volatile, source, id);
-  const isStored = keepers.every(
-    (keeper) => reportOf(volatile, keeper, id)?.phase === CheckpointPhase.STORED,
-  );
-  if (sent?.phase === CheckpointPhase.SENT && isStored) {
-    const { blackoutMs, memoryBytes, sizeBytes } = sent;
-    return command("checkpointStored", {
-      id,
-      sizeBytes,
-      memoryBytes,
-      blackoutMs: Number.isFinite(blackoutMs) && blackoutMs > 0 ? blackoutMs : 0,
-    });
+  if (sent?.phase === CheckpointPhase.SENT) {
+    const { baseId, blackoutMs, memoryBytes, sizeBytes, wholeBytes } = sent;
+    if (baseId !== "" && baseId !== checkpoint.baseId)
+      return command("checkpointFailed", { id, error: `${source} has built upon something else` });
+    const needed = [...chainOf(cluster, baseId), checkpoint];
+    if (keepers.every((keeper) => keepsAll(volatile, keeper, needed)))
+      return command("checkpointStored", {
+        id,
+        sizeBytes,
+        memoryBytes,
+        blackoutMs: Number.isFinite(blackoutMs) && blackoutMs > 0 ? blackoutMs : 0,
+        baseId,
+        wholeBytes,
+      });
   }
   const error = failureOf(cluster, volatile, checkpoint, nowMs);
   return error === undefined ? undefined : command("checkpointFailed", { id, error });
@@ -116,21 +137,47 @@ const isDue = (cluster: Cluster, container: Container, nowMs: number): boolean =
   return nowMs - lastMs >= everyMs;
 };
 
+/**
+ * What a new one may build upon: the last one, where all of its keepers have all that it needs. Not for ever: as soon as
+ * the differences are together as large as what they differ from, everything is sent again.
+ */
+const chooseBase = (
+  cluster: Cluster,
+  seen: Seen,
+  { allocation, id }: Container,
+  fresh: readonly string[],
+): Checkpoint | undefined => {
+  const newest = newestCheckpoint(cluster, id);
+  if (newest === undefined || newest.keepers.length < fresh.length) return undefined;
+  const { keepers } = newest;
+  const terms = { containerId: id, epoch: allocation?.epoch ?? 0, keepers };
+  if (baseFault(cluster, newest.id, terms) !== undefined) return undefined;
+  if (keepers.some((keeper) => cluster.state.nodes[keeper]?.state !== NodeState.READY)) return undefined;
+  const chain = chainOf(cluster, newest.id);
+  const [whole, ...differences] = chain;
+  const differing = differences.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  if (whole === undefined || differing > whole.sizeBytes) return undefined;
+  return keepers.every((keeper) => keepsAll(seen, keeper, chain)) ? newest : undefined;
+};
+
 export const startCheckpoint = (
   cluster: Cluster,
+  seen: Seen,
   container: Container,
   reason: "operator" | "periodic",
   { newId, newKey }: Pick<CheckpointTerms, "newId" | "newKey">,
 ): Command | undefined => {
-  const keepers = chooseKeepers(cluster, container);
-  if (keepers.length === 0) return undefined;
+  const fresh = chooseKeepers(cluster, container);
+  if (fresh.length === 0) return undefined;
+  const base = chooseBase(cluster, seen, container, fresh);
   return command("checkpointStarted", {
     id: newId(),
     containerId: container.id,
     epoch: container.allocation?.epoch ?? 0,
-    keepers,
+    keepers: base?.keepers ?? fresh,
     key: Buffer.from(newKey()),
     reason,
+    baseId: base?.id ?? "",
   });
 };
 
@@ -144,7 +191,7 @@ export const planCheckpoints = (cluster: Cluster, volatile: Volatile, terms: Che
   ...[...cluster.index.periodic].flatMap((id) => {
     const container = cluster.state.containers[id];
     if (container === undefined || !isDue(cluster, container, terms.nowMs)) return [];
-    return startCheckpoint(cluster, container, "periodic", terms) ?? [];
+    return startCheckpoint(cluster, volatile, container, "periodic", terms) ?? [];
   }),
 ];
 
@@ -154,12 +201,16 @@ export const placeWithCheckpoint = (
   container: Container,
   options: Pick<PlacementOptions, "planned" | "seen">,
 ): { readonly node: string; readonly checkpointId: string } | undefined => {
-  const checkpoint = container.allocation === undefined ? undefined : newestCheckpoint(cluster, container.id);
-  if (checkpoint === undefined) return undefined;
-  const among = checkpoint.keepers.filter((keeper) => {
-    const info = cluster.state.nodes[keeper]?.info;
-    return info !== undefined && unfitFor(checkpoint, info).length === 0;
-  });
-  const node = among.length === 0 ? undefined : placeOne(cluster, container, { ...options, among });
-  return node === undefined ? undefined : { node, checkpointId: checkpoint.id };
+  if (container.allocation === undefined) return undefined;
+  for (const checkpoint of completeCheckpoints(cluster, container.id)) {
+    const chain = chainOf(cluster, checkpoint.id);
+    const among = checkpoint.keepers.filter((keeper) => {
+      const info = cluster.state.nodes[keeper]?.info;
+      if (info === undefined || unfitFor(checkpoint, info).length > 0) return false;
+      return lostBy(options.seen, keeper, chain) === undefined;
+    });
+    const node = among.length === 0 ? undefined : placeOne(cluster, container, { ...options, among });
+    if (node !== undefined) return { node, checkpointId: checkpoint.id };
+  }
+  return undefined;
 };

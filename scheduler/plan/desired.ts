@@ -20,6 +20,7 @@ import {
 } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { CONTAINER_CIDR, nodeAddress, OVERLAY_MTU, PREFIX_LENGTH, VXLAN_ID } from "../model/network.ts";
 import { imageOf } from "../state/apply-image.ts";
+import { chainOf } from "../state/checkpoint-chain.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { mayBeReleased } from "./arrived.ts";
 import type { Volatile } from "./volatile.ts";
@@ -66,10 +67,18 @@ const checkpointOrders = (
   for (const checkpointId of cluster.index.checkpointsOf.get(id) ?? []) {
     const checkpoint = cluster.state.checkpoints[checkpointId];
     if (checkpoint === undefined) continue;
-    const { epoch, keepers, key, state } = checkpoint;
+    const { baseId, epoch, keepers, key, state } = checkpoint;
     if (state === CheckpointState.TAKING && epoch === allocation?.epoch)
-      orders.checkpoint = { id: checkpointId, key, keepers: keepers.map((node) => peerOf(cluster, node)) };
-    if (checkpointId === allocation?.restoreFrom) orders.restore = { checkpointId, key };
+      orders.checkpoint = {
+        id: checkpointId,
+        key,
+        keepers: keepers.map((node) => peerOf(cluster, node)),
+        baseId,
+      };
+    if (checkpointId === allocation?.restoreFrom) {
+      const base = chainOf(cluster, baseId).map((link) => ({ id: link.id, key: link.key }));
+      orders.restore = { checkpointId, key, base };
+    }
   }
   return orders;
 };

@@ -186,13 +186,13 @@ export const happeningsOf = (cluster: Cluster, { command }: Command): Happening[
           ];
     }
     case "checkpointStored": {
-      const { blackoutMs, id, sizeBytes } = command.value;
+      const { blackoutMs, id, sizeBytes, wholeBytes } = command.value;
       const checkpoint = state.checkpoints[id];
       return [
         happening(
           "checkpoint.stored",
           checkpoint?.containerName ?? "",
-          `${id} on ${checkpoint?.keepers.join(" and ") ?? ""}: ${formatBytes(sizeBytes)}, blackout ${Math.round(blackoutMs)} ms`,
+          `${id} on ${checkpoint?.keepers.join(" and ") ?? ""}: ${formatBytes(sizeBytes)} of ${formatBytes(wholeBytes)} sent, blackout ${Math.round(blackoutMs)} ms`,
         ),
       ];
     }

@@ -4,11 +4,15 @@ import { AllocationState, DesiredState, NodeState } from "../../proto/gen/godwit
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { command } from "../plan/command.ts";
 import { Drive, idOf } from "../testing/drive.ts";
+import { chainOf, LONGEST_CHAIN } from "./checkpoint-chain.ts";
 import { newestCheckpoint } from "./checkpoint-fit.ts";
 
 const web = idOf(1);
 const key = Buffer.alloc(32, 5);
-const started = (id: number, rest: { keepers?: string[]; epoch?: number; reason?: string } = {}) =>
+const started = (
+  id: number,
+  rest: { keepers?: string[]; epoch?: number; reason?: string; baseId?: string } = {},
+) =>
   command("checkpointStarted", {
     id: idOf(id),
     containerId: web,
@@ -16,10 +20,22 @@ const started = (id: number, rest: { keepers?: string[]; epoch?: number; reason?
     keepers: ["n2", "n3"],
     key,
     reason: "operator",
+    baseId: "",
     ...rest,
   });
-const stored = (id: number) =>
-  command("checkpointStored", { id: idOf(id), sizeBytes: 9, memoryBytes: 8, blackoutMs: 7 });
+const stored = (id: number, baseId = "") =>
+  command("checkpointStored", {
+    id: idOf(id),
+    sizeBytes: 9,
+    memoryBytes: 8,
+    blackoutMs: 7,
+    baseId,
+    wholeBytes: 10,
+  });
+const failed = (id: number) => command("checkpointFailed", { id: idOf(id), error: "n3: no room" });
+const removed = (id: number) => command("checkpointRemoved", { id: idOf(id) });
+const known = (drive: Drive): string[] => Object.keys(drive.cluster.state.checkpoints).toSorted();
+const ids = (...numbers: number[]): string[] => numbers.map(idOf).toSorted();
 const restored = (id: number, node: string, epoch = 2) =>
   command("containerRestored", { containerId: web, checkpointId: idOf(id), node, epoch });
 
@@ -71,13 +87,70 @@ test("one at a time; a newer periodic one takes the place of older ones, those b
   expect(newestCheckpoint(drive.cluster, web)?.id).toBe(idOf(9));
   expect([...(drive.cluster.index.keeping.get("n3") ?? [])].toSorted()).toEqual([idOf(7), idOf(9)]);
   drive.must(started(10));
-  drive.must(command("checkpointFailed", { id: idOf(10), error: "n3: no room" }));
+  drive.must(failed(10));
   expect(drive.cluster.state.checkpoints[idOf(10)]).toMatchObject({
     state: CheckpointState.FAILED,
     error: "n3: no room",
   });
   drive.must(started(11));
   expect(drive.cluster.state.checkpoints[idOf(10)]).toBeUndefined();
+});
+
+test("what others build upon stays for them, unseen, and goes with the last of them", () => {
+  const drive = site();
+  drive.must(started(7, { reason: "periodic" }));
+  expect(drive.try(started(8, { baseId: idOf(7) }))?.message).toMatch(/being taken already/);
+  drive.must(stored(7));
+  expect(drive.try(started(8, { baseId: idOf(9) }))?.message).toMatch(/no complete checkpoint/);
+  expect(drive.try(started(8, { baseId: idOf(7), keepers: ["n2"] }))?.message).toMatch(/kept by others/);
+  drive.must(started(8, { baseId: idOf(7), reason: "periodic" }));
+  expect(drive.try(stored(8, idOf(9)))?.code).toBe("invalid");
+  drive.must(stored(8, idOf(7)));
+  expect(known(drive)).toEqual(ids(7, 8));
+  expect(drive.cluster.state.checkpoints[idOf(7)]?.superseded).toBe(true);
+  expect(drive.try(removed(7))?.code).toBe("not-found");
+  expect([...(drive.cluster.index.keeping.get("n2") ?? [])].toSorted()).toEqual(ids(7, 8));
+  // One by hand takes the place of periodic ones as well.
+  drive.atMs += 1_000;
+  drive.must(started(9, { baseId: idOf(8) }));
+  drive.must(stored(9, idOf(8)));
+  expect(newestCheckpoint(drive.cluster, web)?.id).toBe(idOf(9));
+  expect(drive.try(removed(8))?.code).toBe("not-found");
+  expect(known(drive)).toEqual(ids(7, 8, 9));
+  drive.must(removed(9));
+  expect(known(drive)).toEqual([]);
+  expect(drive.cluster.index.keeping.size).toBe(0);
+});
+
+test("one that fails leaves what it was to build upon, one that holds everything after all lets it go", () => {
+  const drive = site();
+  drive.must(started(7, { reason: "periodic" }));
+  drive.must(stored(7));
+  drive.must(started(8, { baseId: idOf(7), reason: "periodic" }));
+  drive.must(failed(8));
+  expect(newestCheckpoint(drive.cluster, web)?.id).toBe(idOf(7));
+  drive.must(started(9, { baseId: idOf(7), reason: "periodic" }));
+  expect(known(drive)).toEqual(ids(7, 9));
+  drive.must(stored(9));
+  expect(known(drive)).toEqual(ids(9));
+  drive.must(started(10, { baseId: idOf(9) }));
+  drive.must(removed(9));
+  expect(newestCheckpoint(drive.cluster, web)).toBeUndefined();
+  expect(known(drive)).toEqual(ids(9, 10));
+  drive.must(failed(10));
+  expect(known(drive)).toEqual(ids(10));
+});
+
+test("no more than so many build upon one another", () => {
+  const drive = site();
+  for (let link = 0; link < LONGEST_CHAIN; link += 1) {
+    const baseId = link === 0 ? "" : idOf(20 + link - 1);
+    drive.must(started(20 + link, { baseId }));
+    drive.must(stored(20 + link, baseId));
+  }
+  const last = idOf(20 + LONGEST_CHAIN - 1);
+  expect(chainOf(drive.cluster, last)).toHaveLength(LONGEST_CHAIN);
+  expect(drive.try(started(90, { baseId: last }))?.message).toMatch(/too many/);
 });
 
 test("only what has ended goes on from one, where it is kept, and then begins like any other", () => {

@@ -11,6 +11,7 @@ import {
 } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { AllocationState, DesiredState, NodeState } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { baseFault, isBuiltUpon } from "./checkpoint-chain.ts";
 import { unfitFor } from "./checkpoint-fit.ts";
 import { endWaiting, indexCheckpoint, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
 import { isHomeless } from "./failover.ts";
@@ -34,6 +35,22 @@ const forget = (cluster: Cluster, checkpoint: Checkpoint): void => {
   delete cluster.state.checkpoints[checkpoint.id];
 };
 
+/** Nobody wants it any more: it goes, and what only it was built upon; or it waits for those that build upon it. */
+const release = (cluster: Cluster, checkpoint: Checkpoint): void => {
+  if (isBuiltUpon(cluster, checkpoint)) {
+    checkpoint.superseded = true;
+    return;
+  }
+  forget(cluster, checkpoint);
+  releaseUnwanted(cluster, checkpoint.baseId);
+};
+
+/** One that was there only for what has built upon it. */
+const releaseUnwanted = (cluster: Cluster, baseId: string): void => {
+  const base = cluster.state.checkpoints[baseId];
+  if (base?.superseded === true) release(cluster, base);
+};
+
 /** With its container; keepers delete what is not named to them any more. */
 export const forgetCheckpointsOf = (cluster: Cluster, containerId: string): void => {
   for (const checkpoint of ofContainer(cluster, containerId)) forget(cluster, checkpoint);
@@ -47,7 +64,7 @@ const change = (cluster: Cluster, checkpoint: Checkpoint, fields: Partial<Checkp
 
 export const checkpointStarted = (
   cluster: Cluster,
-  { containerId, epoch, id, keepers, key, reason }: CheckpointStarted,
+  { baseId, containerId, epoch, id, keepers, key, reason }: CheckpointStarted,
   { atMs }: ApplyContext,
 ): Outcome => {
   const { state } = cluster;
@@ -69,13 +86,16 @@ export const checkpointStarted = (
   const before = ofContainer(cluster, containerId);
   if (before.some((one) => one.state === CheckpointState.TAKING))
     return reject("refused", `a checkpoint of ${name} is being taken already`);
-  if (before.length >= MOST_OF_ONE)
-    return reject("exhausted", `there are ${before.length} checkpoints of ${name}: remove some first`);
+  const listed = before.filter(({ superseded }) => !superseded).length;
+  if (listed >= MOST_OF_ONE)
+    return reject("exhausted", `there are ${listed} checkpoints of ${name}: remove some first`);
   if (keepers.length === 0 || new Set(keepers).size !== keepers.length || keepers.includes(allocation.node))
     return reject("invalid", "a checkpoint is kept by other nodes than its container's, each once");
   for (const keeper of keepers)
     if (state.nodes[keeper]?.state !== NodeState.READY)
       return reject("refused", `node ${keeper} is not there`);
+  const fault = baseId === "" ? undefined : baseFault(cluster, baseId, { containerId, epoch, keepers });
+  if (fault !== undefined) return reject("refused", fault);
   for (const one of before) if (one.state === CheckpointState.FAILED) forget(cluster, one);
   const { arch, cpuFlags, criuVersion, features } = source.info;
   const checkpoint: Checkpoint = {
@@ -98,6 +118,9 @@ export const checkpointStarted = (
     cpuFlags,
     features,
     arch,
+    baseId,
+    superseded: false,
+    wholeBytes: 0,
   };
   state.checkpoints[id] = checkpoint;
   indexCheckpoint(cluster, checkpoint, 1);
@@ -111,22 +134,29 @@ const taking = (cluster: Cluster, id: string): Checkpoint | undefined => {
 
 export const checkpointStored = (
   cluster: Cluster,
-  { blackoutMs, id, memoryBytes, sizeBytes }: CheckpointStored,
+  { baseId, blackoutMs, id, memoryBytes, sizeBytes, wholeBytes }: CheckpointStored,
   { atMs }: ApplyContext,
 ): Outcome => {
   const checkpoint = taking(cluster, id);
   if (checkpoint === undefined) return missing(id);
-  const { containerId } = checkpoint;
+  const { baseId: orderedBaseId, containerId } = checkpoint;
+  if (baseId !== "" && baseId !== orderedBaseId)
+    return reject("invalid", `checkpoint ${id} was not to build upon ${baseId}`);
   change(cluster, checkpoint, {
     state: CheckpointState.STORED,
     storedAtMs: atMs,
     sizeBytes,
     memoryBytes,
     blackoutMs,
+    baseId,
+    wholeBytes,
   });
+  if (baseId === "") releaseUnwanted(cluster, orderedBaseId);
   const used = cluster.state.containers[containerId]?.allocation?.restoreFrom;
-  for (const older of ofContainer(cluster, containerId))
-    if (older.id !== id && older.reason === "periodic" && older.id !== used) forget(cluster, older);
+  for (const older of ofContainer(cluster, containerId)) {
+    const isReplaced = older.id !== id && older.reason === "periodic" && older.id !== used;
+    if (isReplaced && !older.superseded) release(cluster, older);
+  }
   return undefined;
 };
 
@@ -137,20 +167,23 @@ export const checkpointFailed = (
 ): Outcome => {
   const checkpoint = taking(cluster, id);
   if (checkpoint === undefined) return missing(id);
+  const { baseId } = checkpoint;
   change(cluster, checkpoint, {
     state: CheckpointState.FAILED,
     error: error.slice(0, MOST_ERROR),
     storedAtMs: atMs,
+    baseId: "",
   });
+  releaseUnwanted(cluster, baseId);
   return undefined;
 };
 
 export const checkpointRemoved = (cluster: Cluster, { id }: CheckpointRemoved): Outcome => {
   const checkpoint = cluster.state.checkpoints[id];
-  if (checkpoint === undefined) return missing(id);
+  if (checkpoint === undefined || checkpoint.superseded) return missing(id);
   if (cluster.state.containers[checkpoint.containerId]?.allocation?.restoreFrom === id)
     return reject("refused", `${checkpoint.containerName} is just going on from checkpoint ${id}`);
-  forget(cluster, checkpoint);
+  release(cluster, checkpoint);
   return undefined;
 };
 
@@ -165,7 +198,7 @@ export const restoreCheck = (
   const checkpoint = state.checkpoints[checkpointId];
   const node = state.nodes[nodeName];
   const container = state.containers[containerId];
-  if (checkpoint === undefined || checkpoint.containerId !== containerId || container === undefined)
+  if (checkpoint?.containerId !== containerId || checkpoint.superseded || container === undefined)
     return missing(checkpointId);
   if (checkpoint.state !== CheckpointState.STORED)
     return reject("refused", `checkpoint ${checkpointId} is not complete`);

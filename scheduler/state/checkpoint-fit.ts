@@ -14,17 +14,12 @@ export const unfitFor = (
   return hostDifferences(NodeInfo.fromPartial({ name: source, arch, cpuFlags, criuVersion, features }), to);
 };
 
-/** The newest that is complete. */
-export const newestCheckpoint = (cluster: Cluster, containerId: string): Checkpoint | undefined => {
-  let newest: Checkpoint | undefined;
-  for (const id of cluster.index.checkpointsOf.get(containerId) ?? []) {
-    const one = cluster.state.checkpoints[id];
-    if (one?.state !== CheckpointState.STORED) continue;
-    const isNewer =
-      newest === undefined ||
-      one.startedAtMs > newest.startedAtMs ||
-      (one.startedAtMs === newest.startedAtMs && one.id > newest.id);
-    if (isNewer) newest = one;
-  }
-  return newest;
-};
+/** Those of a container that are complete, the newest first. */
+export const completeCheckpoints = (cluster: Cluster, containerId: string): Checkpoint[] =>
+  [...(cluster.index.checkpointsOf.get(containerId) ?? [])]
+    .flatMap((id) => cluster.state.checkpoints[id] ?? [])
+    .filter(({ state, superseded }) => state === CheckpointState.STORED && !superseded)
+    .toSorted((a, b) => b.startedAtMs - a.startedAtMs || (a.id < b.id ? 1 : -1));
+
+export const newestCheckpoint = (cluster: Cluster, containerId: string): Checkpoint | undefined =>
+  completeCheckpoints(cluster, containerId)[0];

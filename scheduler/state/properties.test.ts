@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { MigrationState, State, type Command } from "../../proto/gen/godwit/v1/log.ts";
 import { stateHash } from "../log/replica.ts";
 import { command } from "../plan/command.ts";
@@ -7,6 +8,7 @@ import { anyCommand, fitting } from "../testing/arbitrary-command.ts";
 import { Drive } from "../testing/drive.ts";
 import { memoryLimit, MIB, sampleImage } from "../testing/sample.ts";
 import { apply } from "./apply.ts";
+import { chainOf, isBuiltUpon } from "./checkpoint-chain.ts";
 import { clusterOf, emptyCluster, type Cluster } from "./cluster.ts";
 import { canonicalPieces } from "./hash.ts";
 import { portKey } from "./placement-index.ts";
@@ -76,7 +78,8 @@ const neighbourFaults = ({ index, state }: Pick<Cluster, "index" | "state">): st
 };
 
 /** What is wrong with a state by itself. */
-const faultsOf = ({ index, state }: Cluster): string[] => {
+const faultsOf = (cluster: Cluster): string[] => {
+  const { index, state } = cluster;
   const faults: string[] = [];
   const all = Object.values(state.containers);
   if (new Set(all.map((container) => container.address)).size !== all.length)
@@ -86,7 +89,7 @@ const faultsOf = ({ index, state }: Cluster): string[] => {
     if (migrationId !== "" && now !== MigrationState.RUNNING && now !== MigrationState.SWITCHED)
       faults.push(`a container is in migration ${migrationId}, which is ${now ?? "unknown"}`);
   }
-  faults.push(...neighbourFaults({ index, state }));
+  faults.push(...neighbourFaults(cluster), ...checkpointFaults(cluster));
   for (const [name, { memoryBytes }] of index.use)
     if (state.nodes[name] !== undefined && memoryBytes > 1024 * MIB)
       faults.push(`${name} has promised more than it has`);
@@ -100,6 +103,24 @@ const faultsOf = ({ index, state }: Cluster): string[] => {
   for (const { service } of all)
     if (service !== "" && state.services[service] === undefined)
       faults.push(`a container is a part of ${service}, which is not there`);
+  return faults;
+};
+
+/** Checkpoints that lack what they build upon, and such as are kept for nobody. */
+const checkpointFaults = (cluster: Cluster): string[] => {
+  const faults: string[] = [];
+  for (const one of Object.values(cluster.state.checkpoints)) {
+    const chain = chainOf(cluster, one.id);
+    const isWhole = chain.every(
+      ({ containerId, epoch, keepers, state }, at) =>
+        containerId === one.containerId &&
+        epoch === one.epoch &&
+        keepers.toSorted().join() === one.keepers.toSorted().join() &&
+        (at === chain.length - 1 || state === CheckpointState.STORED),
+    );
+    if (chain.length === 0 || !isWhole) faults.push(`checkpoint ${one.id} lacks what it builds upon`);
+    if (one.superseded && !isBuiltUpon(cluster, one)) faults.push(`checkpoint ${one.id} is kept for nobody`);
+  }
   return faults;
 };
 

@@ -14,6 +14,7 @@ const node = fc.constantFrom("n1", "n2", "n3");
 const id = fc.integer({ min: 1, max: 7 }).map(idOf);
 const migration = fc.integer({ min: 101, max: 106 }).map(idOf);
 const checkpoint = fc.integer({ min: 201, max: 204 }).map(idOf);
+const baseCheckpoint = fc.oneof(fc.constant(""), checkpoint);
 const epoch = fc.integer({ min: 1, max: 4 });
 const make =
   <C extends Parameters<typeof command>[0]>($case: C) =>
@@ -90,6 +91,7 @@ const plainCommand = fc.oneof(
         keepers: fc.constantFrom<string[]>(["n1", "n2"], ["n2", "n3"], ["n3", "n1"], []),
         key: fc.constantFrom(Buffer.alloc(32, 1), Buffer.alloc(3)),
         reason: fc.constantFrom("operator", "periodic"),
+        baseId: baseCheckpoint,
       })
       .map(make("checkpointStarted")),
   },
@@ -101,6 +103,8 @@ const plainCommand = fc.oneof(
         sizeBytes: fc.constant(9),
         memoryBytes: fc.constant(8),
         blackoutMs: fc.constant(7),
+        baseId: baseCheckpoint,
+        wholeBytes: fc.constant(10),
       })
       .map(make("checkpointStored")),
   },
@@ -250,10 +254,19 @@ const fit = (drive: Drive, { command: raw }: Command): Command => {
     const revision = services[name]?.revision ?? 1;
     return { command: { ...raw, value: { ...raw.value, revision } } as typeof raw };
   }
+  const { checkpoints } = drive.cluster.state;
+  if (raw.$case === "checkpointStored") {
+    const baseId = raw.value.baseId === "" ? "" : (checkpoints[raw.value.id]?.baseId ?? "");
+    return command(raw.$case, { ...raw.value, baseId });
+  }
   if (!("containerId" in raw.value)) return { command: raw };
   const { node = "", epoch: now = 0 } =
     drive.cluster.state.containers[raw.value.containerId]?.allocation ?? {};
-  if (raw.$case === "checkpointStarted") return command(raw.$case, { ...raw.value, epoch: now });
+  if (raw.$case === "checkpointStarted") {
+    const base = checkpoints[raw.value.baseId];
+    const keepers = base?.keepers ?? raw.value.keepers;
+    return command(raw.$case, { ...raw.value, epoch: now, keepers });
+  }
   if (raw.$case === "containerRestored") return command(raw.$case, { ...raw.value, epoch: now + 1 });
   const placement = fitPlacement(drive, { command: raw });
   if (placement !== undefined) return placement;

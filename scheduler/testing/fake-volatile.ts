@@ -31,7 +31,7 @@ export class FakeVolatile implements Volatile {
     node: string,
     allocations: readonly Partial<ObservedAllocation>[],
     current = true,
-    rest: Pick<Parameters<typeof Report.fromPartial>[0], "load" | "images"> = {},
+    rest: Pick<Parameters<typeof Report.fromPartial>[0], "load" | "images" | "checkpoints"> = {},
   ): void {
     const full = allocations.map((allocation) => ObservedAllocation.fromPartial(allocation));
     this.nodes.set(

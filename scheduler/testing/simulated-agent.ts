@@ -48,6 +48,10 @@ export class SimulatedAgent implements AsyncDisposable {
   script: AgentScript;
   /** Stands still when its lease ends, and says so. */
   hasFence = false;
+  /** As a source of checkpoints it remembers the one before. */
+  knowsBases = true;
+  /** Those that this node is to keep and has no more. */
+  readonly lostCheckpoints = new Set<string>();
   /** By container, the checkpoint that it went on from here. */
   readonly restored = new Map<string, string>();
   /** Told of each container that it begins to run. */
@@ -240,14 +244,20 @@ export class SimulatedAgent implements AsyncDisposable {
     const taken = (this.#desired?.allocations ?? []).flatMap(({ checkpoint }) => checkpoint ?? []);
     const kept = this.#desired?.keptCheckpoints ?? [];
     return [
-      ...taken.map(({ id }) => ({
+      ...taken.map(({ baseId, id }) => ({
         id,
+        baseId: this.knowsBases ? baseId : "",
         phase: CheckpointPhase.SENT,
         sizeBytes: 3,
+        wholeBytes: 4,
         memoryBytes: 2,
         blackoutMs: 1,
       })),
-      ...kept.map(({ id }) => ({ id, phase: CheckpointPhase.STORED, sizeBytes: 3 })),
+      ...kept.map(({ id }) => ({
+        id,
+        phase: this.lostCheckpoints.has(id) ? CheckpointPhase.TAKING : CheckpointPhase.STORED,
+        sizeBytes: 3,
+      })),
     ];
   }
 

@@ -14,6 +14,10 @@ const run = promisify(execFile);
 const LEASE_MS = 3_000;
 /** The lease, the margin of a third of it, and a start: some 6 s, and far more on a machine that does much else. */
 const ELSEWHERE_WITHIN_MS = 60_000;
+/** Lua: so many bytes of redis's memory, and how much of that is not what it was. */
+const FILLED_BYTES = 5_000 * 4_000;
+const FILL = `for i = 1, 5000 do redis.call("set", "k" .. i, string.rep(string.format("%08d", i), 500)) end`;
+const WRONG = `local n = 0; for i = 1, 5000 do if redis.call("get", "k" .. i) ~= string.rep(string.format("%08d", i), 500) then n = n + 1 end end return n`;
 const COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.02; done"];
 
 describe("lost hosts", () => {
@@ -107,38 +111,56 @@ describe("lost hosts", () => {
     readonly at: string;
     readonly keepers: string[];
     readonly blackoutMs: number;
+    readonly sizeBytes: number;
+    readonly wholeBytes: number;
+    readonly base: string | null;
   }
 
-  test("a container goes on from a checkpoint: memory and files of that moment, connections closed", async () => {
+  test("a container goes on from a checkpoint and what that builds upon: memory and files of that moment, connections closed", async () => {
     await cluster.must("run", "--node", "n1", "--memory", "128m", "store", "redis", "--", ...REDIS_COMMAND);
     const redis = (...words: string[]): Promise<string> =>
       cluster.must("exec", "store", "--", "redis-cli", ...words);
-    await redis("set", "moment", "then");
-    await cluster.must("exec", "store", "--", "sh", "-c", "echo then >/moment");
+    const inside = (script: string): Promise<string> =>
+      cluster.must("exec", "store", "--", "sh", "-c", script);
+    const kept = (node: string): string[] => readdirSync(join(cluster.dev.node(node).dataDir, "checkpoints"));
+    await redis("eval", FILL, "0");
+    await redis("mset", "early", "then", "moment", "then");
+    await inside("echo then >/early; echo then >/moment; echo then >/gone");
     const taken = await cluster.json<CheckpointRow>("checkpoint", "create", "store");
-    expect(taken).toMatchObject({ state: "stored", keepers: ["n2", "n3"] });
+    expect(taken).toMatchObject({ state: "stored", keepers: ["n2", "n3"], base: null });
     expect(taken.blackoutMs).toBeGreaterThan(0);
     // It has gone on as if nothing had happened.
     expect(await row("store")).toMatchObject({ node: "n1", state: "running", epoch: 1, restarts: 0 });
     await redis("set", "moment", "later");
-    const early = await cluster.cli(["checkpoint", "restore", taken.id]);
+    await inside("echo later >/moment; rm /gone");
+    const second = await cluster.json<CheckpointRow>("checkpoint", "create", "store");
+    expect(second).toMatchObject({ state: "stored", keepers: ["n2", "n3"], base: taken.id });
+    expect(second.sizeBytes).toBeLessThan(taken.sizeBytes / 3);
+    expect(second.wholeBytes).toBeGreaterThan(FILLED_BYTES);
+    await redis("set", "moment", "latest");
+    await inside("echo latest >/moment");
+    const early = await cluster.cli(["checkpoint", "restore", second.id]);
     expect([early.code, early.stderr]).toEqual([3, expect.stringMatching(/godwit stop store/)]);
     await cluster.must("stop", "store");
-    await cluster.must("checkpoint", "restore", taken.id, "--node", "n2");
+    // It is out of sight, and kept for the one that builds upon it.
+    await cluster.must("checkpoint", "rm", taken.id);
+    const listed = await cluster.json<CheckpointRow[]>("checkpoint", "ls", "store");
+    expect(listed.map(({ id }) => id)).toEqual([second.id]);
+    expect(kept("n2").toSorted()).toEqual([taken.id, second.id].map((id) => `${id}.checkpoint`).toSorted());
+    await cluster.must("checkpoint", "restore", second.id, "--node", "n2");
     await until("it to run", async () => (await row("store")).state === "running");
     expect(await row("store")).toMatchObject({ node: "n2", epoch: 2 });
-    expect((await redis("get", "moment")).trim()).toBe("then");
-    expect((await cluster.must("exec", "store", "--", "cat", "/moment")).trim()).toBe("then");
+    expect((await redis("mget", "early", "moment")).trim().split(/\s+/)).toEqual(["then", "later"]);
+    expect((await redis("eval", WRONG, "0")).trim()).toBe("0");
+    expect((await inside("cat /early /moment; ls /gone 2>/dev/null || echo gone")).trim()).toBe(
+      "then\nlater\ngone",
+    );
     await until(
       "the copy that was stopped to be gone",
       async () => !cluster.isKnownOn("n1", await idOf("store")),
     );
     await cluster.must("rm", "--force", "store");
-    await until("nothing to be kept", () =>
-      ["n2", "n3"].every(
-        (node) => readdirSync(join(cluster.dev.node(node).dataDir, "checkpoints")).length === 0,
-      ),
-    );
+    await until("nothing to be kept", () => ["n1", "n2", "n3"].every((node) => kept(node).length === 0));
   });
 
   test("everything of a host that vanishes runs elsewhere, what has checkpoints with its memory", async () => {
@@ -147,14 +169,24 @@ describe("lost hosts", () => {
       ...["run", "--node", "n3", "--memory", "128m", "--checkpoint-every", "5s", "cache", "redis", "--"],
       ...REDIS_COMMAND,
     );
-    await cluster.must("exec", "cache", "--", "redis-cli", "set", "moment", "then");
-    const setAtMs = Date.now();
+    const cache = (...words: string[]): Promise<string> =>
+      cluster.must("exec", "cache", "--", "redis-cli", ...words);
+    await cache("eval", FILL, "0");
+    /** The first that holds what was there when it was asked for. */
+    const taken = async (isWanted: (one: CheckpointRow) => boolean): Promise<CheckpointRow> => {
+      const askedAtMs = Date.now();
+      return await until("a checkpoint with it", async () => {
+        const rows = await cluster.json<CheckpointRow[]>("checkpoint", "ls", "cache");
+        const fresh = rows.filter(({ at, state }) => state === "stored" && Date.parse(at) > askedAtMs);
+        return fresh.find(isWanted);
+      });
+    };
+    await taken(() => true);
+    await cache("set", "moment", "then");
     for (const name of ["one", "two"])
       await cluster.must("run", "--node", "n3", name, "redis", "--", ...COUNTER);
-    await until("a checkpoint with it", async () => {
-      const rows = await cluster.json<CheckpointRow[]>("checkpoint", "ls", "cache");
-      return rows.some(({ at, state }) => state === "stored" && Date.parse(at) > setAtMs);
-    });
+    const last = await taken(({ base }) => base !== null);
+    expect(last.sizeBytes).toBeLessThan(last.wholeBytes / 3);
     const { netns, cgroupDirs } = cluster.dev.node("n3");
     await run("ip", [
       "-netns",
@@ -185,7 +217,8 @@ describe("lost hosts", () => {
       },
       ELSEWHERE_WITHIN_MS,
     );
-    expect((await cluster.must("exec", "cache", "--", "redis-cli", "get", "moment")).trim()).toBe("then");
+    expect((await cache("get", "moment")).trim()).toBe("then");
+    expect((await cache("eval", WRONG, "0")).trim()).toBe("0");
     process.stderr.write(`everything was back after ${Math.round(performance.now() - vanishedAt)} ms\n`);
     const events = await cluster.json<{ kind: string; subject: string }[]>("events");
     for (const name of names)

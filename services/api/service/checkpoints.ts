@@ -23,8 +23,17 @@ const STATES: Partial<Record<CheckpointState, string>> = {
   [CheckpointState.FAILED]: "failed",
 };
 
+type Checkpoints = DeepReadonlyState["checkpoints"];
+
+/** With all that it builds upon. */
+const keptBytes = (all: Checkpoints, { baseId, sizeBytes }: CheckpointRecord): number => {
+  let bytes = sizeBytes;
+  for (let one = all[baseId]; one !== undefined; one = all[one.baseId]) bytes += one.sizeBytes;
+  return bytes;
+};
+
 /** Without its key, which only agents get. */
-const infoOf = (checkpoint: CheckpointRecord): CheckpointInfo => ({
+const infoOf = (all: Checkpoints, checkpoint: CheckpointRecord): CheckpointInfo => ({
   id: checkpoint.id,
   container: checkpoint.containerName,
   containerId: checkpoint.containerId,
@@ -37,6 +46,9 @@ const infoOf = (checkpoint: CheckpointRecord): CheckpointInfo => ({
   sizeBytes: checkpoint.sizeBytes,
   memoryBytes: checkpoint.memoryBytes,
   blackoutMs: checkpoint.blackoutMs,
+  baseId: checkpoint.baseId,
+  wholeBytes: checkpoint.wholeBytes,
+  keptBytes: keptBytes(all, checkpoint),
 });
 
 export class CheckpointService {
@@ -49,19 +61,20 @@ export class CheckpointService {
   async create({ container }: CreateCheckpointRequest): Promise<CheckpointInfo> {
     const found = findContainer(this.#scheduler.state(), container);
     const id = await this.#scheduler.createCheckpoint(found.id);
-    const checkpoint = this.#scheduler.state().checkpoints[id];
+    const { checkpoints } = this.#scheduler.state();
+    const checkpoint = checkpoints[id];
     if (checkpoint === undefined)
       throw new GodwitError("internal", `checkpoint ${id} was recorded and is not there`);
-    return infoOf(checkpoint);
+    return infoOf(checkpoints, checkpoint);
   }
 
   list({ container }: ListCheckpointsRequest): Promise<ListCheckpointsResponse> {
     const state = this.#scheduler.state();
     const id = container === "" ? undefined : findContainer(state, container).id;
     const checkpoints = Object.values(state.checkpoints)
-      .filter(({ containerId }) => id === undefined || containerId === id)
+      .filter(({ containerId, superseded }) => !superseded && (id === undefined || containerId === id))
       .toSorted((a, b) => a.startedAtMs - b.startedAtMs || (a.id < b.id ? -1 : 1))
-      .map(infoOf);
+      .map((one) => infoOf(state.checkpoints, one));
     return Promise.resolve({ checkpoints });
   }
 
@@ -77,7 +90,7 @@ export class CheckpointService {
   }
 
   #find(wanted: string): CheckpointRecord {
-    const all = Object.values(this.#scheduler.state().checkpoints);
+    const all = Object.values(this.#scheduler.state().checkpoints).filter(({ superseded }) => !superseded);
     const named = all.map((record) => ({ id: record.id, name: record.id, record }));
     return lookUp(named, wanted, "checkpoint", "'godwit checkpoint ls' lists them").record;
   }

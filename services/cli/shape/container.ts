@@ -178,6 +178,12 @@ export function containerFields(info: ContainerInfo, nowMs: number): (readonly [
       `${spec === undefined ? "-" : policyWord(spec.migration)}, blackout budget ${limit(spec?.blackoutBudgetMs ?? 0, formatDuration(spec?.blackoutBudgetMs ?? 0))}`,
     ],
     ["Failover", spec === undefined ? "-" : failoverWord(spec.failover)],
+    [
+      "Checkpoints",
+      (spec?.checkpointEverySeconds ?? 0) === 0
+        ? "by hand only"
+        : `every ${formatDuration((spec?.checkpointEverySeconds ?? 0) * 1_000)}`,
+    ],
     ["Labels", dash(labelText(spec?.labels ?? {}))],
     ["Project", spec?.project || "default"],
     [

@@ -31,7 +31,7 @@ export async function createCheckpoint(
   else if (options.detach) say(`checkpoint ${info.id} of ${info.container} is being taken`);
   else
     say(
-      `checkpoint ${info.id} of ${info.container} is kept on ${info.keepers.join(" and ")}: ${formatBytes(info.sizeBytes)}, blackout ${formatDuration(info.blackoutMs)}`,
+      `checkpoint ${info.id} of ${info.container} is kept on ${info.keepers.join(" and ")}: ${formatBytes(info.sizeBytes)} of ${formatBytes(info.wholeBytes)} sent, blackout ${formatDuration(info.blackoutMs)}`,
     );
 }
 

@@ -179,6 +179,12 @@ export interface Checkpoint {
   cpuFlags: string[];
   features: string[];
   arch: string;
+  /** The one that it builds upon: it holds only what differs from that one. Empty: it holds everything. */
+  baseId: string;
+  /** Removed, or replaced by a newer one; kept for those that build upon it, and gone with the last of them. */
+  superseded: boolean;
+  /** Memory and files of that moment, as they are in the container. */
+  wholeBytes: number;
 }
 
 /** ---- commands of the log ---- */
@@ -189,14 +195,18 @@ export interface CheckpointStarted {
   keepers: string[];
   key: Buffer;
   reason: string;
+  /** Each of the keepers has it, and what it builds upon itself. A source that does not know it any more sends everything. */
+  baseId: string;
 }
 
-/** All keepers have it. Older periodic ones of the container go. */
+/** All keepers have it. Older periodic ones of the container go. base_id: what the source has built upon. */
 export interface CheckpointStored {
   id: string;
   sizeBytes: number;
   memoryBytes: number;
   blackoutMs: number;
+  baseId: string;
+  wholeBytes: number;
 }
 
 export interface CheckpointFailed {
@@ -222,10 +232,12 @@ export interface CheckpointPeer {
   key: Buffer;
 }
 
+/** base_id: the source sends what differs from that one, if it still knows what it was. */
 export interface CheckpointOrder {
   id: string;
   key: Buffer;
   keepers: CheckpointPeer[];
+  baseId: string;
 }
 
 /** What a node keeps: what is not named here is deleted from it. */
@@ -234,9 +246,16 @@ export interface KeptCheckpoint {
   source: CheckpointPeer | undefined;
 }
 
+export interface CheckpointLink {
+  id: string;
+  key: Buffer;
+}
+
+/** base: all that it builds upon, the one that holds everything first. */
 export interface RestoreOrder {
   checkpointId: string;
   key: Buffer;
+  base: CheckpointLink[];
 }
 
 export interface CheckpointReport {
@@ -246,6 +265,9 @@ export interface CheckpointReport {
   sizeBytes: number;
   memoryBytes: number;
   blackoutMs: number;
+  /** Source: what it builds upon; empty: it holds everything. */
+  baseId: string;
+  wholeBytes: number;
 }
 
 /** ---- the public API ---- */
@@ -260,9 +282,16 @@ export interface CheckpointInfo {
   reason: string;
   error: string;
   atMs: number;
+  /** sent */
   sizeBytes: number;
   memoryBytes: number;
   blackoutMs: number;
+  /** it holds only what differs from that one; empty: everything */
+  baseId: string;
+  /** memory and files of that moment */
+  wholeBytes: number;
+  /** on each keeper, with all that it builds upon */
+  keptBytes: number;
 }
 
 export interface CreateCheckpointRequest {
@@ -315,6 +344,9 @@ function createBaseCheckpoint(): Checkpoint {
     cpuFlags: [],
     features: [],
     arch: "",
+    baseId: "",
+    superseded: false,
+    wholeBytes: 0,
   };
 }
 
@@ -376,6 +408,15 @@ export const Checkpoint: MessageFns<Checkpoint> = {
     }
     if (message.arch !== "") {
       writer.uint32(154).string(message.arch);
+    }
+    if (message.baseId !== "") {
+      writer.uint32(1202).string(message.baseId);
+    }
+    if (message.superseded !== false) {
+      writer.uint32(1208).bool(message.superseded);
+    }
+    if (message.wholeBytes !== 0) {
+      writer.uint32(1216).uint64(message.wholeBytes);
     }
     return writer;
   },
@@ -545,6 +586,30 @@ export const Checkpoint: MessageFns<Checkpoint> = {
             message.arch = reader.string();
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.baseId = reader.string();
+            continue;
+          }
+          case 151: {
+            if (tag !== 1208) {
+              break;
+            }
+
+            message.superseded = reader.bool();
+            continue;
+          }
+          case 152: {
+            if (tag !== 1216) {
+              break;
+            }
+
+            message.wholeBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -616,6 +681,17 @@ export const Checkpoint: MessageFns<Checkpoint> = {
         ? object.features.map((e: any) => globalThis.String(e))
         : [],
       arch: isSet(object.arch) ? globalThis.String(object.arch) : "",
+      baseId: isSet(object.baseId)
+        ? globalThis.String(object.baseId)
+        : isSet(object.base_id)
+        ? globalThis.String(object.base_id)
+        : "",
+      superseded: isSet(object.superseded) ? globalThis.Boolean(object.superseded) : false,
+      wholeBytes: isSet(object.wholeBytes)
+        ? globalThis.Number(object.wholeBytes)
+        : isSet(object.whole_bytes)
+        ? globalThis.Number(object.whole_bytes)
+        : 0,
     };
   },
 
@@ -678,6 +754,15 @@ export const Checkpoint: MessageFns<Checkpoint> = {
     if (message.arch !== "") {
       obj.arch = message.arch;
     }
+    if (message.baseId !== "") {
+      obj.baseId = message.baseId;
+    }
+    if (message.superseded !== false) {
+      obj.superseded = message.superseded;
+    }
+    if (message.wholeBytes !== 0) {
+      obj.wholeBytes = Math.round(message.wholeBytes);
+    }
     return obj;
   },
 
@@ -705,12 +790,15 @@ export const Checkpoint: MessageFns<Checkpoint> = {
     message.cpuFlags = object.cpuFlags?.map((e) => e) || [];
     message.features = object.features?.map((e) => e) || [];
     message.arch = object.arch ?? "";
+    message.baseId = object.baseId ?? "";
+    message.superseded = object.superseded ?? false;
+    message.wholeBytes = object.wholeBytes ?? 0;
     return message;
   },
 };
 
 function createBaseCheckpointStarted(): CheckpointStarted {
-  return { id: "", containerId: "", epoch: 0, keepers: [], key: Buffer.alloc(0), reason: "" };
+  return { id: "", containerId: "", epoch: 0, keepers: [], key: Buffer.alloc(0), reason: "", baseId: "" };
 }
 
 export const CheckpointStarted: MessageFns<CheckpointStarted> = {
@@ -732,6 +820,9 @@ export const CheckpointStarted: MessageFns<CheckpointStarted> = {
     }
     if (message.reason !== "") {
       writer.uint32(50).string(message.reason);
+    }
+    if (message.baseId !== "") {
+      writer.uint32(1202).string(message.baseId);
     }
     return writer;
   },
@@ -797,6 +888,14 @@ export const CheckpointStarted: MessageFns<CheckpointStarted> = {
             message.reason = reader.string();
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.baseId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -821,6 +920,11 @@ export const CheckpointStarted: MessageFns<CheckpointStarted> = {
       keepers: globalThis.Array.isArray(object?.keepers) ? object.keepers.map((e: any) => globalThis.String(e)) : [],
       key: isSet(object.key) ? Buffer.from(bytesFromBase64(object.key)) : Buffer.alloc(0),
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      baseId: isSet(object.baseId)
+        ? globalThis.String(object.baseId)
+        : isSet(object.base_id)
+        ? globalThis.String(object.base_id)
+        : "",
     };
   },
 
@@ -844,6 +948,9 @@ export const CheckpointStarted: MessageFns<CheckpointStarted> = {
     if (message.reason !== "") {
       obj.reason = message.reason;
     }
+    if (message.baseId !== "") {
+      obj.baseId = message.baseId;
+    }
     return obj;
   },
 
@@ -858,12 +965,13 @@ export const CheckpointStarted: MessageFns<CheckpointStarted> = {
     message.keepers = object.keepers?.map((e) => e) || [];
     message.key = object.key ?? Buffer.alloc(0);
     message.reason = object.reason ?? "";
+    message.baseId = object.baseId ?? "";
     return message;
   },
 };
 
 function createBaseCheckpointStored(): CheckpointStored {
-  return { id: "", sizeBytes: 0, memoryBytes: 0, blackoutMs: 0 };
+  return { id: "", sizeBytes: 0, memoryBytes: 0, blackoutMs: 0, baseId: "", wholeBytes: 0 };
 }
 
 export const CheckpointStored: MessageFns<CheckpointStored> = {
@@ -879,6 +987,12 @@ export const CheckpointStored: MessageFns<CheckpointStored> = {
     }
     if (message.blackoutMs !== 0) {
       writer.uint32(33).double(message.blackoutMs);
+    }
+    if (message.baseId !== "") {
+      writer.uint32(1202).string(message.baseId);
+    }
+    if (message.wholeBytes !== 0) {
+      writer.uint32(1208).uint64(message.wholeBytes);
     }
     return writer;
   },
@@ -928,6 +1042,22 @@ export const CheckpointStored: MessageFns<CheckpointStored> = {
             message.blackoutMs = reader.double();
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.baseId = reader.string();
+            continue;
+          }
+          case 151: {
+            if (tag !== 1208) {
+              break;
+            }
+
+            message.wholeBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -958,6 +1088,16 @@ export const CheckpointStored: MessageFns<CheckpointStored> = {
         : isSet(object.blackout_ms)
         ? globalThis.Number(object.blackout_ms)
         : 0,
+      baseId: isSet(object.baseId)
+        ? globalThis.String(object.baseId)
+        : isSet(object.base_id)
+        ? globalThis.String(object.base_id)
+        : "",
+      wholeBytes: isSet(object.wholeBytes)
+        ? globalThis.Number(object.wholeBytes)
+        : isSet(object.whole_bytes)
+        ? globalThis.Number(object.whole_bytes)
+        : 0,
     };
   },
 
@@ -975,6 +1115,12 @@ export const CheckpointStored: MessageFns<CheckpointStored> = {
     if (message.blackoutMs !== 0) {
       obj.blackoutMs = floatToJson(message.blackoutMs);
     }
+    if (message.baseId !== "") {
+      obj.baseId = message.baseId;
+    }
+    if (message.wholeBytes !== 0) {
+      obj.wholeBytes = Math.round(message.wholeBytes);
+    }
     return obj;
   },
 
@@ -987,6 +1133,8 @@ export const CheckpointStored: MessageFns<CheckpointStored> = {
     message.sizeBytes = object.sizeBytes ?? 0;
     message.memoryBytes = object.memoryBytes ?? 0;
     message.blackoutMs = object.blackoutMs ?? 0;
+    message.baseId = object.baseId ?? "";
+    message.wholeBytes = object.wholeBytes ?? 0;
     return message;
   },
 };
@@ -1354,7 +1502,7 @@ export const CheckpointPeer: MessageFns<CheckpointPeer> = {
 };
 
 function createBaseCheckpointOrder(): CheckpointOrder {
-  return { id: "", key: Buffer.alloc(0), keepers: [] };
+  return { id: "", key: Buffer.alloc(0), keepers: [], baseId: "" };
 }
 
 export const CheckpointOrder: MessageFns<CheckpointOrder> = {
@@ -1367,6 +1515,9 @@ export const CheckpointOrder: MessageFns<CheckpointOrder> = {
     }
     for (const v of message.keepers) {
       CheckpointPeer.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.baseId !== "") {
+      writer.uint32(1202).string(message.baseId);
     }
     return writer;
   },
@@ -1408,6 +1559,14 @@ export const CheckpointOrder: MessageFns<CheckpointOrder> = {
             message.keepers.push(CheckpointPeer.decode(reader, reader.uint32()));
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.baseId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1427,6 +1586,11 @@ export const CheckpointOrder: MessageFns<CheckpointOrder> = {
       keepers: globalThis.Array.isArray(object?.keepers)
         ? object.keepers.map((e: any) => CheckpointPeer.fromJSON(e))
         : [],
+      baseId: isSet(object.baseId)
+        ? globalThis.String(object.baseId)
+        : isSet(object.base_id)
+        ? globalThis.String(object.base_id)
+        : "",
     };
   },
 
@@ -1441,6 +1605,9 @@ export const CheckpointOrder: MessageFns<CheckpointOrder> = {
     if (message.keepers?.length) {
       obj.keepers = message.keepers.map((e) => CheckpointPeer.toJSON(e));
     }
+    if (message.baseId !== "") {
+      obj.baseId = message.baseId;
+    }
     return obj;
   },
 
@@ -1452,6 +1619,7 @@ export const CheckpointOrder: MessageFns<CheckpointOrder> = {
     message.id = object.id ?? "";
     message.key = object.key ?? Buffer.alloc(0);
     message.keepers = object.keepers?.map((e) => CheckpointPeer.fromPartial(e)) || [];
+    message.baseId = object.baseId ?? "";
     return message;
   },
 };
@@ -1543,8 +1711,93 @@ export const KeptCheckpoint: MessageFns<KeptCheckpoint> = {
   },
 };
 
+function createBaseCheckpointLink(): CheckpointLink {
+  return { id: "", key: Buffer.alloc(0) };
+}
+
+export const CheckpointLink: MessageFns<CheckpointLink> = {
+  encode(message: CheckpointLink, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(18).bytes(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CheckpointLink {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCheckpointLink();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CheckpointLink {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      key: isSet(object.key) ? Buffer.from(bytesFromBase64(object.key)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: CheckpointLink): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.key.length !== 0) {
+      obj.key = base64FromBytes(message.key);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CheckpointLink>): CheckpointLink {
+    return CheckpointLink.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CheckpointLink>): CheckpointLink {
+    const message = createBaseCheckpointLink();
+    message.id = object.id ?? "";
+    message.key = object.key ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 function createBaseRestoreOrder(): RestoreOrder {
-  return { checkpointId: "", key: Buffer.alloc(0) };
+  return { checkpointId: "", key: Buffer.alloc(0), base: [] };
 }
 
 export const RestoreOrder: MessageFns<RestoreOrder> = {
@@ -1554,6 +1807,9 @@ export const RestoreOrder: MessageFns<RestoreOrder> = {
     }
     if (message.key.length !== 0) {
       writer.uint32(18).bytes(message.key);
+    }
+    for (const v of message.base) {
+      CheckpointLink.encode(v!, writer.uint32(1202).fork()).join();
     }
     return writer;
   },
@@ -1587,6 +1843,14 @@ export const RestoreOrder: MessageFns<RestoreOrder> = {
             message.key = Buffer.from(reader.bytes());
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.base.push(CheckpointLink.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1607,6 +1871,7 @@ export const RestoreOrder: MessageFns<RestoreOrder> = {
         ? globalThis.String(object.checkpoint_id)
         : "",
       key: isSet(object.key) ? Buffer.from(bytesFromBase64(object.key)) : Buffer.alloc(0),
+      base: globalThis.Array.isArray(object?.base) ? object.base.map((e: any) => CheckpointLink.fromJSON(e)) : [],
     };
   },
 
@@ -1618,6 +1883,9 @@ export const RestoreOrder: MessageFns<RestoreOrder> = {
     if (message.key.length !== 0) {
       obj.key = base64FromBytes(message.key);
     }
+    if (message.base?.length) {
+      obj.base = message.base.map((e) => CheckpointLink.toJSON(e));
+    }
     return obj;
   },
 
@@ -1628,12 +1896,22 @@ export const RestoreOrder: MessageFns<RestoreOrder> = {
     const message = createBaseRestoreOrder();
     message.checkpointId = object.checkpointId ?? "";
     message.key = object.key ?? Buffer.alloc(0);
+    message.base = object.base?.map((e) => CheckpointLink.fromPartial(e)) || [];
     return message;
   },
 };
 
 function createBaseCheckpointReport(): CheckpointReport {
-  return { id: "", phase: CheckpointPhase.UNSPECIFIED, error: "", sizeBytes: 0, memoryBytes: 0, blackoutMs: 0 };
+  return {
+    id: "",
+    phase: CheckpointPhase.UNSPECIFIED,
+    error: "",
+    sizeBytes: 0,
+    memoryBytes: 0,
+    blackoutMs: 0,
+    baseId: "",
+    wholeBytes: 0,
+  };
 }
 
 export const CheckpointReport: MessageFns<CheckpointReport> = {
@@ -1655,6 +1933,12 @@ export const CheckpointReport: MessageFns<CheckpointReport> = {
     }
     if (message.blackoutMs !== 0) {
       writer.uint32(49).double(message.blackoutMs);
+    }
+    if (message.baseId !== "") {
+      writer.uint32(1202).string(message.baseId);
+    }
+    if (message.wholeBytes !== 0) {
+      writer.uint32(1208).uint64(message.wholeBytes);
     }
     return writer;
   },
@@ -1720,6 +2004,22 @@ export const CheckpointReport: MessageFns<CheckpointReport> = {
             message.blackoutMs = reader.double();
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.baseId = reader.string();
+            continue;
+          }
+          case 151: {
+            if (tag !== 1208) {
+              break;
+            }
+
+            message.wholeBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1752,6 +2052,16 @@ export const CheckpointReport: MessageFns<CheckpointReport> = {
         : isSet(object.blackout_ms)
         ? globalThis.Number(object.blackout_ms)
         : 0,
+      baseId: isSet(object.baseId)
+        ? globalThis.String(object.baseId)
+        : isSet(object.base_id)
+        ? globalThis.String(object.base_id)
+        : "",
+      wholeBytes: isSet(object.wholeBytes)
+        ? globalThis.Number(object.wholeBytes)
+        : isSet(object.whole_bytes)
+        ? globalThis.Number(object.whole_bytes)
+        : 0,
     };
   },
 
@@ -1775,6 +2085,12 @@ export const CheckpointReport: MessageFns<CheckpointReport> = {
     if (message.blackoutMs !== 0) {
       obj.blackoutMs = floatToJson(message.blackoutMs);
     }
+    if (message.baseId !== "") {
+      obj.baseId = message.baseId;
+    }
+    if (message.wholeBytes !== 0) {
+      obj.wholeBytes = Math.round(message.wholeBytes);
+    }
     return obj;
   },
 
@@ -1789,6 +2105,8 @@ export const CheckpointReport: MessageFns<CheckpointReport> = {
     message.sizeBytes = object.sizeBytes ?? 0;
     message.memoryBytes = object.memoryBytes ?? 0;
     message.blackoutMs = object.blackoutMs ?? 0;
+    message.baseId = object.baseId ?? "";
+    message.wholeBytes = object.wholeBytes ?? 0;
     return message;
   },
 };
@@ -1807,6 +2125,9 @@ function createBaseCheckpointInfo(): CheckpointInfo {
     sizeBytes: 0,
     memoryBytes: 0,
     blackoutMs: 0,
+    baseId: "",
+    wholeBytes: 0,
+    keptBytes: 0,
   };
 }
 
@@ -1847,6 +2168,15 @@ export const CheckpointInfo: MessageFns<CheckpointInfo> = {
     }
     if (message.blackoutMs !== 0) {
       writer.uint32(97).double(message.blackoutMs);
+    }
+    if (message.baseId !== "") {
+      writer.uint32(1202).string(message.baseId);
+    }
+    if (message.wholeBytes !== 0) {
+      writer.uint32(1208).uint64(message.wholeBytes);
+    }
+    if (message.keptBytes !== 0) {
+      writer.uint32(1216).uint64(message.keptBytes);
     }
     return writer;
   },
@@ -1960,6 +2290,30 @@ export const CheckpointInfo: MessageFns<CheckpointInfo> = {
             message.blackoutMs = reader.double();
             continue;
           }
+          case 150: {
+            if (tag !== 1202) {
+              break;
+            }
+
+            message.baseId = reader.string();
+            continue;
+          }
+          case 151: {
+            if (tag !== 1208) {
+              break;
+            }
+
+            message.wholeBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 152: {
+            if (tag !== 1216) {
+              break;
+            }
+
+            message.keptBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2006,6 +2360,21 @@ export const CheckpointInfo: MessageFns<CheckpointInfo> = {
         : isSet(object.blackout_ms)
         ? globalThis.Number(object.blackout_ms)
         : 0,
+      baseId: isSet(object.baseId)
+        ? globalThis.String(object.baseId)
+        : isSet(object.base_id)
+        ? globalThis.String(object.base_id)
+        : "",
+      wholeBytes: isSet(object.wholeBytes)
+        ? globalThis.Number(object.wholeBytes)
+        : isSet(object.whole_bytes)
+        ? globalThis.Number(object.whole_bytes)
+        : 0,
+      keptBytes: isSet(object.keptBytes)
+        ? globalThis.Number(object.keptBytes)
+        : isSet(object.kept_bytes)
+        ? globalThis.Number(object.kept_bytes)
+        : 0,
     };
   },
 
@@ -2047,6 +2416,15 @@ export const CheckpointInfo: MessageFns<CheckpointInfo> = {
     if (message.blackoutMs !== 0) {
       obj.blackoutMs = floatToJson(message.blackoutMs);
     }
+    if (message.baseId !== "") {
+      obj.baseId = message.baseId;
+    }
+    if (message.wholeBytes !== 0) {
+      obj.wholeBytes = Math.round(message.wholeBytes);
+    }
+    if (message.keptBytes !== 0) {
+      obj.keptBytes = Math.round(message.keptBytes);
+    }
     return obj;
   },
 
@@ -2067,6 +2445,9 @@ export const CheckpointInfo: MessageFns<CheckpointInfo> = {
     message.sizeBytes = object.sizeBytes ?? 0;
     message.memoryBytes = object.memoryBytes ?? 0;
     message.blackoutMs = object.blackoutMs ?? 0;
+    message.baseId = object.baseId ?? "";
+    message.wholeBytes = object.wholeBytes ?? 0;
+    message.keptBytes = object.keptBytes ?? 0;
     return message;
   },
 };
