@@ -211,6 +211,13 @@ fi
 # --- the images of the demo and the tests ----------------------------------------------------------
 GODWIT_PREFIX=$prefix "$repo/deploy/images/build.sh" || die "an image for the demo and the tests could not be built"
 
+# --- compiled code --------------------------------------------------------------------------------
+# A daemon that has to compile itself at its first start needs some 20 MB more for as long as it lives. Without a
+# configuration these end as soon as all of them has been read.
+for program in agent agent/shim services/api; do
+  NODE_COMPILE_CACHE=$prefix/cache/node timeout 60 "$node" "$repo/$program/main.ts" </dev/null >"$scratch/compile.log" 2>&1 || true
+done
+
 # --- the command -----------------------------------------------------------------------------------
 wrapper="#!/bin/sh
 exec '$node' --disable-warning=ExperimentalWarning '$repo/services/cli/main.ts' \"\$@\""

@@ -14,7 +14,10 @@ describe("bad input is answered by one line that says what to do", () => {
     folder = mkdtempSync(join(tmpdir(), "godwit-input-"));
     cluster = await TestCluster.start(3);
     await cluster.must("run", "--node", "n1", "--memory", "64m", "a", "redis", "--", ...REDIS_COMMAND);
-    await cluster.must("run", "--node", "n1", "--memory", "64m", "stopped", "redis", "--", "sleep", "100000");
+    await cluster.must(
+      ...["run", "--node", "n1", "--memory", "64m", "--stop-signal", "KILL"],
+      ...["stopped", "redis", "--", "sleep", "100000"],
+    );
     await cluster.must("stop", "stopped");
     await cluster.must("node", "cordon", "n3");
     writeFileSync(join(folder, "garbage.tar"), Buffer.alloc(5000, 7));

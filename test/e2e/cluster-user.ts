@@ -14,6 +14,7 @@ import {
   type NodeSummary,
 } from "../../proto/gen/godwit/v1/api.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { containerRow } from "../../services/cli/shape/container.ts";
 
 export const CLI = fileURLToPath(new URL("../../services/cli/main.ts", import.meta.url));
 
@@ -93,14 +94,11 @@ export class ClusterUser {
     return JSON.parse(await this.must(...args, "-o", "json")) as T;
   }
 
+  /** Its row of `ps -o json`, without a process for each look. */
   async container(name: string): Promise<ContainerRow> {
-    const rows = await this.json<ContainerRow[]>("ps");
-    const row = rows.find((candidate) => candidate.name === name);
-    if (row === undefined) throw new Error(`ps does not list ${name}`);
-    return row;
+    return containerRow(await this.info(name)) as unknown as ContainerRow;
   }
 
-  /** As container(), from the API itself: for loops that ask many times. */
   async info(name: string): Promise<ContainerInfo> {
     const { containers } = await answerOf<ListContainersResponse>((done) =>
       this.api.listContainers({ node: "" }, done),

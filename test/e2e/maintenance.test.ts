@@ -37,6 +37,9 @@ interface NodeRow {
   readonly schedulable: boolean;
 }
 
+/** A first process that has no handler for it is not ended by SIGTERM: its grace would only be waited for. */
+const AT_ONCE = ["--stop-signal", "KILL"];
+
 const namesOf = (items: readonly Item[]): string[] => items.map(({ container }) => container).sort();
 
 describe("maintenance of nodes", () => {
@@ -52,7 +55,8 @@ describe("maintenance of nodes", () => {
   const on = async (name: string): Promise<string> => (await cluster.container(name)).node;
   const sleeper = async (name: string, ...flags: string[]): Promise<string> =>
     await cluster.must(
-      ...["run", "--node", "n1", "--memory", "64m", ...flags, name, "redis", "--", "sleep", "100000"],
+      ...["run", "--node", "n1", "--memory", "64m", ...AT_ONCE, ...flags],
+      ...[name, "redis", "--", "sleep", "100000"],
     );
   const nodeRow = async (name: string): Promise<NodeRow | undefined> =>
     (await cluster.json<NodeRow[]>("node", "ls")).find((row) => row.name === name);
@@ -71,20 +75,8 @@ describe("maintenance of nodes", () => {
     await sleeper("idle");
     await cluster.must("stop", "idle");
     await cluster.must(
-      ...[
-        "run",
-        "--node",
-        "n1",
-        "--memory",
-        "64m",
-        "--no-cures",
-        "ring",
-        "python",
-        "--",
-        "python3",
-        "-c",
-        IO_URING,
-      ],
+      ...["run", "--node", "n1", "--memory", "64m", ...AT_ONCE, "--no-cures"],
+      ...["ring", "python", "--", "python3", "-c", IO_URING],
     );
     await until("io_uring to be found", async () =>
       JSON.stringify(await cluster.json("why", "ring")).includes("io-uring"),

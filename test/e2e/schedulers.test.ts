@@ -48,7 +48,7 @@ test("status shows all of them, and every one of their addresses leads to the le
 
 test("the leader and a nats-server are killed during a move and while containers are started", async () => {
   await cluster.must("run", "--node", "n1", "--memory", "256m", "cache", "redis", "--", ...REDIS_COMMAND);
-  const { address, id } = await cluster.container("cache");
+  const [{ address, id } = { address: "", id: "" }] = await cluster.json<ContainerRow[]>("ps");
   await using client = new RedisClient(redisClientArgv(cluster, "n2", address));
   await client.fill(100);
   await client.mark();

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { type ContainerRow, type MoveRow, redisClientArgv, TestCluster, until } from "./cluster.ts";
-import { kindsOf, PYTHON_IMAGE, readAll, workloadCommand } from "./workload-program.ts";
+import { kindsOf, PYTHON_IMAGE, workloadCommand, writtenBy } from "./workload-program.ts";
 
 /** A container for each group; its kinds are those of workload/GROUP.py, each in a process of its own. */
 const GROUPS = ["processes", "times", "memory", "channels", "files", "network", "many"] as const;
@@ -40,20 +40,17 @@ describe("what a container may hold while it moves", () => {
     "%s is refused, and goes on where it is",
     async (kind, words) => {
       const name = kind.replaceAll("_", "-");
-      await start(cluster, "refused", [kind], name);
-      await until(`${kind} to be set up`, async () => (await lines(cluster, name, "ls /ready")).length === 1);
+      const here = await start(cluster, "refused", [kind], name);
+      await until(`${kind} to be set up`, () => kind in writtenBy(cluster, here, "ready"));
       const result = await cluster.cli(["move", name, "n2"]);
       expect(result.code).not.toBe(0);
       expect(result.stderr).toMatch(words);
       expect(await cluster.container(name)).toMatchObject({ state: "running", node: "n1", restarts: 0 });
-      const before = (await counts(cluster, name))[kind] ?? 0;
-      await until(`${kind} to go on`, async () => ((await counts(cluster, name))[kind] ?? 0) > before);
+      const before = counts(cluster, here)[kind] ?? 0;
+      await until(`${kind} to go on`, () => (counts(cluster, here)[kind] ?? 0) > before);
       await cluster.sh(name, "touch /finish");
-      const results = await until("its result", async () => {
-        const found = await readAll(cluster, name, "/result");
-        return kind in found ? found : undefined;
-      });
-      expect(results[kind]?.trim()).toBe("ok");
+      const found = await until("its result", () => writtenBy(cluster, here, "result")[kind]);
+      expect(found.trim()).toBe("ok");
       await cluster.must("rm", "-f", name);
     },
   );
@@ -65,30 +62,31 @@ describe("what a container may hold while it moves", () => {
     let after: ContainerRow | undefined;
 
     beforeAll(async () => {
-      await start(cluster, group, kinds);
+      const { address, id, node } = await start(cluster, group, kinds);
       await until(
         `${group} to be set up`,
-        async () => (await lines(cluster, group, "ls /ready")).length === kinds.length,
+        () => Object.keys(writtenBy(cluster, { node, id }, "ready")).length === kinds.length,
         150_000,
       );
-      const { address } = await cluster.container(group);
+      let home = { node, id };
       const client = kinds.includes("tcp_outside") ? await OutsideClient.start(cluster, address) : undefined;
       for (const target of ROUTES[group]) {
-        const before = await counts(cluster, group);
         moves.push(await cluster.json<MoveRow>("move", group, target));
-        await until(`${group} to work on after its move to ${target}`, async () => {
-          const now = await counts(cluster, group);
-          const failed = await lines(cluster, group, "ls /result");
-          return kinds.every((kind) => failed.includes(kind) || (now[kind] ?? 0) > (before[kind] ?? 0));
+        home = { node: (await cluster.container(group)).node, id };
+        const before = counts(cluster, home);
+        await until(`${group} to work on after its move to ${target}`, () => {
+          const now = counts(cluster, home);
+          const failed = writtenBy(cluster, home, "result");
+          return kinds.every((kind) => kind in failed || (now[kind] ?? 0) > (before[kind] ?? 0));
         });
       }
       outside = await client?.finish();
       await cluster.sh(group, "touch /finish");
       results = await until(
         `${group} to check what it has`,
-        async () => {
-          const found = await readAll(cluster, group, "/result");
-          return Object.keys(found).length === kinds.length ? found : undefined;
+        () => {
+          const found = writtenBy(cluster, home, "result");
+          return Object.keys(found).length === kinds.length && found;
         },
         60_000,
       );
@@ -126,20 +124,20 @@ async function start(
   group: string,
   kinds: readonly string[],
   name = group,
-): Promise<void> {
+): Promise<ContainerRow> {
   await cluster.must(
     ...["run", "--node", "n1", "--memory", "1g", name, "python", "--"],
     ...workloadCommand(group, kinds),
   );
-}
-
-async function lines(cluster: TestCluster, name: string, script: string): Promise<string[]> {
-  return (await cluster.sh(name, script)).split("\n").filter((line) => line !== "" && !line.endsWith(".new"));
+  return await cluster.container(name);
 }
 
 /** How often each kind has done its work. */
-async function counts(cluster: TestCluster, name: string): Promise<Record<string, number>> {
-  const texts = await readAll(cluster, name, "/count");
+function counts(
+  cluster: TestCluster,
+  where: { readonly node: string; readonly id: string },
+): Record<string, number> {
+  const texts = writtenBy(cluster, where, "count");
   return Object.fromEntries(Object.entries(texts).map(([kind, text]) => [kind, Number(text)]));
 }
 

@@ -1,9 +1,9 @@
 /** The containers of the soak: each checks its own memory, files and connections for as long as it lives. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 
 import { RedisClient } from "../demo/client-process.ts";
 import { REDIS_COMMAND, redisClientArgv, type TestCluster, until } from "../e2e/cluster.ts";
-import { kindsOf, workloadCommand } from "../e2e/workload-program.ts";
+import { kindsOf, workloadCommand, writtenBy } from "../e2e/workload-program.ts";
 
 export interface Tenant extends AsyncDisposable {
   readonly name: string;
@@ -109,7 +109,7 @@ export async function treeTenant(cluster: TestCluster, node: string): Promise<Te
 const PACE = "PACE=5";
 const LOOK_AGAIN_MS = 60_000;
 
-/** A group of test/e2e/workload. Its files are read from outside, so that a look costs it nothing. */
+/** A group of test/e2e/workload. */
 export async function pythonTenant(
   cluster: TestCluster,
   node: string,
@@ -138,16 +138,20 @@ export async function pythonTenant(
     const info = await cluster.info(group);
     return info.state === "running" && info;
   });
-  const all = (home: string, folder: string): Map<string, string> =>
-    filesOf(`${cluster.dev.node(home).dataDir}/containers/${id}/upper/${folder}`, kinds);
+  const all = (home: string, folder: "ready" | "count" | "result"): Record<string, string> =>
+    writtenBy(cluster, { node: home, id }, folder);
   const mustBeWell = (home: string): void => {
-    const failed = [...all(home, "result")].filter(([, text]) => text.trim() !== "ok");
+    const failed = Object.entries(all(home, "result")).filter(([, text]) => text.trim() !== "ok");
     if (failed.length > 0)
       throw new Error(
         failed.map(([kind, text]) => `${kind}: ${text.trim().split("\n").slice(-3).join(" / ")}`).join("; "),
       );
   };
-  await until(`${group} to be set up`, () => all(first, "ready").size === kinds.length, 120_000);
+  await until(
+    `${group} to be set up`,
+    () => Object.keys(all(first, "ready")).length === kinds.length,
+    120_000,
+  );
   return {
     name: group,
     id,
@@ -157,9 +161,7 @@ export async function pythonTenant(
         `every kind of ${group} to work on`,
         () => {
           const now = all(home, "count");
-          const standing = kinds.filter(
-            (kind) => Number(now.get(kind) ?? 0) <= Number(before.get(kind) ?? 0),
-          );
+          const standing = kinds.filter((kind) => Number(now[kind] ?? 0) <= Number(before[kind] ?? 0));
           if (standing.length > 0) throw new Error(`not yet: ${standing.join(", ")}`);
           return true;
         },
@@ -174,23 +176,11 @@ export async function pythonTenant(
       await cluster.sh(group, "touch /finish");
       await until(
         `${group} to check all that it has`,
-        () => all(home, "result").size === kinds.length,
+        () => Object.keys(all(home, "result")).length === kinds.length,
         120_000,
       );
       mustBeWell(home);
     },
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
-}
-
-/** Those of these names that are in the folder now. */
-function filesOf(folder: string, names: readonly string[]): Map<string, string> {
-  const found = new Map<string, string>();
-  try {
-    for (const name of readdirSync(folder))
-      if (names.includes(name)) found.set(name, readFileSync(`${folder}/${name}`, "utf8"));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error; // not made yet
-  }
-  return found;
 }
