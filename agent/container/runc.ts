@@ -57,8 +57,9 @@ export class Runc {
     return Number(await readFile(pidFile, "utf8"));
   }
 
-  async start(id: string): Promise<void> {
-    await mustRun(this.path, [...this.globalArguments, "start", id]);
+  /** Waits for the init, and as long as that stands still. */
+  async start(id: string, signal: AbortSignal): Promise<void> {
+    await mustRun(this.path, [...this.globalArguments, "start", id], { signal });
   }
 
   /** Undefined when runc knows no such container. */

@@ -58,7 +58,7 @@ export class ContainerRuntime {
   /** Starts the container from its image and writable layer; resolves when it runs. */
   async start(record: ContainerRecord, signal: AbortSignal): Promise<InitProcess> {
     const init = await this.create(record, signal);
-    await this.begin(record);
+    await this.begin(record, signal);
     return init;
   }
 
@@ -96,9 +96,9 @@ export class ContainerRuntime {
   }
 
   /** What was created runs from here on, with its address. */
-  async begin(record: ContainerRecord): Promise<void> {
+  async begin(record: ContainerRecord, signal: AbortSignal): Promise<void> {
     (await this.plug(record)).plugIn();
-    await this.#host.runc.start(this.id);
+    await this.#host.runc.start(this.id, signal);
   }
 
   /**

@@ -43,7 +43,7 @@ export async function receiveStopped(inputs: TargetInputs, order: MigrationOrder
   await inputs.switched();
   const switchedAt = performance.now();
   inputs.setStatus({ kind: "starting" });
-  await runtime.begin(record);
+  await runtime.begin(record, signal);
   const runningAt = performance.now();
   progress.figures({ resumeMs: runningAt - switchedAt, blackoutMs: runningAt - receivedAt });
   return init;
