@@ -42,26 +42,27 @@ const whenReady = async <T>(open: () => Promise<T>, logger: Logger): Promise<T> 
 };
 
 /**
- * The newest whole snapshot, once it is clear that the log goes on from there.
+ * The newest whole snapshot, once it is clear that the log goes on from there; without one the log has to be there from
+ * its first entry on.
  * @public for the simulation, which opens logs of its own
  */
 export const newestStart = async (
   log: LogStore,
   snapshots: Pick<SnapshotStore, "newest">,
 ): Promise<ReplicaStart | undefined> => {
-  const start = await snapshots.newest();
+  const { named, start } = await snapshots.newest();
   const { first, last } = await log.bounds();
   const sequence = start?.sequence ?? 0;
-  if (last < sequence)
+  if (last < named)
     throw new GodwitError(
       "corrupt",
-      `the log ends with entry ${last}, before the snapshot of entry ${sequence}: it lost entries or was replaced by an older copy`,
+      `the log ends with entry ${last}, before the snapshot of entry ${named}: it lost entries or was replaced by an older copy`,
     );
   if (last > sequence && first > sequence + 1) {
     await unlessNewer(snapshots, sequence);
     throw new GodwitError(
       "corrupt",
-      `the log begins with entry ${first}, and ${start === undefined ? "there is no snapshot" : `the newest whole snapshot is of entry ${sequence}`}: the entries between are lost`,
+      `the log begins with entry ${first}, and ${start === undefined ? "there is no whole snapshot" : `the newest whole snapshot is of entry ${sequence}`}: the entries between are lost`,
     );
   }
   if (start !== undefined && first <= sequence) {
@@ -75,8 +76,8 @@ export const newestStart = async (
 
 /** A leader goes on while this is read: what is missing may have been trimmed behind a snapshot that it has just taken. */
 const unlessNewer = async (snapshots: Pick<SnapshotStore, "newest">, sequence: number): Promise<void> => {
-  const newest = await snapshots.newest();
-  if ((newest?.sequence ?? 0) > sequence)
+  const { start } = await snapshots.newest();
+  if ((start?.sequence ?? 0) > sequence)
     throw new GodwitError(
       "unavailable",
       `a snapshot newer than that of entry ${sequence} was taken meanwhile`,

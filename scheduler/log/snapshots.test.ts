@@ -84,9 +84,24 @@ test("without any whole one a trimmed log is not enough, and says so", async () 
   const store = await new Objm(connection).open(SNAPSHOT_STORE);
   const names = (await store.list()).map((object) => object.name);
   for (const name of names) await store.putBlob({ name, metadata: { format: "1" } }, Buffer.from("oops"));
-  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /none of the 2 snapshots/ });
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /there is no whole snapshot/ });
   for (const name of names) await store.delete(name);
-  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /there is no snapshot/ });
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /there is no whole snapshot/ });
+});
+
+test("without any whole one a log that was never trimmed is enough, as far as it is all there", async () => {
+  const a = await running();
+  await grow(a, EVERY);
+  const store = await new Objm(connection).open(SNAPSHOT_STORE);
+  const [only] = await store.list();
+  if (only === undefined) throw new Error("no snapshot");
+  await store.putBlob({ name: only.name, metadata: { format: "1" } }, Buffer.from("oops"));
+  const b = await all.member("b", { replica: (await opened()).replica });
+  expect(b.replica.hash()).toBe(a.replica.hash());
+  const manager = await jetstreamManager(connection);
+  await manager.streams.delete(LOG_STREAM);
+  await JetStreamLog.open(connection, { replicas: 1, writer: "x" });
+  await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /before the snapshot/ });
 });
 
 test("one of another log is not taken", async () => {

@@ -37,6 +37,13 @@ const nameOf = (sequence: number): string => `${PREFIX}${String(sequence).padSta
 /** What snapshots need of an object store; the simulation keeps one in memory. */
 export type SnapshotObjects = Pick<ObjectStore, "delete" | "getBlob" | "info" | "list" | "putBlob">;
 
+export interface Newest {
+  /** The newest snapshot that is whole; undefined: there is none. */
+  readonly start: ReplicaStart | undefined;
+  /** Of the newest by its name, whole or not: so far the log has been. 0: there is none. */
+  readonly named: number;
+}
+
 export class SnapshotStore {
   readonly #store: SnapshotObjects;
   readonly #logger: Logger;
@@ -59,20 +66,18 @@ export class SnapshotStore {
       .toSorted((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** The newest snapshot that is whole; undefined when there is none at all. Throws `corrupt` when none is whole. */
-  async newest(): Promise<ReplicaStart | undefined> {
+  async newest(): Promise<Newest> {
     const list = await this.#list();
+    const named = Number(list.at(-1)?.name.slice(PREFIX.length) ?? 0);
     for (const info of list.toReversed()) {
       try {
-        return await this.#load(info);
+        return { start: await this.#load(info), named };
       } catch (error) {
         if (!(error instanceof GodwitError) || error.code !== "corrupt") throw error;
         this.#logger.warn({ snapshot: info.name, err: error }, "snapshot left out");
       }
     }
-    if (list.length > 0)
-      throw new GodwitError("corrupt", `none of the ${list.length} snapshots of the state is whole`);
-    return undefined;
+    return { start: undefined, named };
   }
 
   /** Reads a snapshot back and checks it, down to the hash of the state that it decodes to. */
