@@ -96,6 +96,11 @@ describe("nextStep", () => {
     // An owner's life.
     ["absent and wanted", step(order(Role.OWNER), undefined), "start"],
     [
+      "absent after the switch that gave it to this host",
+      step(order(Role.OWNER, switched), undefined),
+      "none",
+    ],
+    [
       "absent and to be stopped",
       step(order(Role.OWNER, { desired: DesiredState.STOPPED }), undefined),
       "none",

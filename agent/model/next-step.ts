@@ -101,6 +101,8 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
   const { record } = observed;
   if (record === undefined) {
     if (desired.desired !== DesiredState.RUNNING) return NONE;
+    // It came by a move, and this host has lost it: the source may still have it, which the leader finds out.
+    if (desired.migration?.switched === true) return NONE;
     const { restore } = desired;
     return restore === undefined
       ? { kind: "start" }

@@ -37,7 +37,7 @@ const lost = (migration: Migration, reason: string): Happening =>
   happening(
     "migration.lost",
     migration.containerName,
-    `${migration.id} ${migration.from} → ${migration.to}: ${reason}; it is ended at ${migration.to}`,
+    `${migration.id} ${migration.from} → ${migration.to}: ${reason}; it cannot go on at ${migration.to}`,
   );
 
 /** Post-copies whose memory still follows from the node. */

@@ -1,6 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { MigrationPhase } from "../../proto/gen/godwit/v1/agent.ts";
-import { AllocationState, NodeState, type Command, type Migration } from "../../proto/gen/godwit/v1/log.ts";
+import {
+  AllocationState,
+  DesiredState,
+  NodeState,
+  type Command,
+  type Migration,
+} from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationForecast } from "../../proto/gen/godwit/v1/spec.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { FakeVolatile } from "../testing/fake-volatile.ts";
@@ -344,4 +350,60 @@ test("a target that has given up after the switch: the source has its copy back,
       value: { id: ID, reason: expect.stringMatching(/n2 could not/) as unknown },
     },
   ]);
+});
+
+describe("a target that has nothing of it any more after the switch, for its disk is another one", () => {
+  const gone = (current = true): ReturnType<typeof moving> => {
+    const all = switched();
+    all.volatile.migration(ID, "target", MigrationPhase.RESTORED);
+    all.volatile.report("n1", [{ containerId: idOf(1), epoch: 1, state: AllocationState.FROZEN }]);
+    all.volatile.report("n2", [], current);
+    return all;
+  };
+  const RETURN = [{ $case: "migrationReturned", value: { id: ID, reason: "nothing of it is left on n2" } }];
+
+  test("the source has its copy back, once it answers", () => {
+    const { drive, plan } = gone();
+    drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "silent" }));
+    expect(plan()).toEqual([]);
+    drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.READY, reason: "" }));
+    expect(plan()).toEqual(RETURN);
+  });
+
+  test("also one that is to be stopped: nobody would end the move otherwise", () => {
+    const { drive, plan } = gone();
+    drive.must(
+      command("containerDesiredSet", { id: idOf(1), desired: DesiredState.STOPPED, restartGeneration: 0 }),
+    );
+    expect(plan()).toEqual(RETURN);
+  });
+
+  test("nothing is known of a target that has not read yet that the container is its own, or is lost", () => {
+    expect(gone(false).plan()).toEqual([]);
+    const { drive, plan } = gone();
+    drive.must(command("nodeStateChanged", { node: "n2", state: NodeState.LOST, reason: "silent" }));
+    expect(plan()).toEqual([]);
+  });
+
+  test("it ran there, or the source was removed: nobody has it, and the log says so", () => {
+    const lost = [
+      {
+        $case: "migrationLost",
+        value: expect.objectContaining({ id: ID, reason: "nothing of it is left on n2" }) as unknown,
+      },
+    ];
+    const ran = gone();
+    ran.drive.observe(1, AllocationState.RUNNING);
+    expect(ran.plan()).toEqual(lost);
+    const alone = gone();
+    alone.drive.must(command("nodeStateChanged", { node: "n1", state: NodeState.LOST, reason: "silent" }));
+    alone.drive.must(command("nodeRemoved", { node: "n1" }));
+    expect(alone.plan()).toEqual(lost);
+  });
+
+  test("one that is being removed is no concern of its move", () => {
+    const { drive, plan } = gone();
+    drive.must(command("containerRemoveRequested", { id: idOf(1), force: true }));
+    expect(plan()).toEqual([]);
+  });
 });

@@ -11,6 +11,7 @@ import {
 import { type MigrationForecast, MigrationFigures, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { checkedForecast } from "../model/forecast-check.ts";
 import { formatSeconds } from "../model/quantity.ts";
+import { isHeldBySource } from "../state/apply-migration.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { isWhole, memoryLost } from "./arrived.ts";
 import { command } from "./command.ts";
@@ -216,6 +217,43 @@ const sourceDone = (
   );
 };
 
+/** The target knows that the container is its own, and says that nothing of it is there: its disk is another one. */
+const isGoneAtTarget = ({ state }: Cluster, { nodes }: Volatile, { containerId, to }: Migration): boolean => {
+  const seen = nodes.get(to);
+  return (
+    // Of one that is being removed both hosts are told so.
+    state.containers[containerId]?.removing === false &&
+    state.nodes[to]?.state === NodeState.READY &&
+    seen?.current === true &&
+    observedOn(seen, containerId) === undefined
+  );
+};
+
+/** What is left of it is at the source, as far as it was not known to run at the target; or nowhere. */
+const planGone = (
+  cluster: Cluster,
+  volatile: Volatile,
+  migration: Migration,
+  nowMs: number,
+): Command | undefined => {
+  const { from, id, to } = migration;
+  const reason = `nothing of it is left on ${to}`;
+  if (!isHeldBySource(cluster, migration)) return lose(volatile, migration, reason, nowMs);
+  // Only a source that answers is known to hold its copy still.
+  return lost(cluster, from) === undefined ? command("migrationReturned", { id, reason }) : undefined;
+};
+
+const lose = (volatile: Volatile, migration: Migration, reason: string, nowMs: number): Command => {
+  const { id } = migration;
+  const seen = volatile.migrations.get(id);
+  return command("migrationLost", {
+    id,
+    reason: reason.slice(0, MAX_REASON),
+    figures: mergeFigures(migration, seen, nowMs),
+    ...predictedOf(migration, seen),
+  });
+};
+
 const planMigration = (
   cluster: Cluster,
   volatile: Volatile,
@@ -238,17 +276,12 @@ const planMigration = (
     return seen?.target?.phase === MigrationPhase.RESTORED ? command("migrationSwitched", { id }) : undefined;
   }
   if (migration.state !== MigrationState.SWITCHED) return undefined;
+  if (isGoneAtTarget(cluster, volatile, migration)) return planGone(cluster, volatile, migration, nowMs);
   // Only a source that answers is known to hold its copy still.
   if (seen?.target?.phase === MigrationPhase.GIVEN_UP && lost(cluster, migration.from) === undefined)
     return command("migrationReturned", { id, reason: givenUp(migration, seen.target).slice(0, MAX_REASON) });
   const gone = memoryLost(cluster, volatile, migration);
-  if (gone !== undefined)
-    return command("migrationLost", {
-      id,
-      reason: gone.slice(0, MAX_REASON),
-      figures: mergeFigures(migration, seen, nowMs),
-      ...predictedOf(migration, seen),
-    });
+  if (gone !== undefined) return lose(volatile, migration, gone, nowMs);
   const sinceSwitchMs = nowMs - Math.max(migration.switchedAtMs, volatile.leaderSinceMs);
   // Nobody has it any more, and whoever removed the source has said so: the target begins anew.
   const isOver =

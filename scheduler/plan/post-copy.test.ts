@@ -136,7 +136,11 @@ describe("a source that is gone", () => {
     const [lost] = planMigrations(all.drive.cluster, all.volatile, 0);
     if (lost === undefined) throw new Error("nothing is planned");
     expect(happeningsOf(all.drive.cluster, lost)).toMatchObject([
-      { kind: "migration.lost", subject: "web", message: expect.stringMatching(/is ended at n2/) as unknown },
+      {
+        kind: "migration.lost",
+        subject: "web",
+        message: expect.stringMatching(/cannot go on at n2/) as unknown,
+      },
     ]);
     all.drive.must(lost);
     expect(all.drive.cluster.state.migrations[ID]).toMatchObject({ state: MigrationState.LOST });
@@ -192,12 +196,13 @@ describe("a source that is gone", () => {
   });
 });
 
-test("only a post-copy that has been switched can lose memory", () => {
+test("only a move that has been switched can lose memory", () => {
   const drive = new Drive("n1", "n2");
   drive.run(1, "web", "n1");
   drive.startMove(7, 1, "n2");
   const lost = command("migrationLost", { id: ID, reason: "gone", figures: undefined });
   expect(drive.try(lost)?.message).toMatch(/no memory left to lose/);
   drive.must(command("migrationSwitched", { id: ID }));
+  drive.must(lost);
   expect(drive.try(lost)?.message).toMatch(/no memory left to lose/);
 });

@@ -23,6 +23,12 @@ export const balanceSettingsOf = ({ balancing }: Pick<State, "balancing">): Read
     : settings;
 };
 
+const ENDED: ReadonlySet<MigrationState> = new Set([
+  MigrationState.FINISHED,
+  MigrationState.ABORTED,
+  MigrationState.LOST,
+]);
+
 const balancingOf = ({ state }: Cluster): Balancing =>
   (state.balancing ??= { pausedReason: "", pausedAtMs: 0, setAtMs: 0, advice: [], advisedAtMs: 0 });
 
@@ -62,8 +68,7 @@ export const balanceMeasured = (cluster: Cluster, { migrationId, outcome }: Bala
     return reject("refused", `migration ${migrationId} was not the balancer's`);
   if (migration.balanceOutcome !== undefined)
     return reject("refused", `what migration ${migrationId} gained has been measured already`);
-  if (migration.state !== MigrationState.FINISHED && migration.state !== MigrationState.ABORTED)
-    return reject("refused", `migration ${migrationId} has not ended`);
+  if (!ENDED.has(migration.state)) return reject("refused", `migration ${migrationId} has not ended`);
   migration.balanceOutcome = { ...outcome, remark: outcome.remark.slice(0, MAX_TEXT) };
   return undefined;
 };

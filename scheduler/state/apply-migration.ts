@@ -275,11 +275,14 @@ export const migrationFinished = (
   return undefined;
 };
 
-/** The target ends the container when it learns of this; what happens then is its restart policy's to say. */
+/**
+ * Memory that no host has any more. A target that runs the container without it ends it when it learns of this, and
+ * what happens then is its restart policy's to say; one that has nothing of it begins it anew.
+ */
 export const migrationLost = (cluster: Cluster, lost: MigrationLost, { atMs }: ApplyContext): Outcome => {
   const migration = find(cluster, lost.id);
   if (migration === undefined) return missing(lost.id);
-  if (!isLostWithSource(migration))
+  if (migration.state !== MigrationState.SWITCHED)
     return reject("refused", `migration ${lost.id} has no memory left to lose`);
   migration.figures = lost.figures;
   if (lost.predicted !== undefined) migration.predicted ??= lost.predicted;
