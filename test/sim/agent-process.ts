@@ -4,6 +4,7 @@ import type { Host } from "../../agent/host.ts";
 import { Node } from "../../agent/node/node.ts";
 import { Reporter } from "../../agent/node/reporter.ts";
 import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import { SimCheckpoints } from "./checkpoints.ts";
 import { context } from "./context.ts";
 import { SimFence } from "./fence.ts";
 import type { Machine } from "./machine.ts";
@@ -94,8 +95,7 @@ const hostOf = (machine: Machine, owner: Process, changed: () => void): Host => 
         return [];
       },
     },
-    // No checkpoint is ordered here.
-    checkpoints: { follow: () => undefined, reports: () => [] },
+    checkpoints: new SimCheckpoints(machine, changed),
     held: { forget: done, keep: () => undefined, drop: () => undefined },
     ports: { catchUp: done, publish: done },
     identity: undefined,

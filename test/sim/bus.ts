@@ -8,6 +8,13 @@ import {
   type NatsConnection,
   type Status,
 } from "@nats-io/transport-node";
+import {
+  ALL_REPORTS_SUBJECT,
+  CONTAINER_GONE_SUBJECT,
+  desiredSubject,
+  SCHEDULER_BEAT_SUBJECT,
+  SCHEDULER_LEADER_SUBJECT,
+} from "../../proto/contract/subjects.ts";
 import type { Conditions } from "./conditions.ts";
 import type { Random } from "./random.ts";
 import type { Process, World } from "./world.ts";
@@ -34,9 +41,23 @@ const matches = (pattern: string, subject: string): boolean => {
   return wanted.length === given.length;
 };
 
+const ANSWER = "_INBOX";
+const KINDS: readonly (readonly [pattern: string, kind: string])[] = [
+  [ALL_REPORTS_SUBJECT, "report"],
+  [desiredSubject("*"), "order"],
+  [SCHEDULER_BEAT_SUBJECT, "beat"],
+  [SCHEDULER_LEADER_SUBJECT, "question for the leader"],
+  [CONTAINER_GONE_SUBJECT, "farewell"],
+];
+const kindOf = (subject: string): string =>
+  subject.startsWith(`${ANSWER}.`)
+    ? `answer to a ${subject.split(".")[1] ?? ""}`
+    : (KINDS.find(([pattern]) => matches(pattern, subject))?.[1] ?? "other");
+
 /** Messages at one connection, as a callback or to be iterated over. */
 class Subscription {
   readonly pattern: string;
+  readonly #isExact: boolean;
   readonly #waiting: Msg[] = [];
   #wake = Promise.withResolvers<void>();
   #ended = false;
@@ -49,8 +70,12 @@ class Subscription {
     onEnd: () => void,
   ) {
     this.pattern = pattern;
+    this.#isExact = !/[*>]/.test(pattern);
     this.#callback = callback;
     this.#onEnd = onEnd;
+  }
+  hears(subject: string): boolean {
+    return this.#isExact ? this.pattern === subject : matches(this.pattern, subject);
   }
   take(message: Msg): void {
     if (this.#callback !== undefined) {
@@ -130,7 +155,7 @@ export class SimConnection {
     data?: Uint8Array | string,
     options: { timeout?: number } = {},
   ): Promise<Msg> {
-    const inbox = `_INBOX.${this.owner.name}.${(this.#inboxes += 1)}`;
+    const inbox = `${ANSWER}.${kindOf(subject)}.${this.owner.name}.${(this.#inboxes += 1)}`;
     const { promise, resolve, reject } = Promise.withResolvers<Msg>();
     const subscription = this.subscribe(inbox, { callback: (_, message) => resolve(message) });
     const timer = setTimeout(() => reject(new TimeoutError()), options.timeout ?? 1_000);
@@ -246,30 +271,35 @@ export class Bus {
     if (from.link.cut) return;
     // The sender may use its buffer again.
     const bytes = Buffer.from(data);
+    const kind = kindOf(subject);
     let isHeard = false;
     for (const to of this.connections)
       for (const subscription of to.subscriptions) {
-        if (!matches(subscription.pattern, subject)) continue;
+        if (!subscription.hears(subject)) continue;
         isHeard = true;
         const { loss, duplication } = this.#conditions;
         const copies = this.#random.chance(loss) ? 0 : this.#random.chance(duplication) ? 2 : 1;
-        if (copies !== 1)
+        if (copies !== 1) {
           this.#world.trace(`${copies === 0 ? "lost" : "twice"} ${subject} to ${to.owner.name}`);
+          this.#conditions.befalls(kind, copies === 0 ? "lost" : "doubled");
+        }
         for (let copy = 0; copy < copies; copy += 1)
-          this.#deliver(from, to, () => {
+          this.#deliver(kind, from, to, () => {
             if (!to.subscriptions.has(subscription)) return;
             this.#world.trace(`${from.owner.name} -> ${to.owner.name} ${subject} ${bytes.length}`);
             subscription.take(this.#message(to, subject, bytes, reply, headers));
           });
       }
-    if (!isHeard && reply !== undefined) this.#deliver(from, from, () => from.nobody(reply));
+    if (!isHeard && reply !== undefined) this.#deliver(kind, from, from, () => from.nobody(reply));
   }
 
-  #deliver(from: SimConnection, to: SimConnection, run: () => void): void {
+  #deliver(kind: string, from: SimConnection, to: SimConnection, run: () => void): void {
     const between = `${from.owner.name}>${to.owner.name}`;
-    let atMs = this.#world.nowMs + this.#conditions.delayMs(this.#random);
-    if (!this.#conditions.reorders) atMs = Math.max(atMs, (this.#lastArrival.get(between) ?? 0) + 0.001);
-    this.#lastArrival.set(between, atMs);
+    let atMs = this.#world.nowMs + this.#conditions.delayMs(this.#random, kind);
+    const last = this.#lastArrival.get(between) ?? 0;
+    if (!this.#conditions.reorders) atMs = Math.max(atMs, last + 0.001);
+    else if (atMs < last) this.#conditions.befalls(kind, "overtaken");
+    this.#lastArrival.set(between, Math.max(last, atMs));
     this.#world.after(atMs - this.#world.nowMs, to.owner, () => {
       if (!to.link.cut) run();
     });

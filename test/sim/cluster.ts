@@ -4,8 +4,10 @@ import { Conditions, drawTroubles } from "./conditions.ts";
 import { enter } from "./context.ts";
 import { startAgent, killAgent } from "./agent-process.ts";
 import { beginFence } from "./fence.ts";
-import { Kernel, Machine } from "./machine.ts";
+import { Kernel } from "./kernel.ts";
+import { Machine } from "./machine.ts";
 import { LogServer } from "./log-server.ts";
+import { PageSessions } from "./page-sessions.ts";
 import type { Random } from "./random.ts";
 import { Referee } from "./referee.ts";
 import { SimScheduler } from "./scheduler-process.ts";
@@ -52,12 +54,14 @@ export class SimCluster {
     this.#confirmBy = random.pick(["read", "append"]);
     this.#snapshotEvery = random.pick([5, 20, 1_000]);
     this.#skews = random.chance(0.4);
+    world.hasTrueClocks = !this.#skews;
     enter({
       world,
       conditions: this.conditions,
       bus: this.bus,
       kernel: this.kernel,
       hub: new StreamHub(world, this.conditions),
+      sessions: new PageSessions(world),
       random: world.random.fork("hosts"),
     });
     const nodes = 2 + random.below(4);
@@ -113,7 +117,7 @@ export class SimCluster {
   }
   get leader(): SimScheduler | undefined {
     return [...this.schedulers.values()].find(
-      ({ process, running }) => process.paused === undefined && running?.status().leading === true,
+      ({ process, running }) => process.paused === undefined && running?.leads === true,
     );
   }
 
@@ -148,6 +152,7 @@ export class SimCluster {
   heal(): void {
     this.world.trace("everything works again");
     this.conditions.calm();
+    this.kernel.evenFromMs = this.world.nowMs;
     this.server.down = false;
     this.keptOff.clear();
     for (const machine of this.machines) {

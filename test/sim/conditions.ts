@@ -54,8 +54,17 @@ export const drawTroubles = (random: Random): Troubles => {
   };
 };
 
+/** What becomes of a message beside arriving once, soon and in its turn. */
+export const FATES = ["lost", "doubled", "late", "overtaken"] as const;
+export type Fate = (typeof FATES)[number];
+
+/** Later than anything that takes its usual way. */
+const LATE_MS = 20;
+
 export class Conditions {
   #now: Troubles;
+  /** By kind of message and what became of it. */
+  readonly fates = new Map<string, number>();
 
   constructor(troubles: Troubles) {
     this.#now = troubles;
@@ -76,10 +85,17 @@ export class Conditions {
   get troubles(): Troubles {
     return this.#now;
   }
+  befalls(kind: string, fate: Fate): void {
+    const key = `${kind} ${fate}`;
+    this.fates.set(key, (this.fates.get(key) ?? 0) + 1);
+  }
   /** Of one message on its way. */
-  delayMs(random: Random): number {
+  delayMs(random: Random, kind: string): number {
     const { slowMessage, slowMessageMs } = this.#now;
-    return random.chance(slowMessage) ? random.between(1, slowMessageMs) : random.between(0.1, 2);
+    if (!random.chance(slowMessage)) return random.between(0.1, 2);
+    const ms = random.between(1, slowMessageMs);
+    if (ms >= LATE_MS) this.befalls(kind, "late");
+    return ms;
   }
   /** Until what was written is on the disk. */
   diskMs(random: Random): number {

@@ -1,7 +1,9 @@
 /** What the replaced parts of an agent find the simulated hosts by; one simulation at a time in a thread. */
 import type { Bus } from "./bus.ts";
 import type { Conditions } from "./conditions.ts";
-import type { Kernel, Machine } from "./machine.ts";
+import type { Kernel } from "./kernel.ts";
+import type { Machine } from "./machine.ts";
+import type { PageSessions } from "./page-sessions.ts";
 import type { Random } from "./random.ts";
 import type { StreamHub } from "./stream-hub.ts";
 import type { World } from "./world.ts";
@@ -12,6 +14,7 @@ export interface Context {
   readonly bus: Bus;
   readonly kernel: Kernel;
   readonly hub: StreamHub;
+  readonly sessions: PageSessions;
   /** Of what happens on hosts. */
   readonly random: Random;
 }

@@ -60,6 +60,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
       cluster.server.down = false;
     });
   },
+  criuDies: (cluster, _, machine) => cluster.kernel.killCriu(machine),
   containerExits: (cluster, random, machine) => {
     const id = random.maybe([...machine.copies.keys()]);
     if (id !== undefined) cluster.kernel.exit(machine, id, random.pick([0, 1, 137]));
@@ -68,10 +69,14 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     const processes = [...cluster.schedulers.values()].map((scheduler) => scheduler.process);
     const process = random.maybe(agent === undefined ? processes : [...processes, agent]);
     if (process === undefined) return;
+    cluster.world.hasTrueClocks = false;
     process.skewMs += random.pick([-60_000, -1_000, 1_000, 20_000, 24 * 3_600_000]);
     cluster.world.trace(`the clock of ${process.name} jumps`);
   },
 };
+
+/** By which a target does not get to run what is its own by now. */
+const TARGETS_FAULTS = ["agentDies", "powerFails", "agentIsCutOff", "criuDies", "criuDies"] as const;
 
 const cutOff = (cluster: SimCluster, random: Random, process: Process): void => {
   const connection = cluster.bus.of(process);
@@ -125,14 +130,21 @@ export const scheduleFaults = (cluster: SimCluster, untilMs: number): void => {
     });
   };
   next();
-  const inMoves = random.chance(0.5) ? random.next() ** 2 * 0.4 : 0;
-  cluster.referee.onMove = (from, to) => {
-    if (!random.chance(inMoves) || world.nowMs > untilMs) return;
-    const machine = cluster.kernel.machines.get(random.pick([from, to]));
-    // Most of what can go wrong with a move lies within milliseconds.
-    const inMs = 10 ** random.between(-1, 3);
-    world.after(inMs, undefined, () => {
-      if (machine !== undefined && world.nowMs < untilMs) mood.strike(cluster, random, machine);
+  const strikeIn = (ms: number, name: string, strike: (machine: Machine) => void): void => {
+    const machine = cluster.kernel.machines.get(name);
+    world.after(ms, undefined, () => {
+      if (machine !== undefined && world.nowMs < untilMs) strike(machine);
     });
+  };
+  const inMoves = random.chance(0.5) ? random.next() ** 2 * 0.4 : 0;
+  const inSwitches = random.chance(0.3) ? random.next() * 0.6 : 0;
+  cluster.referee.onMove = (from, to, isSwitched) => {
+    if (world.nowMs > untilMs) return;
+    // Most of what can go wrong with a move lies within milliseconds.
+    const soonMs = (most: number): number => 10 ** random.between(-1, most);
+    if (random.chance(inMoves))
+      strikeIn(soonMs(3), random.pick([from, to]), (machine) => mood.strike(cluster, random, machine));
+    if (isSwitched && random.chance(inSwitches))
+      strikeIn(soonMs(2), to, (machine) => FAULTS[random.pick(TARGETS_FAULTS)]?.(cluster, random, machine));
   };
 };

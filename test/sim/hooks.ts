@@ -51,9 +51,22 @@ const absent = (name: string): string =>
     )
     .join("\n");
 
+/** The file's source with the bug in it. */
+export const plant = (bug: Planted, file: string, source: string): string => {
+  let planted = source;
+  for (const { file: of, line, instead } of bug.rewrites) {
+    if (of !== file) continue;
+    if (planted.split(line).length !== 2)
+      throw new Error(
+        `the bug "${bug.name}" is planted at a line of ${file} that is not there once: ${line}`,
+      );
+    planted = planted.replace(line, () => instead);
+  }
+  return planted;
+};
+
 /** @param bug rewrites lines of the product; each has to be there exactly once */
 export const registerSimulation = (bug?: Planted): void => {
-  const found = new Set<string>();
   registerHooks({
     resolve: (specifier, given, next) => {
       if (isProduct(given.parentURL) && specifier.startsWith("node:")) {
@@ -70,17 +83,9 @@ export const registerSimulation = (bug?: Planted): void => {
       if (url.startsWith(ABSENT))
         return { format: "module", source: absent(url.slice(ABSENT.length)), shortCircuit: true };
       const loaded = next(url, given);
-      const rewrites = bug?.rewrites.filter(({ file }) => url === `${root}${file}`) ?? [];
-      if (rewrites.length === 0) return loaded;
-      let source = Buffer.from(loaded.source as Uint8Array).toString();
-      for (const { file, line, instead } of rewrites) {
-        if (source.split(line).length !== 2)
-          throw new Error(
-            `the bug "${bug?.name}" is planted at a line of ${file} that is not there once: ${line}`,
-          );
-        source = source.replace(line, () => instead);
-        found.add(`${file}: ${line}`);
-      }
+      const file = url.startsWith(root) ? url.slice(root.length) : "";
+      if (bug === undefined || !bug.rewrites.some((one) => one.file === file)) return loaded;
+      const source = plant(bug, file, Buffer.from(loaded.source as Uint8Array).toString());
       return { ...loaded, source };
     },
   });

@@ -13,6 +13,8 @@ import type { World } from "./world.ts";
 const MAX_ENTRIES = 20_000;
 const ATTEMPT_MS = 2_000;
 
+type CallKind = "append" | "log read" | "trim" | "snapshot" | "snapshot read" | "snapshot removal";
+
 interface StoredObject {
   readonly info: ObjectInfo;
   readonly bytes: Uint8Array;
@@ -45,18 +47,15 @@ export class LogServer {
    * Asks the server: the question and the answer may be lost on their way each, and what is written takes its time.
    * @param serve what the server does when it has been asked
    */
-  call<T>(connection: SimConnection, what: string, serve: () => T, writes = false): Promise<T> {
+  call<T>(connection: SimConnection, kind: CallKind, serve: () => T, writes = false): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
     const { owner } = connection;
-    const timer = setTimeout(() => reject(new Error(`timeout: ${what}`)), ATTEMPT_MS);
+    const timer = setTimeout(() => reject(new Error(`timeout: ${kind}`)), ATTEMPT_MS);
     const conditions = this.#conditions;
-    const wayMs = (): number => conditions.delayMs(this.#random);
-    const answer = (settle: () => void, ms: number): void => {
-      if (this.#random.chance(conditions.troubles.lostAcknowledgement)) {
-        this.#world.trace(`lost the answer to ${owner.name}: ${what}`);
-        return;
-      }
-      this.#world.after(ms, owner, () => {
+    const answer = (settle: () => void, diskMs: number): void => {
+      const way = `answer to ${kind === "append" ? "an" : "a"} ${kind}`;
+      if (this.#isLost(way, conditions.troubles.lostAcknowledgement)) return;
+      this.#world.after(conditions.delayMs(this.#random, way) + diskMs, owner, () => {
         if (connection.link.cut) return;
         clearTimeout(timer);
         settle();
@@ -66,17 +65,26 @@ export class LogServer {
       if (this.down) return;
       try {
         const result = serve();
-        answer(() => resolve(result), wayMs() + (writes ? conditions.diskMs(this.#random) : 0));
+        answer(() => resolve(result), writes ? conditions.diskMs(this.#random) : 0);
       } catch (error) {
-        answer(() => reject(error instanceof Error ? error : new Error(String(error))), wayMs());
+        answer(() => reject(error instanceof Error ? error : new Error(String(error))), 0);
       }
     };
-    if (!connection.link.cut) {
-      this.#world.after(wayMs(), undefined, arrive);
-      if (writes && this.#random.chance(conditions.duplication))
-        this.#world.after(wayMs(), undefined, arrive);
+    const ask = (): void => void this.#world.after(conditions.delayMs(this.#random, kind), undefined, arrive);
+    if (connection.link.cut || this.#isLost(kind, conditions.loss)) return promise;
+    ask();
+    if (writes && this.#random.chance(conditions.duplication)) {
+      conditions.befalls(kind, "doubled");
+      ask();
     }
     return promise;
+  }
+
+  #isLost(kind: string, share: number): boolean {
+    if (!this.#random.chance(share)) return false;
+    this.#world.trace(`lost: ${kind}`);
+    this.#conditions.befalls(kind, "lost");
+    return true;
   }
 
   append(from: SimConnection, bytes: Uint8Array, expectedLast: number): AppendResult {
@@ -90,8 +98,9 @@ export class LogServer {
     this.onStored({ sequence, bytes });
     if (sequence > MAX_ENTRIES) this.#world.violated("the log grows and grows");
     for (const { connection, notice } of this.#watchers) {
-      if (connection === from || this.#random.chance(this.#conditions.loss)) continue;
-      this.#world.after(this.#conditions.delayMs(this.#random), connection.owner, () => {
+      if (connection === from || this.#isLost("notice of an entry", this.#conditions.loss)) continue;
+      const ms = this.#conditions.delayMs(this.#random, "notice of an entry");
+      this.#world.after(ms, connection.owner, () => {
         if (!connection.link.cut) notice();
       });
     }
@@ -118,15 +127,15 @@ export class LogServer {
   }
 
   objects(connection: SimConnection): SnapshotObjects {
-    const call = <T>(what: string, serve: () => T, writes = false): Promise<T> =>
-      this.call(connection, `snapshots ${what}`, serve, writes);
+    const call = <T>(kind: CallKind, serve: () => T, writes = false): Promise<T> =>
+      this.call(connection, kind, serve, writes);
     return {
-      list: () => call("list", () => [...this.#objects.values()].map(({ info }) => info)),
-      info: (name) => call("info", () => this.#objects.get(name)?.info ?? null),
-      getBlob: (name) => call("get", () => this.#objects.get(name)?.bytes ?? null),
+      list: () => call("snapshot read", () => [...this.#objects.values()].map(({ info }) => info)),
+      info: (name) => call("snapshot read", () => this.#objects.get(name)?.info ?? null),
+      getBlob: (name) => call("snapshot read", () => this.#objects.get(name)?.bytes ?? null),
       putBlob: (meta, bytes) =>
         call(
-          "put",
+          "snapshot",
           () => {
             const { name, metadata = {} } = meta;
             // As after a disk that wrote something else than it was given.
@@ -140,7 +149,7 @@ export class LogServer {
           true,
         ),
       delete: (name) =>
-        call("delete", () => {
+        call("snapshot removal", () => {
           this.#objects.delete(name);
           return { success: true, purged: 1 };
         }),
@@ -158,10 +167,10 @@ export class SimLog implements LogStore {
     this.#connection = connection;
   }
   bounds(): Promise<Bounds> {
-    return this.#server.call(this.#connection, "bounds", () => this.#server.bounds());
+    return this.#server.call(this.#connection, "log read", () => this.#server.bounds());
   }
   readOne(sequence: number): Promise<StoredEntry | undefined> {
-    return this.#server.call(this.#connection, `entry ${sequence}`, () => this.#server.readOne(sequence));
+    return this.#server.call(this.#connection, "log read", () => this.#server.readOne(sequence));
   }
   read(from: number, to: number): AsyncGenerator<StoredEntry> {
     return readEntries(this, from, to);
@@ -169,15 +178,13 @@ export class SimLog implements LogStore {
   append(bytes: Uint8Array, expectedLast: number): Promise<AppendResult> {
     return this.#server.call(
       this.#connection,
-      `append after ${expectedLast}`,
+      "append",
       () => this.#server.append(this.#connection, bytes, expectedLast),
       true,
     );
   }
   trimBefore(sequence: number): Promise<void> {
-    return this.#server.call(this.#connection, `trim before ${sequence}`, () =>
-      this.#server.trimBefore(sequence),
-    );
+    return this.#server.call(this.#connection, "trim", () => this.#server.trimBefore(sequence));
   }
   async servers(): Promise<LogServerState[]> {
     await Promise.resolve();

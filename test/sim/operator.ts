@@ -32,7 +32,7 @@ export class Operator {
       name === "run" ? weight : weight * (this.random.chance(0.25) ? 0 : this.random.between(0.2, 2)),
       draw,
     ]);
-    this.#everyMs = this.random.pick([300, 1_000, 3_000]);
+    this.#everyMs = this.random.pick([200, 600, 2_000]);
   }
 
   /** Until then something is asked for at every so often. */

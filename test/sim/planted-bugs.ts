@@ -248,4 +248,80 @@ export const PLANTED: readonly Planted[] = [
       },
     ],
   },
+  {
+    name: "let-go-while-filling",
+    what: "The source of a post-copy is told to let go when the container runs, not when it has all of its memory",
+    rewrites: [
+      {
+        file: "scheduler/plan/arrived.ts",
+        line: "migration.mode === MigrationMode.POSTCOPY ? isWhole(seen, migration) : hasArrived(seen, migration);",
+        instead: "hasArrived(seen, migration);",
+      },
+    ],
+  },
+  {
+    name: "silence-is-loss",
+    what: "Memory of a source that this leader has not heard of yet counts as lost",
+    rewrites: [
+      {
+        file: "scheduler/plan/arrived.ts",
+        line: `return node?.current === true ? what("its copy there is gone") : undefined;`,
+        instead: `return what("its copy there is gone");`,
+      },
+    ],
+  },
+  {
+    name: "begun-anew-after-switch",
+    what: "A target that has lost what it received begins the container anew, and its source still has it",
+    rewrites: [
+      {
+        file: "agent/model/next-step.ts",
+        line: "if (desired.migration?.switched === true) return NONE;\n    const { restore }",
+        instead: "const { restore }",
+      },
+    ],
+  },
+  {
+    name: "kept-by-one",
+    what: "A checkpoint counts as stored when one of its keepers has it",
+    rewrites: [
+      {
+        file: "scheduler/plan/checkpoints.ts",
+        line: "const isStored = keepers.every(",
+        instead: "const isStored = keepers.some(",
+      },
+      {
+        file: "scheduler/plan/checkpoints.ts",
+        line: "if (sent?.phase === CheckpointPhase.SENT && isStored) {",
+        instead: "if (sent !== undefined && isStored) {",
+      },
+    ],
+  },
+  {
+    name: "checkpoint-not-used",
+    what: "A container that is to go on from a checkpoint is begun anew when its host's agent has restarted",
+    rewrites: [
+      {
+        file: "scheduler/state/apply-container.ts",
+        line: "if (BEGUN.has(seen.state) && allocation.restoreFrom !== undefined) {",
+        instead: "if (allocation.restoreFrom !== undefined) {",
+      },
+    ],
+  },
+  {
+    name: "no-rest",
+    what: "The balancer moves a container again that it has just moved",
+    rewrites: [
+      {
+        file: "scheduler/plan/balance/choose.ts",
+        line: "if (this.#restsUntilMs(container) > nowMs)",
+        instead: "if (this.#restsUntilMs(container) === nowMs)",
+      },
+      {
+        file: "scheduler/plan/balance/choose.ts",
+        line: "if (left.has(to.node)) continue;",
+        instead: "",
+      },
+    ],
+  },
 ];

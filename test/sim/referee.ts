@@ -3,18 +3,22 @@
  * out from the state alone, and not from what the state machine keeps beside it.
  */
 import {
+  AllocationState,
   LogEntry,
+  MigrationState,
   NodeState,
   DesiredState,
   type Command,
   type MigrationStarted,
   type State,
 } from "../../proto/gen/godwit/v1/log.ts";
+import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import { balanceSettingsOf } from "../../scheduler/state/apply-balance.ts";
 import { isAvailable } from "../../scheduler/state/availability.ts";
 import { Replica, stateHash } from "../../scheduler/log/replica.ts";
 import type { StoredEntry } from "../../scheduler/log/jetstream-log.ts";
-import type { Kernel, Ruling } from "./machine.ts";
+import type { Kernel, Ruling } from "./kernel.ts";
 import { isClosed, neighbourFault, stateFault } from "./state-rules.ts";
 import type { World } from "./world.ts";
 
@@ -33,6 +37,23 @@ const identityOf = ({ command }: Command): string | undefined => {
   }
 };
 
+/** Commands by which a migration may end with something lost. */
+const MAY_LOSE: ReadonlySet<string> = new Set(["migrationLost", "nodeRemoved", "nodeFenced"]);
+
+/** No report is older that a leader acts upon. */
+const HEARD_MS = 30_000;
+
+const ENDED: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
+
+/** Between an end that is decided and its entry. */
+const LATE_MS = 500;
+
+interface Explained {
+  readonly epoch: number;
+  /** Of a move that has been switched. */
+  readonly source: string | undefined;
+}
+
 export class Referee implements Ruling {
   readonly replica = new Replica();
   readonly #world: World;
@@ -48,11 +69,16 @@ export class Referee implements Ruling {
   readonly #requests = new Set<string>();
   /** The state before the repetition that is being applied. */
   #repeated: string | undefined;
-  /** Containers whose end the log explains, with their epochs: their node was lost or removed. */
-  #explained = new Map<string, number>();
+  /** Containers whose end the log explains: their node was lost or removed. */
+  #explained = new Map<string, Explained>();
+  /** By container: when a move of it was last seen to have ended. */
+  readonly #movedAtMs = new Map<string, number>();
+  readonly #takenAtMs = new Map<string, number>();
+  /** Migrations that are known to have lost something. */
+  readonly #lost = new Set<string>();
   #leaderEpoch = 0;
   /** Told each step of each move. */
-  onMove: (from: string, to: string) => void = () => undefined;
+  onMove: (from: string, to: string, isSwitched: boolean) => void = () => undefined;
   counts = new Map<string, number>();
 
   constructor(world: World, kernel: Kernel) {
@@ -85,8 +111,7 @@ export class Referee implements Ruling {
       this.#world.violated(
         `entry ${stored.sequence} of epoch ${entry.epoch} changed the state, and epoch ${this.#leaderEpoch} had begun`,
       );
-    for (const [id, epoch] of explained)
-      if (this.state.containers[id]?.allocation?.epoch !== epoch) this.#kernel.forgive(id);
+    for (const [id, before] of explained) this.#forgive(id, before);
     this.#explain();
     this.#hashes.set(stored.sequence, stateHash(this.replica.cluster));
     for (const [at, command] of entry.commands.entries()) {
@@ -99,10 +124,58 @@ export class Referee implements Ruling {
     }
     this.#state();
     for (const { command } of entry.commands)
-      if (command?.$case === "migrationStarted" || command?.$case === "migrationSwitched") {
-        const { from, to } = this.state.migrations[command.value.id] ?? {};
-        if (from !== undefined && to !== undefined) this.onMove(from, to);
+      if (command?.$case === "migrationFinished" || command?.$case === "migrationAborted") {
+        const { containerId, state } = this.state.migrations[command.value.id] ?? {};
+        if (containerId !== undefined && state !== MigrationState.RUNNING)
+          this.#movedAtMs.set(containerId, this.#world.nowMs);
       }
+    this.#excuseLost(entry.commands);
+    this.#followCheckpoints(entry.commands, outcomes);
+    for (const { command } of entry.commands)
+      if (command?.$case === "migrationStarted" || command?.$case === "migrationSwitched") {
+        const { from, state, to } = this.state.migrations[command.value.id] ?? {};
+        if (from !== undefined && to !== undefined) this.onMove(from, to, state === MigrationState.SWITCHED);
+      }
+  }
+
+  /** What the log calls lost may be ended, and begun anew. */
+  #excuseLost(commands: readonly Command[]): void {
+    if (!commands.some(({ command }) => MAY_LOSE.has(command?.$case ?? ""))) return;
+    for (const { containerId, id, state } of Object.values(this.state.migrations)) {
+      if (state !== MigrationState.LOST || this.#lost.has(id)) continue;
+      this.#lost.add(id);
+      this.#kernel.forgive(containerId);
+    }
+  }
+
+  #followCheckpoints(commands: readonly Command[], outcomes: readonly unknown[]): void {
+    for (const [at, { command }] of commands.entries()) {
+      if (outcomes[at] !== undefined) continue;
+      switch (command?.$case) {
+        case "checkpointStarted":
+          this.#takenAtMs.set(command.value.id, this.#world.nowMs);
+          break;
+        case "containerRestored":
+          // Somebody wants it to be what it was then.
+          this.#kernel.forgive(command.value.containerId);
+          this.#kernel.beginsFrom(command.value.containerId, command.value);
+          break;
+        case "allocationPlaced": {
+          const { checkpointId = "", containerId, epoch } = command.value;
+          this.#kernel.beginsFrom(containerId, checkpointId === "" ? undefined : { checkpointId, epoch });
+          break;
+        }
+        case "allocationObserved":
+          if (ENDED.has(command.value.state)) this.#kernel.beginsFrom(command.value.containerId, undefined);
+          break;
+        default:
+      }
+    }
+  }
+
+  /** Of a checkpoint that is not complete, how long it has been taken for. */
+  takenForMs(id: string): number {
+    return this.#world.nowMs - (this.#takenAtMs.get(id) ?? 0);
   }
 
   /** A request that has been granted once changes nothing when it is made again. */
@@ -120,14 +193,25 @@ export class Referee implements Ruling {
   }
 
   /** A container of a node that is lost may be started elsewhere: that it was lost is the recorded failure. */
-  #explain(): ReadonlyMap<string, number> {
+  #explain(): ReadonlyMap<string, Explained> {
     this.#explained = new Map();
-    for (const { id, allocation } of Object.values(this.state.containers)) {
-      const node = this.state.nodes[allocation?.node ?? ""];
-      if (allocation !== undefined && (node === undefined || node.state === NodeState.LOST))
-        this.#explained.set(id, allocation.epoch);
+    const { containers, migrations, nodes } = this.state;
+    for (const { id, allocation, migrationId } of Object.values(containers)) {
+      const node = nodes[allocation?.node ?? ""];
+      if (allocation === undefined || node?.state === NodeState.READY) continue;
+      const migration = migrations[migrationId];
+      const source = migration?.state === MigrationState.SWITCHED ? migration.from : undefined;
+      this.#explained.set(id, { epoch: allocation.epoch, source });
     }
     return this.#explained;
+  }
+
+  /** It has gone on to somewhere else. The source of its move goes on with what it has kept, and begins nothing anew. */
+  #forgive(id: string, { epoch, source }: Explained): void {
+    const now = this.state.containers[id]?.allocation;
+    if (now?.epoch === epoch) return;
+    const isKept = now !== undefined && now.node === source && this.#kernel.whereItIs(id)?.name === source;
+    if (!isKept) this.#kernel.forgive(id);
   }
 
   /** A cold move that nobody has asked for takes one away for a while. */
@@ -148,6 +232,34 @@ export class Referee implements Ruling {
       : undefined;
   }
 
+  /** What the balancer begins by itself stays within its settings. */
+  #balanceFault({ balance, containerId }: MigrationStarted): string | undefined {
+    if (balance === undefined || !this.#world.hasTrueClocks) return undefined;
+    const { coolDownMs, parallel } = balanceSettingsOf(this.state);
+    const restedMs = this.#world.nowMs - (this.#movedAtMs.get(containerId) ?? -Infinity);
+    if (restedMs < coolDownMs - LATE_MS)
+      return `${containerId} is balanced again after ${Math.round(restedMs)} of ${coolDownMs} ms`;
+    const moving = [...this.replica.cluster.index.moving].filter(
+      (id) => this.state.migrations[id]?.balance !== undefined,
+    ).length;
+    return moving >= parallel
+      ? `${containerId} is balanced beside ${moving} others, and ${parallel} may be at once`
+      : undefined;
+  }
+
+  /** Each keeper has it, but for one whose disk was exchanged a moment ago. */
+  #storedFault(id: string): string | undefined {
+    const missing = (this.state.checkpoints[id]?.keepers ?? []).find((keeper) => {
+      const machine = this.#kernel.machines.get(keeper);
+      return (
+        machine !== undefined && !machine.kept.has(id) && machine.diskSinceMs < this.#world.nowMs - HEARD_MS
+      );
+    });
+    return missing === undefined
+      ? undefined
+      : `checkpoint ${id} counts as stored, and ${missing} has not got it`;
+  }
+
   /** The rule that the command would break if it took effect now. */
   #breach({ command }: Command): string | undefined {
     const { state } = this;
@@ -162,7 +274,9 @@ export class Referee implements Ruling {
         const { containerId, to } = command.value;
         return isClosed(state, to)
           ? `${containerId} is to move to ${to}, which is cordoned or lost`
-          : (neighbourFault(state, containerId, to) ?? this.#budgetFault(command.value));
+          : (neighbourFault(state, containerId, to) ??
+              this.#budgetFault(command.value) ??
+              this.#balanceFault(command.value));
       }
       case "migrationSwitched": {
         const { id } = command.value;
@@ -170,6 +284,16 @@ export class Referee implements Ruling {
         return state.nodes[to]?.state === NodeState.LOST
           ? `migration ${id} is switched to ${to}, which is lost`
           : undefined;
+      }
+      case "checkpointStored":
+        return this.#storedFault(command.value.id);
+      case "migrationLost": {
+        const { id } = command.value;
+        const { containerId = "" } = state.migrations[id] ?? {};
+        const where = this.#kernel.whereItIs(containerId);
+        return where === undefined
+          ? undefined
+          : `migration ${id} counts ${containerId} as lost, and ${where.name} has it`;
       }
       case "containerRemoved": {
         const { id } = command.value;
@@ -244,6 +368,11 @@ export class Referee implements Ruling {
     if (container === undefined || container.removing || container.retiring) return true;
     if (this.#explained.has(containerId) || container.preemption !== undefined) return true;
     return container.desired === DesiredState.STOPPED || container.restartGeneration > restartGeneration;
+  }
+
+  isKept(checkpointId: string, node: string): boolean {
+    const checkpoint = this.state.checkpoints[checkpointId];
+    return checkpoint?.state === CheckpointState.STORED && checkpoint.keepers.includes(node);
   }
 
   isForgotten(containerId: string): boolean {

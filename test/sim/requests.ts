@@ -2,6 +2,8 @@
 import { AllocationState, MigrationState, type Container } from "../../proto/gen/godwit/v1/log.ts";
 import { OnFailure, ServiceSpec, UpdateOrder } from "../../proto/gen/godwit/v1/service.ts";
 import {
+  BalancePolicy,
+  BalanceSettings,
   ContainerSpec,
   FailoverPolicy,
   Image,
@@ -19,6 +21,19 @@ const LAYER = `sha256:${"c".repeat(64)}`;
 const NAMES = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] as const;
 const SERVICES = ["web", "db"] as const;
 const PROJECTS = ["", "blue"] as const;
+/** Of the balancer, that are set. */
+const SETTINGS = [
+  "policy",
+  "threshold",
+  "roundMs",
+  "holdRounds",
+  "smoothingMs",
+  "settleMs",
+  "coolDownMs",
+  "parallel",
+  "gainOverCost",
+  "misses",
+] as const;
 const KINDS = ["front", "back"] as const;
 /** One who has sworn that a host is off keeps it off for as long as his word may still reach the log. */
 const KEPT_OFF_MS = 40_000;
@@ -96,10 +111,12 @@ const spec = (name: string, { random, cluster }: Drawing): ContainerSpec =>
       MigrationPolicy.LIVE,
       MigrationPolicy.LIVE,
       MigrationPolicy.LIVE,
+      MigrationPolicy.LIVE,
       MigrationPolicy.COLD,
       MigrationPolicy.NEVER,
     ]),
-    node: random.chance(0.2) ? random.pick(cluster.machines).name : "",
+    node: random.chance(0.1) ? random.pick(cluster.machines).name : "",
+    checkpointEverySeconds: random.chance(0.2) ? random.pick([5, 10, 30]) : 0,
   });
 
 const service = (from: Drawing): ServiceSpec => {
@@ -132,8 +149,13 @@ const containers = (scheduler: Scheduler): Container[] =>
 export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw]>> = {
   run: [
     6,
-    (_, from) => {
-      const wanted = spec(from.random.pick(NAMES), from);
+    (asked, from) => {
+      const taken = new Set(containers(asked).map((one) => one.spec?.name ?? ""));
+      const free = NAMES.filter((name) => !taken.has(name));
+      // Who asks for one that is there already is told so, and learns nothing new each time.
+      const name = from.random.chance(0.95) ? from.random.maybe(free) : from.random.pick(NAMES);
+      if (name === undefined) return undefined;
+      const wanted = spec(name, from);
       return async (scheduler) => {
         const { id } = await scheduler.createContainer(wanted);
         return { what: "run", identity: `containerCreated ${id}` };
@@ -163,21 +185,32 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
     (asked, { random, cluster }) => {
       const all = containers(asked);
       const movable = all.filter(
-        ({ allocation, migrationId }) => allocation?.state === AllocationState.RUNNING && migrationId === "",
+        ({ allocation, migrationId, spec }) =>
+          allocation?.state === AllocationState.RUNNING &&
+          migrationId === "" &&
+          spec?.migration !== MigrationPolicy.NEVER,
       );
-      const container = random.maybe(random.chance(0.8) ? movable : all);
+      const isReasonable = random.chance(0.9);
+      const container = random.maybe(isReasonable ? movable : all);
       if (container === undefined) return undefined;
+      const others = cluster.machines.filter(({ name }) => name !== container.allocation?.node);
+      const to = random.pick(isReasonable ? others : cluster.machines).name;
+      const isCold = container.spec?.migration === MigrationPolicy.COLD;
       const request = {
         containerId: container.id,
-        mode: random.pick([
-          MigrationMode.AUTO,
-          MigrationMode.AUTO,
-          MigrationMode.CHECKPOINT,
-          MigrationMode.COLD,
-        ]),
+        mode:
+          isReasonable && isCold
+            ? MigrationMode.AUTO
+            : random.pick([
+                MigrationMode.AUTO,
+                MigrationMode.AUTO,
+                MigrationMode.CHECKPOINT,
+                MigrationMode.COLD,
+                MigrationMode.POSTCOPY,
+              ]),
         blackoutBudgetMs: 0,
         reason: "operator",
-        ...(random.chance(0.5) ? { to: random.pick(cluster.machines).name } : {}),
+        ...(random.chance(0.5) ? { to } : {}),
       };
       return async (scheduler) => {
         const { id } = await scheduler.startMigration(request);
@@ -263,6 +296,41 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
             ? scheduler.services.rollBack(name, 0)
             : scheduler.services.remove(name),
       );
+    },
+  ],
+  checkpoint: [
+    1.5,
+    (asked, { random }) => {
+      const container = random.maybe(containers(asked));
+      const kept = random.maybe(Object.keys(asked.state().checkpoints));
+      const what = random.pick(["create", "create", "restore", "remove"] as const);
+      if (what === "create" || kept === undefined)
+        return container === undefined
+          ? undefined
+          : silent((scheduler) => scheduler.createCheckpoint(container.id));
+      return what === "restore"
+        ? silent((scheduler) => scheduler.restoreCheckpoint(kept))
+        : silent((scheduler) => scheduler.removeCheckpoint(kept));
+    },
+  ],
+  balance: [
+    0.7,
+    (_, { random }) => {
+      const isAuto = random.chance(0.8);
+      if (random.chance(0.3)) return silent((scheduler) => scheduler.balancing.run());
+      const settings = BalanceSettings.fromPartial({
+        policy: isAuto ? BalancePolicy.AUTO : random.pick([BalancePolicy.OFF, BalancePolicy.RECOMMEND]),
+        threshold: random.pick([0.02, 0.1]),
+        roundMs: random.pick([500, 2_000]),
+        holdRounds: random.pick([1, 2]),
+        smoothingMs: random.pick([500, 2_000]),
+        settleMs: random.pick([500, 3_000]),
+        coolDownMs: random.pick([0, 3_000, 10_000]),
+        parallel: random.pick([1, 2, 4]),
+        gainOverCost: random.pick([0, 1]),
+        misses: random.pick([0, 3]),
+      });
+      return silent((scheduler) => scheduler.balancing.set(settings, SETTINGS));
     },
   ],
   label: [

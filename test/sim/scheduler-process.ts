@@ -70,12 +70,13 @@ export class SimScheduler {
     const machine = thisMachine();
     const log = new SimLog(server, connection);
     for (;;) {
+      let begun: RunningScheduler | undefined;
       try {
         const snapshots = new SnapshotStore(server.objects(connection), logger);
         const reload = (): Promise<ReplicaStart | undefined> => newestStart(log, snapshots);
         const replica = await restoreReplica(log, snapshots);
         this.replica = this.#watched(replica);
-        const running = new RunningScheduler({
+        const running = (begun = new RunningScheduler({
           link: new NatsLink(connection.asNats(), () => machine.nowMs(), logger),
           machine,
           id,
@@ -86,12 +87,15 @@ export class SimScheduler {
           confirmBy,
           snapshotEvery,
           opened: { log, snapshots, events: new NoEvents(), replica, reload },
-        });
+        }));
         this.running = running;
         await running.begin();
         return;
       } catch (error) {
         logger.warn({ err: error }, "the scheduler cannot start yet");
+        // As whoever starts one does, and then starts another.
+        this.running = undefined;
+        await begun?.[Symbol.asyncDispose]();
         await sleep(RETRY_MS);
       }
     }

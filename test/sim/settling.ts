@@ -1,5 +1,6 @@
 /** When nothing is broken any more, everything has to come to what is wanted; this says what has not yet. */
 import { AllocationState, DesiredState, NodeState, type Container } from "../../proto/gen/godwit/v1/log.ts";
+import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { isRestarted } from "../../agent/model/restart-policy.ts";
 import type { SimCluster } from "./cluster.ts";
 
@@ -41,7 +42,22 @@ const leftoverFault = (cluster: SimCluster): string | undefined => {
   return undefined;
 };
 
-const SAYS_WHY = /has to stay for now|no node fits|stays on its node|does not run|policy/;
+/** Longer than one takes when nothing is broken. */
+const TAKEN_WITHIN_MS = 45_000;
+
+const checkpointFault = (cluster: SimCluster): string | undefined => {
+  const { checkpoints } = cluster.referee.state;
+  for (const { containerName, id, state } of Object.values(checkpoints))
+    if (state === CheckpointState.TAKING && cluster.referee.takenForMs(id) > TAKEN_WITHIN_MS)
+      return `checkpoint ${id} of ${containerName} is still being taken`;
+  for (const { kept, name } of cluster.machines)
+    for (const id of kept)
+      if (checkpoints[id]?.keepers.includes(name) !== true) return `${name} still keeps checkpoint ${id}`;
+  return undefined;
+};
+
+const SAYS_WHY =
+  /has to stay for now|no node fits|stays on its node|does not run|policy|its move was cancelled/;
 
 const nodeFault = (cluster: SimCluster): string | undefined => {
   const { nodes } = cluster.referee.state;
@@ -78,5 +94,5 @@ export const unsettled = (cluster: SimCluster): string | undefined => {
     const fault = containerFault(cluster, container);
     if (fault !== undefined) return fault;
   }
-  return leftoverFault(cluster);
+  return leftoverFault(cluster) ?? checkpointFault(cluster);
 };

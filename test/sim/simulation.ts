@@ -56,7 +56,7 @@ export const simulate = async (
     events: world.events,
     virtualMs: world.nowMs,
     entries: cluster.server.last,
-    counts: Object.fromEntries([...cluster.referee.counts, ...operator.counts]),
+    counts: Object.fromEntries([...cluster.referee.counts, ...operator.counts, ...cluster.conditions.fates]),
     lines: world.lines,
   };
 };

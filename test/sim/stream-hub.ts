@@ -77,7 +77,11 @@ export class StreamHub {
     await sleep(this.#random.between(1, 20), signal);
     if (this.#random.chance(this.#conditions.troubles.streamFailure))
       throw new GodwitError("unavailable", "the target's answer was lost");
-    await this.#reach(migrationId, isReachable, signal);
+    for (let waitedMs = 0; waitedMs < IDLE_MS && end.owner?.alive !== false; waitedMs += TRY_MS) {
+      if (end.isReachable() && isReachable()) return;
+      await sleep(TRY_MS, signal);
+    }
+    throw new GodwitError("unavailable", "the target does not answer any more");
   }
 
   /** The source tells the target that nothing more will come. */

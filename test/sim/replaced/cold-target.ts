@@ -28,6 +28,6 @@ export async function receiveStopped(inputs: TargetInputs, order: MigrationOrder
   progress.enter(MigrationPhase.RESTORED);
   await within(inputs.switched(), signal);
   inputs.setStatus({ kind: "starting" });
-  await runtime.begin(record);
+  await runtime.begin(record, signal);
   return init;
 }

@@ -7,6 +7,8 @@ import type { Copy, Machine } from "../machine.ts";
 import { sleep } from "./timers.ts";
 
 const FENCED_LOOK_MS = 50;
+/** No command is waited for any longer (agent/native/command.ts). */
+const COMMAND_MS = 30_000;
 
 /** Its kernel's end of the container: frozen, thawed and ended here. */
 class SimCgroup {
@@ -53,7 +55,8 @@ class SimCgroup {
     return 4_096;
   }
   cpuUsageUsec(): number {
-    return 0;
+    const copy = this.#copy;
+    return copy === undefined ? 0 : context().kernel.cpuUsedUsec(copy);
   }
   pidsCount(): number {
     return 1;
@@ -88,7 +91,7 @@ export class ContainerRuntime {
 
   async start(record: ContainerRecord, signal: AbortSignal): Promise<InitProcess> {
     const init = await this.create(record, signal);
-    await this.begin(record);
+    await this.begin(record, signal);
     return init;
   }
 
@@ -98,21 +101,26 @@ export class ContainerRuntime {
     if (random.chance(conditions.troubles.startFailure))
       throw new GodwitError("unavailable", "it could not be started");
     await this.tearDown();
-    await this.#untilOpen();
+    await this.#untilOpen(signal);
     signal.throwIfAborted();
     return kernel.create(this.#machine, this.id).init;
   }
 
   /** Nothing begins in a group of processes that stands still. */
-  async #untilOpen(): Promise<void> {
-    while (this.#machine.isFenced || this.#machine.copies.get(this.id)?.isHeldBack === true)
-      await sleep(FENCED_LOOK_MS);
+  async #untilOpen(signal: AbortSignal): Promise<void> {
+    for (let waitedMs = 0; this.#isHeld; waitedMs += FENCED_LOOK_MS) {
+      if (waitedMs >= COMMAND_MS) throw new GodwitError("deadline", "runc did not end in time");
+      await sleep(FENCED_LOOK_MS, signal);
+    }
+  }
+  get #isHeld(): boolean {
+    return this.#machine.isFenced || this.#machine.copies.get(this.id)?.isHeldBack === true;
   }
 
-  async begin(record: ContainerRecord): Promise<void> {
+  async begin(record: ContainerRecord, signal: AbortSignal): Promise<void> {
     const { kernel, random } = context();
     await sleep(random.between(0, 5));
-    await this.#untilOpen();
+    await this.#untilOpen(signal);
     const copy = this.#machine.copies.get(this.id);
     if (copy?.state !== "held") throw new GodwitError("unavailable", "it is not there any more");
     kernel.begin(this.#machine, copy, record.epoch);

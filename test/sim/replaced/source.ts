@@ -4,6 +4,7 @@ import { MigrationPhase } from "../../../proto/gen/godwit/v1/agent.ts";
 import type { CopyOutcome, SourceInputs } from "../../../agent/migrate/source.ts";
 import type { RecordStatus } from "../../../agent/model/record.ts";
 import { context, isReachable, machineOf } from "../context.ts";
+import { isFilled } from "./target.ts";
 import { sleep } from "./timers.ts";
 
 export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
@@ -23,6 +24,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     sent,
   });
   progress.enter(MigrationPhase.COPYING);
+  await isFilled(runtime, signal);
   try {
     await hub.begin(order.id, reachable, signal);
     for (let round = 0; round < 2; round += 1) {
