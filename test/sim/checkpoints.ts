@@ -26,9 +26,21 @@ export class SimCheckpoints {
   readonly #receptions = new Map<string, Reception>();
   #wanted = new Set<string>();
 
+  /** That an earlier agent of this host had begun to take. */
+  readonly #cutOff: ReadonlySet<string>;
+
   constructor(machine: Machine, changed: () => void) {
     this.#machine = machine;
     this.#changed = changed;
+    this.#cutOff = new Set(machine.spool);
+    machine.spool.clear();
+  }
+
+  wasCutOff(id: string): boolean {
+    return this.#cutOff.has(id);
+  }
+  removeSpool(id: string): void {
+    this.#machine.spool.delete(id);
   }
 
   path(id: string): string | undefined {

@@ -43,6 +43,8 @@ export class Kernel {
   readonly #files = new Map<string, number>();
   readonly #filesExcused = new Set<string>();
   #nextLife = 1;
+  /** By checkpoint: what it builds upon. */
+  readonly #bases = new Map<string, string>();
   readonly #wanted = new Map<string, Wanted>();
   readonly #needs = new Map<string, { readonly cpuMillis: number; readonly turnsMs: number }>();
   /** From then on each container takes the same all the time. */
@@ -123,6 +125,15 @@ export class Kernel {
   layFiles(machine: Machine, containerId: string): void {
     machine.files.delete(containerId);
     this.#newFiles(machine, containerId);
+  }
+  /** @param baseId what it is a difference to; empty: nothing */
+  taken(id: string, baseId: string): void {
+    this.#bases.set(id, baseId);
+  }
+  /** A checkpoint and all that it builds upon. */
+  chainOf(id: string): string[] {
+    const base = this.#bases.get(id) ?? "";
+    return base === "" ? [id] : [...this.chainOf(base), id];
   }
   dropCheckpoint(machine: Machine, id: string): void {
     machine.kept.delete(id);
@@ -336,6 +347,7 @@ export class Kernel {
     const gone = [...machine.files.keys()];
     machine.files.clear();
     machine.kept.clear();
+    machine.spool.clear();
     machine.diskSinceMs = this.#world.nowMs;
     for (const containerId of gone)
       if (this.#areFilesGone(containerId, machine)) this.#filesExcused.add(containerId);

@@ -56,6 +56,8 @@ export class Machine {
   readonly images = new Map<string, ReceivedImage>();
   /** Ids of checkpoints of other hosts' containers. */
   readonly kept = new Set<string>();
+  /** Ids of checkpoints that were begun here and are still ordered. */
+  readonly spool = new Set<string>();
   /** When it last came back with another disk. */
   diskSinceMs = 0;
   /** Containers, with their epochs, that a checkpoint could not be made into here. */

@@ -287,13 +287,24 @@ export const PLANTED: readonly Planted[] = [
     rewrites: [
       {
         file: "scheduler/plan/checkpoints.ts",
-        line: "const isStored = keepers.every(",
-        instead: "const isStored = keepers.some(",
+        line: "if (sent?.phase === CheckpointPhase.SENT) {",
+        instead: "if (sent !== undefined) {",
       },
       {
         file: "scheduler/plan/checkpoints.ts",
-        line: "if (sent?.phase === CheckpointPhase.SENT && isStored) {",
-        instead: "if (sent !== undefined && isStored) {",
+        line: "if (keepers.every((keeper) => keepsAll(volatile, keeper, needed)))",
+        instead: "if (keepers.some((keeper) => keepsAll(volatile, keeper, needed)))",
+      },
+    ],
+  },
+  {
+    name: "base-not-held",
+    what: "A keeper deletes what a newer checkpoint builds upon as soon as it is replaced",
+    rewrites: [
+      {
+        file: "scheduler/state/apply-checkpoint.ts",
+        line: "if (isBuiltUpon(cluster, checkpoint)) {",
+        instead: "if (isBuiltUpon(cluster, checkpoint) && checkpoint.superseded) {",
       },
     ],
   },

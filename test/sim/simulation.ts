@@ -46,6 +46,8 @@ export const simulate = async (
     open = unsettled(cluster);
   }
   if (open !== undefined) world.violated(`not settled after ${SETTLES_WITHIN_MS / 1_000} s: ${open}`);
+  for (const { id, replica } of cluster.schedulers.values())
+    if (open === undefined && replica !== undefined) cluster.referee.compare(id, replica);
   const broken = operator.broken();
   if (broken !== undefined) world.violated(broken);
   process.off("unhandledRejection", thrown);

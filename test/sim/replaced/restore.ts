@@ -9,11 +9,18 @@ import { sleep } from "./timers.ts";
 
 export async function restoreFromCheckpoint(inputs: TargetInputs, order: RestoreOrder): Promise<InitProcess> {
   const { host, migrationId, record, runtime, setStatus, signal } = inputs;
-  const { kernel, random } = context();
+  const { kernel, random, world } = context();
   const machine = machineOf(host);
+  const { checkpointId } = order;
+  const files = [...order.base.map(({ id }) => id), checkpointId];
   try {
-    if (!machine.kept.has(order.checkpointId))
-      throw new GodwitError("not-found", `checkpoint ${order.checkpointId} is not kept on this host`);
+    const missing = files.find((id) => !machine.kept.has(id));
+    if (missing !== undefined)
+      throw new GodwitError("not-found", `checkpoint ${missing} is not kept on this host`);
+    if (kernel.chainOf(checkpointId).join() !== files.join())
+      world.violated(
+        `checkpoint ${checkpointId} is to be restored from ${files.join()}, and is built otherwise`,
+      );
     setStatus({ kind: "restoring", migrationId, stage: "receiving" });
     kernel.dropImage(machine, runtime.id);
     await sleep(random.between(1, 100), signal);

@@ -1,7 +1,7 @@
 /** In the place of agent/checkpoints/take.ts: the same steps and the same records, without CRIU and without bytes. */
 import { GodwitError } from "../../../proto/contract/error.ts";
 import type { CheckpointOrder } from "../../../proto/gen/godwit/v1/checkpoint.ts";
-import type { TakenCheckpoint, TakeInputs } from "../../../agent/checkpoints/take.ts";
+import type { RememberedCheckpoint, TakenCheckpoint, TakeInputs } from "../../../agent/checkpoints/take.ts";
 import type { Host } from "../../../agent/host.ts";
 import { checkpointStream } from "../checkpoints.ts";
 import { context, isReachable, machineOf } from "../context.ts";
@@ -11,13 +11,17 @@ import { sleep } from "./timers.ts";
 const SEND_TRIES = 3;
 const AGAIN_MS = 1_000;
 
-export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoint> {
+export async function takeCheckpoint(
+  inputs: TakeInputs,
+): Promise<{ readonly figures: TakenCheckpoint; readonly remembered: RememberedCheckpoint }> {
   const { host, order, record, runtime, setStatus, signal } = inputs;
   const { conditions, kernel, random } = context();
   const machine = machineOf(host);
   const running = record()?.status;
   if (running?.kind !== "running") throw new GodwitError("refused", "the container does not run");
   const { init, startedAtMs } = running;
+  const baseId = inputs.base?.init.pid === init.pid ? inputs.base.id : "";
+  machine.spool.add(order.id);
   await isFilled(runtime, signal);
   await sleep(random.between(1, 200), signal);
   try {
@@ -36,7 +40,17 @@ export async function takeCheckpoint(inputs: TakeInputs): Promise<TakenCheckpoin
       setStatus({ kind: "running", init, startedAtMs });
     }
   }
-  return { sizeBytes: 10, memoryBytes: 4_096, blackoutMs: 10 };
+  kernel.taken(order.id, baseId);
+  return {
+    figures: {
+      baseId,
+      sizeBytes: baseId === "" ? 10 : 3,
+      memoryBytes: 4_096,
+      wholeBytes: 10,
+      blackoutMs: 10,
+    },
+    remembered: { id: order.id, init } as RememberedCheckpoint,
+  };
 }
 
 export async function sendToKeepers(host: Host, order: CheckpointOrder, signal: AbortSignal): Promise<void> {

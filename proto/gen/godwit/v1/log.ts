@@ -759,8 +759,8 @@ export interface MigrationCancelRequested {
 }
 
 /**
- * Post-copy, after the switch: the source is gone for good, and with it memory that had not followed yet. The target ends
- * the container.
+ * After the switch: memory that no host has any more. Of a post-copy the source is gone for good, and with it what had
+ * not followed yet: the target ends the container. Or the target has nothing of it any more, and the source has let go.
  */
 export interface MigrationLost {
   id: string;
