@@ -3,6 +3,8 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 
 import { isAlive, processStat, signalExactly } from "../native/process.ts";
 
+/** A heap for each thread would keep what is let go of in each: glibc's own limit is eight for each core. */
+const ALLOCATION = { MALLOC_ARENA_MAX: "2" };
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 10_000;
 /** An agent that lived this long was well: the next back-off is the first again. */
@@ -71,7 +73,10 @@ export class AgentChild {
   #spawn(): void {
     const { program, args, onLog } = this.#command;
     const startedAtMs = Date.now();
-    const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit"] });
+    const child = spawn(program, args, {
+      stdio: ["ignore", "inherit", "inherit"],
+      env: { ...ALLOCATION, ...process.env },
+    });
     this.#child = child;
     const { pid } = child;
     if (pid !== undefined) {
