@@ -25,8 +25,9 @@ const STATES: Partial<Record<CheckpointState, string>> = {
 
 type Checkpoints = DeepReadonlyState["checkpoints"];
 
-/** With all that it builds upon. */
-const keptBytes = (all: Checkpoints, { baseId, sizeBytes }: CheckpointRecord): number => {
+/** With all that it builds upon; 0: it is not complete. */
+const keptBytes = (all: Checkpoints, { baseId, sizeBytes, state }: CheckpointRecord): number => {
+  if (state !== CheckpointState.STORED) return 0;
   let bytes = sizeBytes;
   for (let one = all[baseId]; one !== undefined; one = all[one.baseId]) bytes += one.sizeBytes;
   return bytes;
