@@ -19,6 +19,7 @@ class Site {
   readonly volatile = new FakeVolatile();
   /** By node and checkpoint, what it says. */
   readonly #said = new Map<string, Map<string, Partial<CheckpointReport>>>();
+  readonly #free = new Map<string, number>();
   #ids = 100;
 
   constructor() {
@@ -28,7 +29,19 @@ class Site {
   say(node: string, id: string, phase: CheckpointPhase, rest: Partial<CheckpointReport> = {}): void {
     const said = this.#said.get(node) ?? new Map<string, Partial<CheckpointReport>>();
     this.#said.set(node, said.set(id, { id, phase, ...rest }));
-    this.volatile.report(node, [], true, { checkpoints: [...said.values()] });
+    this.#report(node);
+  }
+
+  /** From now on it has no more room than this. */
+  fill(node: string, diskBytesFree: number): void {
+    this.#free.set(node, diskBytesFree);
+    this.#report(node);
+  }
+
+  #report(node: string): void {
+    const checkpoints = [...(this.#said.get(node)?.values() ?? [])];
+    const load = { diskBytesFree: this.#free.get(node) ?? 1e12 };
+    this.volatile.report(node, [], true, { checkpoints, load });
   }
 
   plan(): Command["command"][] {
@@ -130,6 +143,23 @@ test("a chain is neither too long nor too large, and does not outlive a keeper o
   moved.drive.must(command("migrationFinished", FINISHED));
   moved.drive.observe(1, AllocationState.RUNNING);
   expect(moved.begin().baseId).toBe("");
+});
+
+test("a full disk keeps nothing new where another has room", () => {
+  const site = new Site();
+  site.fill("n2", 50);
+  // Nothing is known of how large it is.
+  const first = site.take(80);
+  site.fill("n2", 90);
+  expect(site.begin()).toMatchObject({ baseId: first, keepers: ["n2", "n3"] });
+  const other = new Site();
+  other.take(80);
+  other.fill("n3", 70);
+  expect(other.begin()).toMatchObject({ baseId: "", keepers: ["n4", "n2"] });
+  const everywhere = new Site();
+  const only = everywhere.take(80);
+  for (const node of NODES) everywhere.fill(node, 70);
+  expect(everywhere.begin()).toMatchObject({ baseId: only, keepers: ["n2", "n3"] });
 });
 
 test("a container goes on where everything is that its checkpoint needs, from an older one if need be", () => {

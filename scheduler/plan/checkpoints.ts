@@ -17,7 +17,7 @@ import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
 import { lost } from "./migrations.ts";
 import { placeOne, type PlacementOptions } from "./placement.ts";
-import type { Volatile } from "./volatile.ts";
+import { observedOn, type Volatile } from "./volatile.ts";
 
 /** Nodes that keep one. */
 const KEEPERS = 2;
@@ -41,18 +41,29 @@ const lostBy = (seen: Seen | undefined, node: string, chain: readonly Checkpoint
 const keepsAll = (seen: Seen, node: string, chain: readonly Checkpoint[]): boolean =>
   chain.every(({ id }) => reportOf(seen, node, id)?.phase === CheckpointPhase.STORED);
 
-/** The two nodes that keep least, of those that could restore it if there are such. */
-export const chooseKeepers = (cluster: Cluster, container: Container): string[] => {
+/** Whether so much fits on a node's disk, as far as it says. */
+const hasRoomFor = (seen: Seen, node: string, bytes: number): boolean =>
+  (seen.nodes.get(node)?.report.load?.diskBytesFree ?? Infinity) > bytes;
+
+/** Of all of it, at most: memory as its node says, or as the last checkpoint had it with its files. */
+const wholeBytesOf = (cluster: Cluster, seen: Seen, { allocation, id }: Container): number => {
+  const memoryBytes = observedOn(seen.nodes.get(allocation?.node ?? ""), id)?.memoryBytes ?? 0;
+  return Math.max(memoryBytes, newestCheckpoint(cluster, id)?.wholeBytes ?? 0);
+};
+
+/** The two nodes that keep least, of those that have room for it and could restore it if there are such. */
+const chooseKeepers = (cluster: Cluster, seen: Seen, container: Container): string[] => {
+  const wholeBytes = wholeBytesOf(cluster, seen, container);
   const { index, state } = cluster;
   const source = container.allocation?.node ?? "";
   const info = state.nodes[source]?.info;
-  const rankOf = ({ info: to, schedulable }: Node): number => {
+  const rankOf = (name: string, { info: to, schedulable }: Node): number => {
     const isFit = info !== undefined && to !== undefined && unfitFor({ ...info, source }, to).length === 0;
-    return (isFit ? 0 : 2) + (schedulable ? 0 : 1);
+    return (hasRoomFor(seen, name, wholeBytes) ? 0 : 4) + (isFit ? 0 : 2) + (schedulable ? 0 : 1);
   };
   return Object.entries(state.nodes)
     .filter(([name, node]) => name !== source && node.state === NodeState.READY)
-    .map(([name, node]) => ({ name, rank: rankOf(node), keeps: index.keeping.get(name)?.size ?? 0 }))
+    .map(([name, node]) => ({ name, rank: rankOf(name, node), keeps: index.keeping.get(name)?.size ?? 0 }))
     .toSorted((a, b) => a.rank - b.rank || a.keeps - b.keeps || (a.name < b.name ? -1 : 1))
     .slice(0, KEEPERS)
     .map(({ name }) => name);
@@ -155,6 +166,9 @@ const chooseBase = (
   if (keepers.some((keeper) => cluster.state.nodes[keeper]?.state !== NodeState.READY)) return undefined;
   const chain = chainOf(cluster, newest.id);
   const [whole, ...differences] = chain;
+  // Nodes whose disks are full are left for such as have room.
+  const isFull = keepers.some((keeper) => !hasRoomFor(seen, keeper, newest.sizeBytes));
+  if (isFull && fresh.every((keeper) => hasRoomFor(seen, keeper, newest.wholeBytes))) return undefined;
   const differing = differences.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   if (whole === undefined || differing > whole.sizeBytes) return undefined;
   return keepers.every((keeper) => keepsAll(seen, keeper, chain)) ? newest : undefined;
@@ -167,7 +181,7 @@ export const startCheckpoint = (
   reason: "operator" | "periodic",
   { newId, newKey }: Pick<CheckpointTerms, "newId" | "newKey">,
 ): Command | undefined => {
-  const fresh = chooseKeepers(cluster, container);
+  const fresh = chooseKeepers(cluster, seen, container);
   if (fresh.length === 0) return undefined;
   const base = chooseBase(cluster, seen, container, fresh);
   return command("checkpointStarted", {
