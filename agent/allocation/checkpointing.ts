@@ -59,7 +59,7 @@ export class Checkpointing implements Disposable {
         setStatus: (status) => this.#container.setStatus(status),
       });
       logger.info({ checkpoint: order.id, ...figures }, "a checkpoint is taken");
-      this.#remembered.push(remembered);
+      if (remembered !== undefined) this.#remembered.push(remembered);
       this.#sending = new AbortController();
       void this.#send(order, figures, this.#sending.signal);
     } catch (error) {

@@ -14,6 +14,7 @@ import { MigrationProgress } from "../migrate/progress.ts";
 import type { Copied } from "../migrate/copied.ts";
 import { type CopiedWhole, copyThrough, type Steering } from "../migrate/source.ts";
 import { thaw } from "../migrate/thaw.ts";
+import type { TreeState } from "../migrate/tree-copy.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { openSender, type ImageSender } from "../stream/sender.ts";
@@ -25,6 +26,13 @@ const ROUNDS = 2;
 const KEEPER_SILENT_MS = 60_000;
 const SEND_TRIES = 3;
 const AGAIN_MS = 1_000;
+
+/**
+ * What is remembered of files stays in the agent's memory from one checkpoint to the next, some 30 MB for either: of a
+ * container with more of them, everything is sent each time.
+ */
+const MOST_FILES = 100_000;
+const MOST_BLOCKS = 1_000_000;
 
 /** A checkpoint as its source remembers it, for the next one to build upon. */
 export interface RememberedCheckpoint extends Copied {
@@ -63,7 +71,7 @@ export interface TakenCheckpoint {
  */
 export async function takeCheckpoint(
   inputs: TakeInputs,
-): Promise<{ readonly figures: TakenCheckpoint; readonly remembered: RememberedCheckpoint }> {
+): Promise<{ readonly figures: TakenCheckpoint; readonly remembered: RememberedCheckpoint | undefined }> {
   const { host, order, record, runtime, signal } = inputs;
   const before = record();
   const running = before?.status;
@@ -145,8 +153,16 @@ export async function takeCheckpoint(
       wholeBytes,
       blackoutMs,
     },
-    remembered: { id: order.id, salt: file.salt, init: running.init, ledger, logOffset, trees },
+    remembered: isRemembered(trees)
+      ? { id: order.id, salt: file.salt, init: running.init, ledger, logOffset, trees }
+      : undefined,
   };
+}
+
+function isRemembered(trees: Copied["trees"]): boolean {
+  const sum = (of: (tree: TreeState) => number): number =>
+    trees.values().reduce((before, tree) => before + of(tree), 0);
+  return sum(({ sent }) => sent.size) <= MOST_FILES && sum(({ blocks }) => blocks.count) <= MOST_BLOCKS;
 }
 
 const isSame = (one: InitProcess, other: InitProcess): boolean =>

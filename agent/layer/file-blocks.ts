@@ -131,6 +131,11 @@ export class BlockBook {
   readonly #files = new Map<string, FileBlocks>();
   #blocks = 0;
 
+  /** Hashes that it holds. */
+  get count(): number {
+    return this.#blocks;
+  }
+
   /** One that knows the same, and learns on its own from now on. */
   fork(): BlockBook {
     const fork = new BlockBook();
