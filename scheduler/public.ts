@@ -1,5 +1,5 @@
 /** What the rest of Godwit sees of the scheduler; see mod.ts. */
-import type { NatsConnection } from "@nats-io/transport-node";
+import type { NatsConnection, NodeConnectionOptions } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import type { Load, MigrationReport } from "../proto/gen/godwit/v1/agent.ts";
 import type { Event } from "../proto/gen/godwit/v1/api.ts";
@@ -34,6 +34,8 @@ export type DeepReadonlyState = DeepReadonly<State>;
 export interface SchedulerOptions {
   /** Made with `connectionOptions` (mod.ts), so that it survives a restart of nats-server. Not closed by the scheduler. */
   readonly connection: NatsConnection;
+  /** What it was made with, as plain data: the thread that makes snapshots connects for itself. */
+  readonly settings: NodeConnectionOptions;
   readonly id: string;
   readonly logger: Logger;
   /** Copies of the log that JetStream keeps: 1, 3 or 5 (1). */
@@ -55,8 +57,8 @@ export interface SchedulerStatus {
   readonly epoch: number;
   readonly logSequence: number;
   readonly snapshotSequence: number;
-  /** SHA-256 in hexadecimal of the canonical state at `logSequence`. */
-  readonly stateHash: string;
+  /** SHA-256 in hexadecimal of the canonical state in the newest snapshot that it made; empty: it made none yet. */
+  readonly snapshotHash: string;
   readonly warnings: readonly string[];
 }
 
@@ -159,6 +161,8 @@ export interface Scheduler extends AsyncDisposable, FailoverOperations, Checkpoi
   /** As far as it knows: see `confirm`. */
   readonly leads: boolean;
   status(): SchedulerStatus;
+  /** SHA-256 in hexadecimal of the canonical state as it is. Walks all of it: seconds, where there is much. */
+  stateHash(): string;
   state(): DeepReadonlyState;
   /** By id. */
   schedulers(): readonly SchedulerMember[];

@@ -253,6 +253,6 @@ test.each(["COPYING", "RESTORED", "RUNNING"] as const)(
       () => all.n1.held.size === 0 && all.n2.held.get(all.id)?.state === AllocationState.RUNNING,
     );
     expect(all.n2.desired?.leaderEpoch).toBe(2);
-    await eventually("the old leader to follow", () => all.s.status().stateHash === next.status().stateHash);
+    await eventually("the old leader to follow", () => all.s.stateHash() === next.stateHash());
   },
 );

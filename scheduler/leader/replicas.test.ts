@@ -148,6 +148,7 @@ const expectReplayed = async (hash: string): Promise<void> => {
     replicas: 3,
     writer: "replay",
     logger: silent,
+    settings: trio.nats.settings,
   });
   stack.use(events);
   const [from, ids] = [replica.sequence, new Set<string>()];

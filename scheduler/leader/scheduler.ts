@@ -8,6 +8,7 @@ import type { Link } from "../log/link.ts";
 import { idFrom, type Machine } from "../log/machine.ts";
 import type { OpenedLog } from "../log/open.ts";
 import type { Applied } from "../log/replica.ts";
+import { takeSnapshot } from "../log/snapshots.ts";
 import { Snapshotter } from "../log/snapshotter.ts";
 import { formatBytes, formatSeconds } from "../model/quantity.ts";
 import { lostWords } from "../plan/failover.ts";
@@ -79,10 +80,18 @@ export class RunningScheduler implements Scheduler {
 
   constructor(options: RunningSchedulerOptions) {
     const { confirmBy, id, link, logger, machine, opened, snapshotEvery } = options;
-    const { log, replica, snapshots } = opened;
+    const { log, makeSnapshot, replica, snapshots } = opened;
     this.id = id;
     this.#options = options;
-    this.#snapshotter = new Snapshotter({ store: snapshots, log, replica, every: snapshotEvery, logger });
+    this.#snapshotter = new Snapshotter({
+      make: makeSnapshot,
+      rescue: () => snapshots.save(takeSnapshot(replica)),
+      log,
+      replica,
+      every: snapshotEvery,
+      machine,
+      logger,
+    });
     this.#committer = new Committer({
       schedulerId: id,
       log,
@@ -220,7 +229,7 @@ export class RunningScheduler implements Scheduler {
     await leaderDone;
     await membershipDone;
     if (led) await this.#membership.leave();
-    await this.#snapshotter.settle();
+    await this.#snapshotter[Symbol.asyncDispose]();
     await this.#options.opened.events[Symbol.asyncDispose]();
     this.#changes.notify();
   }
@@ -237,9 +246,13 @@ export class RunningScheduler implements Scheduler {
       epoch: state.epoch,
       logSequence: replica.sequence,
       snapshotSequence: this.#snapshotter.sequence,
-      stateHash: replica.hash(),
+      snapshotHash: this.#snapshotter.stateHash,
       warnings: this.#warnings(),
     };
+  }
+
+  stateHash(): string {
+    return this.#options.opened.replica.hash();
   }
 
   #warnings(): string[] {

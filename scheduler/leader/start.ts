@@ -22,6 +22,7 @@ export const startScheduler = async (options: SchedulerOptions): Promise<Schedul
     leaderLeaseMs = Math.min(LEADER_LEASE_MS, leaseMs),
     addresses = [],
     snapshotEvery = SNAPSHOT_EVERY,
+    settings,
   } = options;
   if (!isName(id))
     throw new GodwitError(
@@ -35,7 +36,7 @@ export const startScheduler = async (options: SchedulerOptions): Promise<Schedul
   const machine = thisMachine(options.nowMs);
   const link = new NatsLink(connection, () => machine.nowMs(), logger);
   const writer = `${id}.${machine.randomHex(8)}`;
-  const opened = await openLog(connection, { replicas, writer, logger });
+  const opened = await openLog(connection, { replicas, writer, logger, settings });
   const scheduler = new RunningScheduler({
     link,
     machine,

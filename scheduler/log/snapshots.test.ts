@@ -8,7 +8,9 @@ import { join, LogMembers, nodesOf, type Member } from "../testing/log-members.t
 import { silent } from "../testing/sample.ts";
 import { JetStreamLog } from "./jetstream-log.ts";
 import { openLog } from "./open.ts";
-import { SnapshotStore } from "./snapshots.ts";
+import { thisMachine } from "./machine.ts";
+import { makeSnapshot, type MakeSnapshot } from "./snapshot-making.ts";
+import { SnapshotStore, takeSnapshot } from "./snapshots.ts";
 import { Snapshotter } from "./snapshotter.ts";
 
 let all: LogMembers;
@@ -24,16 +26,35 @@ afterEach(async () => {
 
 const EVERY = 5;
 const opened = async (): Promise<Awaited<ReturnType<typeof openLog>>> => {
-  const result = await openLog(connection, { replicas: 1, writer: "w", logger: silent });
+  const result = await openLog(connection, {
+    replicas: 1,
+    writer: "w",
+    logger: silent,
+    settings: all.server.settings,
+  });
   all.stack.use(result.events);
   return result;
 };
+/** Those of this test are made where it can see it; see below for the thread. */
+const here =
+  ({ log }: Pick<Member, "log">): MakeSnapshot =>
+  async (sequence) =>
+    makeSnapshot(log, await SnapshotStore.open(connection, 1, silent), sequence);
+const snapshotterOf = (a: Member, make: MakeSnapshot = here(a), every = EVERY): Snapshotter =>
+  new Snapshotter({
+    rescue: async () => (await SnapshotStore.open(connection, 1, silent)).save(takeSnapshot(a.replica)),
+    make,
+    log: a.log,
+    replica: a.replica,
+    every,
+    machine: thisMachine(),
+    logger: silent,
+  });
 const running = async (): Promise<Member & { snapshotter: Snapshotter }> => {
-  const { replica, log, snapshots } = await opened();
+  const { replica } = await opened();
   const a = await all.member("a", { replica });
   await a.committer.lead();
-  const snapshotter = new Snapshotter({ store: snapshots, log, replica, every: EVERY, logger: silent });
-  return { ...a, snapshotter };
+  return { ...a, snapshotter: snapshotterOf(a) };
 };
 const grow = async (a: Member & { snapshotter: Snapshotter }, entries: number): Promise<void> => {
   for (let at = 0; at < entries; at += 1) {
@@ -117,19 +138,11 @@ test("one of another log is not taken", async () => {
 
 test("one that cannot be stored is tried again, and the log is kept", async () => {
   const a = await running();
-  const store = { save: () => Promise.reject(new Error("no space")) };
-  const snapshotter = new Snapshotter({
-    store,
-    log: a.log,
-    replica: a.replica,
-    every: EVERY,
-    logger: silent,
-  });
+  const snapshotter = snapshotterOf(a, () => Promise.reject(new Error("no space")));
   await grow({ ...a, snapshotter }, 8);
   expect(snapshotter.failure?.message).toBe("no space");
   expect((await a.log.bounds()).first).toBe(1);
-  const real = await SnapshotStore.open(connection, 1, silent);
-  const saved = new Snapshotter({ store: real, log: a.log, replica: a.replica, every: 1, logger: silent });
+  const saved = snapshotterOf(a, here(a), 1);
   await grow({ ...a, snapshotter: saved }, 1);
   expect(saved.failure).toBeUndefined();
 });
@@ -160,4 +173,51 @@ test("without a newer snapshot, who was away too long stops and says why", async
     code: "corrupt",
     message: /trimmed beyond entry/,
   });
+});
+
+test("are made by a thread from the log, and are the state of the one who leads", async () => {
+  const { makeSnapshot: inThread, replica } = await opened();
+  const a = await all.member("a", { replica });
+  await a.committer.lead();
+  await grow({ ...a, snapshotter: snapshotterOf(a, inThread, 1_000) }, 20);
+  const hash = a.replica.hash();
+  const at = a.replica.sequence;
+  const saving = inThread(at, new AbortController().signal);
+  await a.committer.propose(join("meanwhile"));
+  expect(await saving).toMatchObject({ sequence: at, stateHash: hash, trimBehind: undefined });
+  // From the one before on.
+  const next = await inThread(a.replica.sequence, new AbortController().signal);
+  expect(next).toMatchObject({ sequence: at + 1, stateHash: a.replica.hash(), trimBehind: at });
+  expect((await opened()).replica.hash()).toBe(next.stateHash);
+});
+
+test("whose thread cannot connect, or is not wanted any more, leave the log as it is", async () => {
+  const { snapshotter: _, ...a } = await running();
+  const { makeSnapshot: inThread } = await opened();
+  const stop = new AbortController();
+  const saving = inThread(a.replica.sequence, stop.signal);
+  stop.abort();
+  await expect(saving).rejects.toMatchObject({ code: "cancelled" });
+  await all.server.kill();
+  const snapshotter = snapshotterOf(a, inThread, 1);
+  await expect(inThread(a.replica.sequence, new AbortController().signal)).rejects.toMatchObject({
+    code: "unavailable",
+  });
+  await all.server.launch();
+  await a.committer.synchronize();
+  await grow({ ...a, snapshotter }, 2);
+  expect(snapshotter.failure).toBeUndefined();
+  expect(snapshotter.sequence).toBe(a.replica.sequence);
+});
+
+test("are made of what the leader has when none in the store is whole any more", async () => {
+  const a = await running();
+  await grow(a, 20);
+  const store = await new Objm(connection).open(SNAPSHOT_STORE);
+  for (const { name } of await store.list())
+    await store.putBlob({ name, metadata: { format: "1" } }, Buffer.from("oops"));
+  await grow(a, EVERY + 1);
+  expect(a.snapshotter.failure).toBeUndefined();
+  const again = await opened();
+  expect(again.replica.sequence).toBe(a.snapshotter.sequence);
 });

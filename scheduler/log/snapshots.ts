@@ -2,11 +2,10 @@
 import { StorageType } from "@nats-io/jetstream";
 import { Objm, type ObjectInfo, type ObjectStore } from "@nats-io/obj";
 import type { NatsConnection } from "@nats-io/transport-node";
-import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { SNAPSHOT_STORE } from "../../proto/contract/subjects.ts";
-import { State } from "../../proto/gen/godwit/v1/log.ts";
-import { clusterOf } from "../state/cluster.ts";
+import type { Cluster } from "../state/cluster.ts";
+import { decodeCluster } from "../state/decode.ts";
 import { canonicalPieces } from "../state/hash.ts";
 import { sha256, stateHash, type Replica, type ReplicaStart } from "./replica.ts";
 
@@ -21,7 +20,19 @@ export interface Snapshot {
   readonly chainHash: Buffer;
 }
 
-/** Copies the state as it is now; what follows may take its time. */
+/** What has become of a snapshot. */
+export interface SnapshotSaved {
+  readonly sequence: number;
+  readonly stateHash: string;
+  readonly bytes: number;
+  /** Of the oldest that is kept: behind it the log may be trimmed. Undefined: there is only one. */
+  readonly trimBehind: number | undefined;
+}
+
+/** What a store says when it leaves a snapshot out. */
+type Warn = (fields: { readonly snapshot: string; readonly err: Error }, text: string) => void;
+
+/** Copies the state as it is now. */
 export const takeSnapshot = (replica: Replica): Snapshot => {
   const bytes = Buffer.concat([...canonicalPieces(replica.cluster)]);
   return {
@@ -46,14 +57,18 @@ export interface Newest {
 
 export class SnapshotStore {
   readonly #store: SnapshotObjects;
-  readonly #logger: Logger;
+  readonly #logger: { readonly warn: Warn };
 
-  constructor(store: SnapshotObjects, logger: Logger) {
+  constructor(store: SnapshotObjects, logger: { readonly warn: Warn }) {
     this.#store = store;
     this.#logger = logger;
   }
 
-  static async open(connection: NatsConnection, replicas: number, logger: Logger): Promise<SnapshotStore> {
+  static async open(
+    connection: NatsConnection,
+    replicas: number,
+    logger: { readonly warn: Warn },
+  ): Promise<SnapshotStore> {
     const store = await new Objm(connection).create(SNAPSHOT_STORE, { storage: StorageType.File, replicas });
     return new SnapshotStore(store, logger);
   }
@@ -97,23 +112,23 @@ export class SnapshotStore {
     }
     if (bytes === null) throw broken("its content is missing");
     if (sha256(bytes).toString("hex") !== expected) throw broken("its content was changed");
-    let state: State;
+    let cluster: Cluster;
     try {
-      state = State.decode(bytes);
+      cluster = decodeCluster(bytes);
     } catch (error) {
       throw broken("its content cannot be read", error);
     }
-    const cluster = clusterOf(state);
+    const { state } = cluster;
     if (String(state.lastSequence) !== sequence || stateHash(cluster) !== expected)
       throw broken("it is not the state that it says it is");
     return { cluster, sequence: state.lastSequence, chainHash: Buffer.from(chainHash ?? "", "hex") };
   }
 
   /**
-   * Stores a snapshot, reads it back, and forgets all but the last two. Returns the sequence of the oldest that is
-   * kept: behind it the log may be trimmed, and if the newest turns out broken one day the other one still does.
+   * Stores a snapshot, reads it back, and forgets all but the last two: if the newest turns out broken one day the other
+   * one still does.
    */
-  async save(snapshot: Snapshot): Promise<{ readonly trimBehind: number | undefined }> {
+  async save(snapshot: Snapshot): Promise<SnapshotSaved> {
     const name = nameOf(snapshot.sequence);
     await this.#store.putBlob(
       {
@@ -134,6 +149,8 @@ export class SnapshotStore {
     for (const old of list.slice(0, -KEPT)) await this.#store.delete(old.name);
     const kept = list.slice(-KEPT);
     const oldest = kept.length === KEPT ? kept[0]?.metadata?.["sequence"] : undefined;
-    return { trimBehind: oldest === undefined ? undefined : Number(oldest) };
+    const trimBehind = oldest === undefined ? undefined : Number(oldest);
+    const { bytes, sequence, stateHash: hash } = snapshot;
+    return { sequence, stateHash: hash, bytes: bytes.length, trimBehind };
   }
 }

@@ -1,22 +1,32 @@
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { LogStore } from "./jetstream-log.ts";
+import type { Machine } from "./machine.ts";
 import type { Replica } from "./replica.ts";
-import { takeSnapshot, type SnapshotStore } from "./snapshots.ts";
+import type { MakeSnapshot } from "./snapshot-making.ts";
+import type { SnapshotSaved } from "./snapshots.ts";
 
 export interface SnapshotterOptions {
-  readonly store: Pick<SnapshotStore, "save">;
+  readonly make: MakeSnapshot;
+  /** From the replica as it is, for when nothing in the store can be gone on from: nobody else has the state then. */
+  readonly rescue: () => Promise<SnapshotSaved>;
   readonly log: Pick<LogStore, "trimBefore">;
-  readonly replica: Replica;
+  readonly replica: Pick<Replica, "sequence">;
   /** Entries between two snapshots. */
   readonly every: number;
+  readonly machine: Pick<Machine, "after">;
   readonly logger: Logger;
 }
 
-/** Makes a snapshot every so many entries and trims the log behind the older of the two that are kept. */
-export class Snapshotter {
+/** A small state's snapshot is there by then; a large one is given up, and made by the next leader. */
+const SETTLE_MS = 3_000;
+
+/** Has a snapshot made every so many entries and trims the log behind the older of the two that are kept. */
+export class Snapshotter implements AsyncDisposable {
   readonly #options: SnapshotterOptions;
+  readonly #stop = new AbortController();
   #sequence: number;
+  #stateHash = "";
   #nextAt: number;
   #saving: Promise<void> | undefined;
   #failure: GodwitError | undefined;
@@ -31,6 +41,10 @@ export class Snapshotter {
   get sequence(): number {
     return this.#sequence;
   }
+  /** Of the state in it; empty: this scheduler has not made one yet. */
+  get stateHash(): string {
+    return this.#stateHash;
+  }
   get failure(): GodwitError | undefined {
     return this.#failure;
   }
@@ -38,8 +52,8 @@ export class Snapshotter {
   /** To be called after each entry. */
   consider(): void {
     const { replica } = this.#options;
-    if (this.#saving !== undefined || replica.sequence < this.#nextAt) return;
-    this.#saving = this.#save().finally(() => {
+    if (this.#saving !== undefined || this.#stop.signal.aborted || replica.sequence < this.#nextAt) return;
+    this.#saving = this.#save(replica.sequence).finally(() => {
       this.#saving = undefined;
     });
   }
@@ -48,25 +62,40 @@ export class Snapshotter {
     await this.#saving;
   }
 
-  async #save(): Promise<void> {
-    const { every, log, logger, replica, store } = this.#options;
-    const snapshot = takeSnapshot(replica);
+  async [Symbol.asyncDispose](): Promise<void> {
+    using _ = this.#options.machine.after(SETTLE_MS, () => this.#stop.abort());
+    await this.#saving;
+    this.#stop.abort();
+  }
+
+  async #save(wanted: number): Promise<void> {
+    const { every, log, logger, replica } = this.#options;
     try {
-      const { trimBehind } = await store.save(snapshot);
-      this.#sequence = snapshot.sequence;
-      this.#nextAt = snapshot.sequence + every;
+      const { bytes, sequence, stateHash, trimBehind } = await this.#made(wanted);
+      this.#sequence = sequence;
+      this.#stateHash = stateHash;
+      this.#nextAt = sequence + every;
       this.#failure = undefined;
       // The entry that the older snapshot covers stays, to check the snapshot against it.
       if (trimBehind !== undefined) await log.trimBefore(trimBehind);
-      logger.info(
-        { sequence: snapshot.sequence, bytes: snapshot.bytes.length, trimmedBefore: trimBehind },
-        "snapshot taken",
-      );
+      logger.info({ sequence, bytes, trimmedBefore: trimBehind }, "snapshot taken");
     } catch (error) {
       // The log only grows longer than it has to be, so this may wait.
       this.#nextAt = replica.sequence + Math.max(1, Math.floor(every / 10));
       this.#failure = GodwitError.from(error, "unavailable");
-      logger.warn({ err: error }, "the snapshot could not be taken; the log is kept");
+      if (!this.#stop.signal.aborted)
+        logger.warn({ err: error }, "the snapshot could not be taken; the log is kept");
+    }
+  }
+
+  async #made(wanted: number): Promise<SnapshotSaved> {
+    const { logger, make, rescue } = this.#options;
+    try {
+      return await make(wanted, this.#stop.signal);
+    } catch (error) {
+      if (GodwitError.from(error).code !== "corrupt") throw error;
+      logger.warn({ err: error }, "no snapshot can be gone on from: this one is made of what the leader has");
+      return rescue();
     }
   }
 }

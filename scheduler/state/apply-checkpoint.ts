@@ -13,7 +13,15 @@ import { AllocationState, DesiredState, NodeState } from "../../proto/gen/godwit
 import { HealthState, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { baseFault, isBuiltUpon } from "./checkpoint-chain.ts";
 import { unfitFor } from "./checkpoint-fit.ts";
-import { endWaiting, indexCheckpoint, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
+import {
+  endWaiting,
+  indexCheckpoint,
+  keptName,
+  nameOf,
+  nextEpoch,
+  reindex,
+  type Cluster,
+} from "./cluster.ts";
 import { isHomeless } from "./failover.ts";
 import { targetCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -238,7 +246,7 @@ export const containerRestored = (
   reindex(cluster, container, () => {
     container.desired = DesiredState.RUNNING;
     container.allocation = {
-      node,
+      node: keptName(cluster, node),
       epoch,
       state: AllocationState.PENDING,
       exitCode: 0,

@@ -14,14 +14,15 @@ import {
   type ContainerRemoveRequested,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState, MigrationMode, type ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
-import { addressOf, FIRST_HOST, hostOf, LAST_HOST, macOf, usableHost } from "../model/network.ts";
+import { FIRST_HOST, hostOf, LAST_HOST, usableHost } from "../model/network.ts";
 import { checkSpec } from "../model/spec-check.ts";
 import { dropUnusedReplaced, imageOf } from "./apply-image.ts";
 import { abortMigrationOf, endMigration } from "./apply-migration.ts";
 import { forgetCheckpointsOf, restoreCheck } from "./apply-checkpoint.ts";
 import { isWell } from "./availability.ts";
 import { isFenced, isHomeless } from "./failover.ts";
-import { endWaiting, enter, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
+import { CompactContainer } from "./compact-container.ts";
+import { endWaiting, enter, keptName, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
 import { targetCheck } from "./move-check.ts";
 import { quotaCheck } from "./quota.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -74,26 +75,18 @@ export const containerCreated = (
   const refused = creationCheck(cluster, spec);
   if (refused !== undefined) return refused;
   const host = takeHost(cluster) ?? FIRST_HOST;
-  const container: Container = {
-    id,
-    spec,
-    desired: DesiredState.RUNNING,
-    restartGeneration: 0,
-    removing: false,
-    removeForce: false,
-    allocation: undefined,
-    address: addressOf(host),
-    mac: macOf(host),
-    createdAtMs: atMs,
-    migrationId: "",
-    placementFailure: "",
-    service: membership?.service ?? "",
-    serviceRevision: membership?.revision ?? 0,
-    retiring: false,
-    preemption: undefined,
-    releasedEpoch: 0,
-    nominatedNode: "",
-  };
+  const container = new CompactContainer(
+    {
+      id,
+      spec: cluster.index.templates.compact(spec),
+      desired: DesiredState.RUNNING,
+      allocation: undefined,
+      createdAtMs: atMs,
+      service: membership?.service ?? "",
+      serviceRevision: membership?.revision ?? 0,
+    },
+    host,
+  );
   cluster.state.containers[id] = container;
   enter(cluster, container);
   return undefined;
@@ -218,7 +211,7 @@ export const allocationPlaced = (
   if (unfit !== undefined) return unfit;
   reindex(cluster, container, () => {
     container.allocation = {
-      node: placed.node,
+      node: keptName(cluster, placed.node),
       epoch: placed.epoch,
       state: AllocationState.PENDING,
       exitCode: 0,
@@ -268,7 +261,7 @@ export const allocationObserved = (
   allocation.state = seen.state;
   // It has begun, or could not: from now on it is started like any other.
   if (BEGUN.has(seen.state) && allocation.restoreFrom !== undefined) {
-    delete allocation.restoreFrom;
+    allocation.restoreFrom = undefined;
     cluster.touched.add(seen.node);
   }
   allocation.exitCode = seen.exitCode;

@@ -36,26 +36,25 @@ export const imageAdded = (cluster: Cluster, { image }: ImageAdded): Outcome => 
   return undefined;
 };
 
-/** As a container of the service would find it. */
-const usedByService = (cluster: Cluster, name: string, image: Image): string[] => {
-  const { history = [] } = cluster.state.services[name] ?? {};
-  const isUsed = history.some(
-    ({ template }) => template?.imageDigest === image.digest && imageOf(cluster, template) === image,
-  );
-  return isUsed ? [`the service ${name}`] : [];
+/** The same content under another name serves only those that were created from that name. */
+const usersOf = (cluster: Cluster, image: Image): string[] => {
+  if (!cluster.index.imageUsers.has(image.digest)) return [];
+  const { containers, services } = cluster.state;
+  const uses = (spec: ContainerSpec | undefined): boolean =>
+    spec?.imageDigest === image.digest && imageOf(cluster, spec) === image;
+  const names: string[] = [];
+  for (const name in services)
+    if (services[name]?.history.some(({ template }) => uses(template)) === true)
+      names.push(`the service ${name}`);
+  if (![...cluster.index.templates.specs()].some(uses)) return names;
+  for (const container of Object.values(containers)) if (uses(container.spec)) names.push(nameOf(container));
+  return names;
 };
 
 export const imageRemoved = (cluster: Cluster, { name }: ImageRemoved): Outcome => {
   const image = cluster.state.images[name];
   if (image === undefined) return reject("not-found", `there is no image ${name}`);
-  const users = [...(cluster.index.imageUsers.get(image.digest) ?? [])].flatMap((id) => {
-    if (id.startsWith("service ")) return usedByService(cluster, id.slice("service ".length), image);
-    const container = cluster.state.containers[id];
-    // The same content under another name serves only the containers that were created from that name.
-    return container?.spec !== undefined && imageOf(cluster, container.spec) === image
-      ? [nameOf(container)]
-      : [];
-  });
+  const users = usersOf(cluster, image);
   if (users.length > 0)
     return reject(
       "refused",

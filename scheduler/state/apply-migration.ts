@@ -13,7 +13,7 @@ import {
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { isId } from "../../proto/contract/ids.ts";
 import { yieldCheck } from "./apply-placement.ts";
-import { insertEnded, nameOf, reindex, type Cluster } from "./cluster.ts";
+import { insertEnded, keptName, nameOf, reindex, type Cluster } from "./cluster.ts";
 import { followOrigin } from "./evacuation.ts";
 import { leaveCheck, modeCheck, resolveMode, targetCheck } from "./move-check.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -175,7 +175,7 @@ export const migrationSwitched = (
     return reject("refused", `migration ${id} no longer fits its container`);
   reindex(cluster, container, () => {
     container.allocation = {
-      node: migration.to,
+      node: keptName(cluster, migration.to),
       epoch: migration.epoch,
       state: AllocationState.STARTING,
       exitCode: 0,
@@ -237,7 +237,7 @@ export const returnToSource = (
   reindex(cluster, container, () => {
     container.allocation = {
       ...allocation,
-      node: from,
+      node: keptName(cluster, from),
       epoch: epoch + 1,
       state: AllocationState.STARTING,
       placedAtMs: atMs,

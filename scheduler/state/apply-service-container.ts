@@ -4,7 +4,6 @@ import {
   type ServiceContainerCreated,
   type ServiceContainerRetired,
 } from "../../proto/gen/godwit/v1/log.ts";
-import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import { templateChange } from "../model/service-policy.ts";
 import { containerCreated, touch } from "./apply-container.ts";
 import { nameOf, reindex, type Cluster } from "./cluster.ts";
@@ -23,8 +22,10 @@ export const serviceContainerCreated = (
   if (service.removing || service.revision !== revision) return overtaken(serviceName);
   const template = service.spec?.template;
   if (template === undefined) return reject("invalid", `the service ${serviceName} has no template`);
-  const spec = ContainerSpec.fromPartial({ ...template, name });
-  return containerCreated(cluster, { id, spec }, context, { service: serviceName, revision });
+  return containerCreated(cluster, { id, spec: { ...template, name } }, context, {
+    service: serviceName,
+    revision,
+  });
 };
 
 export const serviceContainerRetired = (cluster: Cluster, { id }: ServiceContainerRetired): Outcome => {
@@ -60,7 +61,7 @@ export const serviceContainerAmended = (
   if (templateChange(container.spec, template) === "rolling")
     return reject("refused", `${nameOf(container)} has to be replaced for what has changed`);
   reindex(cluster, container, () => {
-    container.spec = ContainerSpec.fromPartial({ ...template, name, node });
+    container.spec = cluster.index.templates.compact({ ...template, name, node });
     container.serviceRevision = revision;
   });
   return undefined;

@@ -17,7 +17,7 @@ export interface Shortage {
 }
 
 /** A node that does not know its disk is not held to it. */
-const diskOf = (node: Node): number => node.info?.diskBytes || Infinity;
+export const diskOf = ({ info }: Pick<Node, "info">): number => info?.diskBytes || Infinity;
 
 /** Whether the node has enough of everything, given what it has promised already. */
 export const hasRoom = (node: Node, use: Readonly<NodeUse>, wanted: Resources): boolean =>

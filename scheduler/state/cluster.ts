@@ -8,6 +8,9 @@ import { CheckpointState, type Checkpoint } from "../../proto/gen/godwit/v1/chec
 import type { Container, Migration, Service, State } from "../../proto/gen/godwit/v1/log.ts";
 import { MigrationState, State as StateMessage } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec, Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import { hostOf } from "../model/network.ts";
+import { CompactContainer } from "./compact-container.ts";
+import { Templates } from "./compact-spec.ts";
 import { isHomeless } from "./failover.ts";
 import {
   countContainer,
@@ -46,8 +49,9 @@ interface ClusterIndex {
   readonly draining: Set<string>;
   /** Nodes that are getting back what was evacuated from them. */
   readonly returning: Set<string>;
-  /** By digest: ids of containers, and `service NAME` for services whose template it is. */
-  readonly imageUsers: Map<string, Set<string>>;
+  /** By digest: how many containers have it, and how often it is in the templates of services. */
+  readonly imageUsers: Map<string, number>;
+  readonly templates: Templates;
   /** Ids of checkpoints by the node that keeps them, by container, and of those that are being taken. */
   readonly keeping: Map<string, Set<string>>;
   readonly checkpointsOf: Map<string, Set<string>>;
@@ -82,6 +86,12 @@ const remove = (map: Map<string, Set<string>>, key: string, id: string): void =>
   const set = map.get(key);
   set?.delete(id);
   if (set?.size === 0) map.delete(key);
+};
+
+const countUser = (users: Map<string, number>, digest: string, sign: 1 | -1): void => {
+  const count = (users.get(digest) ?? 0) + sign;
+  if (count === 0) users.delete(digest);
+  else users.set(digest, count);
 };
 
 const NOTHING: Resources = { memoryBytes: 0, cpuMillis: 0, pids: 0, diskBytes: 0 };
@@ -119,7 +129,8 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
   if (spec !== undefined) {
     if (sign === 1) index.idByName.set(spec.name, id);
     else index.idByName.delete(spec.name);
-    put(index.imageUsers, spec.imageDigest, id);
+    countUser(index.imageUsers, spec.imageDigest, sign);
+    index.templates.count(spec, sign);
   }
   if (container.service !== "") {
     put(index.ofService, container.service, id);
@@ -197,19 +208,18 @@ const templatesOf = ({ history, revision, stableRevision }: Service): ContainerS
     .filter((one) => one.revision === revision || one.revision === stableRevision)
     .flatMap(({ template }) => template ?? []);
 
+const countTemplates = (cluster: Cluster, name: string, sign: 1 | -1): void => {
+  const service = cluster.state.services[name];
+  for (const { imageDigest } of service === undefined ? [] : templatesOf(service))
+    countUser(cluster.index.imageUsers, imageDigest, sign);
+  cluster.unsettled.add(name);
+};
+
 /** Runs a change of a service that the index has to follow; `undefined` before: it is new, after: it is gone. */
 export const reindexService = (cluster: Cluster, name: string, change: () => void): void => {
-  const users = cluster.index.imageUsers;
-  const user = `service ${name}`;
-  const each = (put: typeof add): void => {
-    const service = cluster.state.services[name];
-    for (const { imageDigest } of service === undefined ? [] : templatesOf(service))
-      put(users, imageDigest, user);
-  };
-  each(remove);
+  countTemplates(cluster, name, -1);
   change();
-  each(add);
-  cluster.unsettled.add(name);
+  countTemplates(cluster, name, 1);
 };
 
 /** The container has a node (again): it is no longer one that waits. Part of a change that is indexed. */
@@ -243,8 +253,29 @@ const isActive = (migration: Migration): boolean =>
  */
 const bare = <T>(map: { [key: string]: T }): { [key: string]: T } => Object.assign(Object.create(null), map);
 
-/** Takes the state over: it must not be changed by anybody else afterwards. */
-export const clusterOf = (given: State): Cluster => {
+/** The one string of a name that everybody keeps. */
+export const keptName = ({ state }: { readonly state: Pick<State, "nodes"> }, node: string): string =>
+  state.nodes[node]?.info?.name ?? node;
+
+/** As the state keeps it; what has been made so already stays as it is. */
+export const compacted = (
+  state: Pick<State, "nodes">,
+  templates: Templates,
+  given: Container,
+): CompactContainer => {
+  if (given instanceof CompactContainer) return given;
+  const { allocation, spec } = given;
+  const compact = CompactContainer.from(given, hostOf(given.address));
+  if (spec !== undefined) compact.spec = templates.compact(spec);
+  if (allocation !== undefined) allocation.node = keptName({ state }, allocation.node);
+  return compact;
+};
+
+/**
+ * Takes the state over: it must not be changed by anybody else afterwards.
+ * @param templates those that its containers have, where they are compact already
+ */
+export const clusterOf = (given: State, templates = new Templates()): Cluster => {
   const state: State = {
     ...given,
     nodes: bare(given.nodes),
@@ -271,6 +302,7 @@ export const clusterOf = (given: State): Cluster => {
       draining: new Set(),
       returning: new Set(),
       imageUsers: new Map(),
+      templates,
       ofService: new Map(),
       keeping: new Map(),
       checkpointsOf: new Map(),
@@ -284,9 +316,12 @@ export const clusterOf = (given: State): Cluster => {
     unsettled: new Set(),
     news: { freed: new Set(), gained: new Set(), seeking: new Set() },
   };
-  for (const container of Object.values(state.containers)) enter(cluster, container);
+  for (const id of Object.keys(state.containers)) {
+    const given = state.containers[id];
+    if (given !== undefined) enter(cluster, (state.containers[id] = compacted(state, templates, given)));
+  }
   for (const checkpoint of Object.values(state.checkpoints)) indexCheckpoint(cluster, checkpoint, 1);
-  for (const name of Object.keys(state.services)) reindexService(cluster, name, () => undefined);
+  for (const name of Object.keys(state.services)) countTemplates(cluster, name, 1);
   const ended: Migration[] = [];
   for (const migration of Object.values(state.migrations)) {
     if (isActive(migration)) cluster.index.moving.add(migration.id);

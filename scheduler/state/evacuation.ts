@@ -16,7 +16,7 @@ const originsOf = (container: Container): readonly string[] => container.origins
 
 const setOrigins = (container: Container, nodes: string[]): void => {
   if (nodes.length > 0) container.origins = { nodes };
-  else delete container.origins;
+  else container.origins = undefined;
 };
 
 const dropEvacuee = ({ state }: Cluster, origin: string, { id }: Container): void => {

@@ -3,22 +3,15 @@
  * state needs no buffer of its size. The pieces joined are one State message; their SHA-256 is the state's hash. The
  * digest itself is an argument, because this folder imports nothing of Node.
  */
-import { State, type Container, type Node, type Service } from "../../proto/gen/godwit/v1/log.ts";
+import { State, type Node, type Service } from "../../proto/gen/godwit/v1/log.ts";
 import type { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "./cluster.ts";
+import { sorted } from "./compact-spec.ts";
 
 const PIECE_ENTRIES = 256;
 
-const sorted = <T>(map: { [key: string]: T }): { [key: string]: T } =>
-  Object.fromEntries(Object.entries(map).toSorted(([a], [b]) => (a < b ? -1 : 1)));
-
 const sortedSpec = <S extends ContainerSpec | undefined>(spec: S): S =>
   spec === undefined ? spec : { ...spec, env: sorted(spec.env), labels: sorted(spec.labels) };
-
-const sortedContainer = (container: Container): Container => ({
-  ...container,
-  spec: sortedSpec(container.spec),
-});
 
 const sortedService = (service: Service): Service => ({
   ...service,
@@ -64,7 +57,7 @@ export function* canonicalPieces({ state }: Pick<Cluster, "state">): Generator<U
   }).finish();
   yield* pieces(state.nodes, (nodes) => ({ nodes }), withSortedLabels);
   yield* pieces(state.images, (images) => ({ images }));
-  yield* pieces(state.containers, (containers) => ({ containers }), sortedContainer);
+  yield* pieces(state.containers, (containers) => ({ containers }));
   yield* pieces(state.migrations, (migrations) => ({ migrations }));
   yield* pieces(state.services, (services) => ({ services }), sortedService);
   yield* pieces(state.checkpoints, (checkpoints) => ({ checkpoints }));

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
-import { MigrationState, State, type Command } from "../../proto/gen/godwit/v1/log.ts";
+import { MigrationState, type Command } from "../../proto/gen/godwit/v1/log.ts";
 import { stateHash } from "../log/replica.ts";
 import { command } from "../plan/command.ts";
 import { anyCommand, fitting } from "../testing/arbitrary-command.ts";
@@ -9,7 +9,8 @@ import { Drive } from "../testing/drive.ts";
 import { memoryLimit, MIB, sampleImage } from "../testing/sample.ts";
 import { apply } from "./apply.ts";
 import { chainOf, isBuiltUpon } from "./checkpoint-chain.ts";
-import { clusterOf, emptyCluster, type Cluster } from "./cluster.ts";
+import { emptyCluster, type Cluster } from "./cluster.ts";
+import { decodeCluster } from "./decode.ts";
 import { canonicalPieces } from "./hash.ts";
 import { portKey } from "./placement-index.ts";
 
@@ -33,7 +34,8 @@ const indexAsText = ({ index }: Cluster): string => {
     onNode: sets(index.onNode),
     arriving: sets(index.arriving),
     leaving: sets(index.leaving),
-    imageUsers: sets(index.imageUsers),
+    imageUsers: [...index.imageUsers].map((pair) => pair.join()).toSorted(),
+    templates: [...new Set([...index.templates.specs()].map((spec) => JSON.stringify(spec)))].toSorted(),
     ofService: sets(index.ofService),
     use,
     unplaced: [...index.unplaced].toSorted(),
@@ -56,7 +58,7 @@ const indexAsText = ({ index }: Cluster): string => {
   });
 };
 const encoded = (cluster: Cluster): Buffer => Buffer.concat([...canonicalPieces(cluster)]);
-const copyOf = (cluster: Cluster): Cluster => clusterOf(State.decode(encoded(cluster)));
+const copyOf = (cluster: Cluster): Cluster => decodeCluster(encoded(cluster));
 
 /** Containers of one node, those on their way included, that must not be together. */
 const neighbourFaults = ({ index, state }: Pick<Cluster, "index" | "state">): string[] => {

@@ -29,7 +29,9 @@ export class TestCluster implements AsyncDisposable {
   }
   async scheduler(id = "s1", options: Partial<SchedulerOptions> = {}): Promise<Scheduler> {
     const connection = options.connection ?? (await this.connect());
-    return this.#stack.use(await startScheduler({ id, logger: silent, ...options, connection }));
+    return this.#stack.use(
+      await startScheduler({ id, logger: silent, settings: this.server.settings, ...options, connection }),
+    );
   }
   async agent(
     name: string,

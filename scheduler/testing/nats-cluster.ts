@@ -1,7 +1,7 @@
 /** Three real nats-servers that keep the log together, each with a store of its own. */
 import { createServer } from "node:net";
 import { jetstreamManager } from "@nats-io/jetstream";
-import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { connect, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import { connectionOptions } from "../log/connection.ts";
 import { eventually } from "./eventually.ts";
 import { NatsServer } from "./nats-server.ts";
@@ -63,8 +63,11 @@ export class NatsCluster implements AsyncDisposable {
   get urls(): string[] {
     return this.servers.map(({ url }) => url);
   }
+  get settings(): NodeConnectionOptions {
+    return { servers: this.urls, ...connectionOptions };
+  }
   connect(): Promise<NatsConnection> {
-    return connect({ servers: this.urls, ...connectionOptions });
+    return connect(this.settings);
   }
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.servers.map((server) => server[Symbol.asyncDispose]()));

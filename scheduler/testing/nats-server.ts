@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { once } from "node:events";
-import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { connect, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import { connectionOptions } from "../log/connection.ts";
 import { eventually } from "./eventually.ts";
 
@@ -89,8 +89,11 @@ export class NatsServer implements AsyncDisposable {
     await exited;
   }
 
+  get settings(): NodeConnectionOptions {
+    return { servers: this.url, ...connectionOptions };
+  }
   async connect(): Promise<NatsConnection> {
-    return connect({ servers: this.url, ...connectionOptions });
+    return connect(this.settings);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

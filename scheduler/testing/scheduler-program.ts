@@ -13,9 +13,11 @@ import type { Answer, ProgramOptions, Question } from "./scheduler-process.ts";
 const { id, leaderLeaseMs, replicas, snapshotEvery, urls } = JSON.parse(
   process.argv[2] ?? "",
 ) as ProgramOptions;
-const connection = await connect({ servers: [...urls], ignoreClusterUpdates: true, ...connectionOptions });
+const settings = { servers: [...urls], ignoreClusterUpdates: true, ...connectionOptions };
+const connection = await connect(settings);
 const scheduler = await startScheduler({
   connection,
+  settings,
   id,
   replicas,
   leaderLeaseMs,
@@ -29,10 +31,10 @@ const generationOf = (container: string): number =>
 async function work(question: Question): Promise<Partial<Answer>> {
   switch (question.kind) {
     case "status": {
-      const { epoch, leading, logSequence, stateHash } = scheduler.status();
+      const { epoch, leading, logSequence } = scheduler.status();
       const servers = leading ? await scheduler.servers() : [];
       const current = servers.filter((one) => one.current).length;
-      return { epoch, leading, sequence: logSequence, hash: stateHash, servers: current };
+      return { epoch, leading, sequence: logSequence, hash: scheduler.stateHash(), servers: current };
     }
     case "confirm":
       await scheduler.confirm();

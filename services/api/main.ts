@@ -8,7 +8,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { startScheduler, type Scheduler } from "../../scheduler/mod.ts";
 import { parseConfig, type ApiConfig } from "./config.ts";
 import { LayerStore } from "./image/layer-store.ts";
-import { connectNats, pause, watchNats } from "./nats.ts";
+import { connectNats, natsSettings, pause, watchNats } from "./nats.ts";
 import { startApi } from "./server.ts";
 import { oneLine } from "./status.ts";
 
@@ -50,7 +50,7 @@ async function run(config: ApiConfig, root: Logger, logger: Logger, stop: AbortS
   }
 }
 
-function startingScheduler(
+async function startingScheduler(
   config: ApiConfig,
   connection: NatsConnection,
   logger: Logger,
@@ -58,6 +58,7 @@ function startingScheduler(
   const { advertise, leaderLeaseMs, schedulerId: id, replicas, leaseMs, snapshotEvery } = config;
   return startScheduler({
     connection,
+    settings: await natsSettings(config),
     id,
     logger,
     replicas,

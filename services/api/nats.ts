@@ -1,6 +1,6 @@
 /** The connection to NATS: never given up, and one line in the log at each change of its state. */
 import { readFile } from "node:fs/promises";
-import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { connect, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { connectionOptions } from "../../scheduler/mod.ts";
@@ -11,6 +11,19 @@ const RETRY_MS = 1_000;
 /** While nothing changes, the log says so again only this often. */
 const REPEAT_MS = 30_000;
 
+/** Plain data, so that it can be given to a thread. */
+export const natsSettings = async (config: ApiConfig): Promise<NodeConnectionOptions> => ({
+  ...connectionOptions,
+  servers: config.natsUrl.split(","),
+  name: `godwit-api-${config.schedulerId}`,
+  // A server that comes back may know its users a moment later than its clients.
+  ignoreAuthErrorAbort: true,
+  ...(config.nats === undefined
+    ? {}
+    : { user: config.nats.user, pass: await readPassword(config.nats.passwordFile) }),
+  ...(config.natsTls === undefined ? {} : { tls: { ...config.natsTls, handshakeFirst: true } }),
+});
+
 /** Resolves once connected, however long that takes; throws only when the password cannot be read or `signal` aborts. */
 export async function connectNats(
   config: ApiConfig,
@@ -20,17 +33,7 @@ export async function connectNats(
   let saidAtMs = Number.NEGATIVE_INFINITY;
   for (;;) {
     try {
-      const connection = await connect({
-        ...connectionOptions,
-        servers: config.natsUrl.split(","),
-        name: `godwit-api-${config.schedulerId}`,
-        // A server that comes back may know its users a moment later than its clients.
-        ignoreAuthErrorAbort: true,
-        ...(config.nats === undefined
-          ? {}
-          : { user: config.nats.user, pass: await readPassword(config.nats.passwordFile) }),
-        ...(config.natsTls === undefined ? {} : { tls: { ...config.natsTls, handshakeFirst: true } }),
-      });
+      const connection = await connect(await natsSettings(config));
       logger.info({ server: connection.getServer(), version: connection.info?.version }, "connected to NATS");
       return connection;
     } catch (error) {

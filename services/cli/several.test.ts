@@ -25,7 +25,13 @@ async function start(nats: NatsServer, folder: string, id: string): Promise<void
   own.defer(() => connection.close());
   const path = join(folder, `${id}.sock`);
   const scheduler = own.use(
-    await startScheduler({ connection, id, logger: silent, addresses: [`unix:${path}`] }),
+    await startScheduler({
+      connection,
+      settings: nats.settings,
+      id,
+      logger: silent,
+      addresses: [`unix:${path}`],
+    }),
   );
   own.use(
     await startApi({

@@ -4,7 +4,8 @@ import { RunningScheduler } from "../../scheduler/leader/scheduler.ts";
 import type { EventStore } from "../../scheduler/log/event-log.ts";
 import { NatsLink } from "../../scheduler/log/link.ts";
 import { thisMachine } from "../../scheduler/log/machine.ts";
-import { newestStart, restoreReplica } from "../../scheduler/log/open.ts";
+import { newestStart, restoreReplica } from "../../scheduler/log/restore.ts";
+import { makeSnapshot } from "../../scheduler/log/snapshot-making.ts";
 import { SnapshotStore } from "../../scheduler/log/snapshots.ts";
 import type { Replica, ReplicaStart } from "../../scheduler/log/replica.ts";
 import { context } from "./context.ts";
@@ -86,7 +87,14 @@ export class SimScheduler {
           addresses: [],
           confirmBy,
           snapshotEvery,
-          opened: { log, snapshots, events: new NoEvents(), replica, reload },
+          opened: {
+            log,
+            snapshots,
+            makeSnapshot: (sequence) => makeSnapshot(log, snapshots, sequence),
+            events: new NoEvents(),
+            replica,
+            reload,
+          },
         }));
         this.running = running;
         await running.begin();

@@ -75,7 +75,7 @@ export class NodeService {
       epoch: status.epoch,
       logSequence: status.logSequence,
       snapshotSequence: status.snapshotSequence,
-      stateHash: status.stateHash,
+      stateHash: status.snapshotHash,
       version: this.#versions.godwit,
       natsVersion: this.#versions.nats(),
       nodesReady: nodes.length - lost.length,

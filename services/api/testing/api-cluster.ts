@@ -15,7 +15,7 @@ import { pino } from "pino";
 import { IMAGE_STORE } from "../../../proto/contract/subjects.ts";
 import { GodwitClient, type ContainerInfo, type ImageInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { ContainerSpec, ImageConfig } from "../../../proto/gen/godwit/v1/spec.ts";
-import { startScheduler, type Scheduler } from "../../../scheduler/mod.ts";
+import { startScheduler, type Scheduler, type SchedulerOptions } from "../../../scheduler/mod.ts";
 import { LayerStore } from "../image/layer-store.ts";
 import { startApi, type Api } from "../server.ts";
 
@@ -42,6 +42,7 @@ export async function* messages<R, Q = never>(
 
 interface Server extends AsyncDisposable {
   readonly url: string;
+  readonly settings: SchedulerOptions["settings"];
   connect(): Promise<NatsConnection>;
 }
 
@@ -81,7 +82,9 @@ export class ApiCluster implements AsyncDisposable {
     const connection = await server.connect();
     stack.defer(() => connection.close());
     const logger = pino({ level: process.env["GODWIT_TEST_LOG"] ?? "silent" });
-    const scheduler = stack.use(await startScheduler({ connection, id: "s1", logger }));
+    const scheduler = stack.use(
+      await startScheduler({ connection, settings: server.settings, id: "s1", logger }),
+    );
     const api = stack.use(
       await startApi({
         scheduler,

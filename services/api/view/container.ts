@@ -1,7 +1,7 @@
 /** What a person is told about a container, from the replicated state. Pure. */
 import type { ContainerInfo } from "../../../proto/gen/godwit/v1/api.ts";
 import { AllocationState, DesiredState, NodeState } from "../../../proto/gen/godwit/v1/log.ts";
-import { HealthState, type ContainerSpec } from "../../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, HealthState } from "../../../proto/gen/godwit/v1/spec.ts";
 import { whyItWaits, type ContainerRuntime, type DeepReadonlyState } from "../../../scheduler/mod.ts";
 
 export type ContainerRecord = DeepReadonlyState["containers"][string];
@@ -81,7 +81,8 @@ export function containerInfo(
   return {
     id: container.id,
     // The state is changed in place: what leaves must be a copy.
-    spec: structuredClone(container.spec) as ContainerSpec | undefined,
+    spec:
+      container.spec === undefined ? undefined : ContainerSpec.fromPartial(container.spec as ContainerSpec),
     state: containerState(container, nodeLost),
     node: allocation?.node ?? "",
     epoch: allocation?.epoch ?? 0,

@@ -32,7 +32,7 @@ export function statusFields(status: ClusterStatus): (readonly [string, string])
     ["Leader", `${status.leader} (epoch ${status.epoch})`],
     [
       "Log",
-      `at ${status.logSequence}, snapshot at ${status.snapshotSequence}, state ${status.stateHash.slice(0, 12)}`,
+      `at ${status.logSequence}, snapshot at ${status.snapshotSequence}${status.stateHash === "" ? "" : `, its state ${status.stateHash.slice(0, 12)}`}`,
     ],
     ...schedulerFields(status),
     ...serverFields(status),

@@ -91,7 +91,14 @@ class Bench implements AsyncDisposable {
     const connection = await this.#server.connect();
     this.#stack.defer(() => connection.close());
     return this.#stack.use(
-      await startScheduler({ connection, id, logger: silent, leaseMs: LEASE_MS, snapshotEvery }),
+      await startScheduler({
+        connection,
+        settings: this.#server.settings,
+        id,
+        logger: silent,
+        leaseMs: LEASE_MS,
+        snapshotEvery,
+      }),
     );
   }
 

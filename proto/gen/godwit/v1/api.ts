@@ -71,6 +71,7 @@ export interface ClusterStatus {
   epoch: number;
   logSequence: number;
   snapshotSequence: number;
+  /** Of the state in the newest snapshot that this scheduler made; empty: it has made none yet. */
   stateHash: string;
   version: string;
   natsVersion: string;
