@@ -3,6 +3,7 @@ import { Load as LoadMessage } from "../../proto/gen/godwit/v1/agent.ts";
 import { fenceMarginMs } from "../model/lease.ts";
 import { Balancer } from "../plan/balance/balancer.ts";
 import { LoadBook } from "../plan/balance/load.ts";
+import { NodeOrder } from "../plan/placement/node-order.ts";
 import {
   migrationSeen,
   nodeSeen,
@@ -16,6 +17,7 @@ import type { Cluster } from "../state/cluster.ts";
 /** The latest report of every node and what follows from it. Starts empty with every leader. */
 export class Reports implements Volatile {
   readonly nodes = new Map<string, NodeSeen>();
+  readonly order = new NodeOrder();
   readonly migrations = new Map<string, MigrationSeen>();
   readonly fresh = new Set<string>();
   readonly leaderSinceMs: number;
@@ -24,6 +26,8 @@ export class Reports implements Volatile {
   readonly #lastReportMs = new Map<string, number>();
   /** No lease ends before, whatever the reports say: while the leader was deaf, silence proves nothing. */
   #graceUntilMs: number;
+  /** Nodes that are no more have been forgotten as of this one. */
+  #peersVersion: number | undefined;
 
   constructor(leaseMs: number, nowMs: number) {
     this.#leaseMs = leaseMs;
@@ -94,6 +98,8 @@ export class Reports implements Volatile {
   /** Drops what belongs to migrations and nodes that are no more. */
   forget(cluster: Cluster): void {
     for (const id of this.migrations.keys()) if (!cluster.index.moving.has(id)) this.migrations.delete(id);
+    if (this.#peersVersion === cluster.peers.version) return;
+    this.#peersVersion = cluster.peers.version;
     for (const name of this.nodes.keys())
       if (cluster.state.nodes[name] === undefined) {
         this.nodes.delete(name);

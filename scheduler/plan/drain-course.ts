@@ -12,7 +12,7 @@ import {
 import { MigrationMode, MigrationPolicy, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { disruptionCheck, type PlannedDisruptions } from "./disruption.ts";
-import { blockersOf, chooseTarget, findTarget, stayCheck, type Seen } from "./movable.ts";
+import { blockersOf, chooseTarget, stayCheck, type Seen } from "./movable.ts";
 import type { Placement, PlannedUse } from "./placement.ts";
 
 /** After this many aborted moves of a kind a container is left alone. */
@@ -49,8 +49,6 @@ export interface CourseTerms {
   readonly isYoung: boolean;
   /** Moves of it that this drain has begun and that were aborted. */
   readonly attempts: readonly Migration[];
-  /** Nodes to look at first. */
-  readonly shortlist?: readonly string[] | undefined;
   /** Where the plan that was shown has it go. */
   readonly preferred?: string | undefined;
 }
@@ -91,17 +89,13 @@ export const idleness = (
 
 /** The planned target as long as it fits, then the best of those where it has not failed, then the best. */
 const targetOf = (terms: CourseTerms, container: Container, mode: MigrationMode): Placement => {
-  const { attempts, cluster, planned, preferred, seen, shortlist } = terms;
+  const { attempts, cluster, planned, preferred, seen } = terms;
   const avoid = new Set(
     attempts.filter((attempt) => isCold(attempt) === (mode === MigrationMode.COLD)).map(({ to }) => to),
   );
   if (preferred !== undefined && !avoid.has(preferred)) {
     const placement = chooseTarget(cluster, seen, container, { planned, only: preferred, mode });
     if (placement.node !== undefined) return placement;
-  }
-  if (shortlist !== undefined) {
-    const near = findTarget(cluster, seen, container, { planned, avoid, mode, among: shortlist });
-    if (near !== undefined && !avoid.has(near)) return { node: near };
   }
   return chooseTarget(cluster, seen, container, { planned, avoid, mode });
 };

@@ -17,7 +17,6 @@ import { courseOf, type Course } from "./drain-course.ts";
 import type { Seen } from "./movable.ts";
 import type { MoveLimits } from "./move-limits.ts";
 import { PlannedUse } from "./placement.ts";
-import { shortlistOf } from "./shortlist.ts";
 
 /** What is worth waiting for after the deadline, such as a disruption budget, is waited for this long. */
 export const OVERTIME_MS = 60_000;
@@ -144,7 +143,6 @@ const viewAt = (
     }
   const planned = new PlannedUse(cluster);
   const disruptions = terms.disruptions ?? new PlannedDisruptions(cluster);
-  const shortlist = shortlistOf(cluster);
   const preferred = new Map(drain?.plan?.moves.map(({ containerId, to }) => [containerId, to]));
   const here = [...(index.onNode.get(node) ?? [])].flatMap((id) => state.containers[id] ?? []);
   for (const container of here.sort(byName)) {
@@ -170,7 +168,6 @@ const viewAt = (
         isYoung: drain === undefined || terms.nowMs < drain.startedAtMs + PASSING_MS,
         attempts: aborted.get(container.id) ?? [],
         preferred: preferred.get(container.id),
-        shortlist,
       },
       container,
     );

@@ -15,7 +15,7 @@ import { choosePlacement, placeOne, type Placement, type PlacementOptions } from
 import { standstillOf } from "./standstill.ts";
 import { observedOn, type Volatile } from "./volatile.ts";
 
-export type Seen = Pick<Volatile, "migrations" | "nodes">;
+export type Seen = Pick<Volatile, "migrations" | "nodes" | "order">;
 /** Of a scheduler that does not lead. */
 export const UNSEEN: Seen = { migrations: new Map(), nodes: new Map() };
 

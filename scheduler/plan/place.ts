@@ -57,11 +57,11 @@ class PlacementRound {
   readonly commands: Command[] = [];
   readonly #planned: PlannedUse;
   readonly #cluster: Cluster;
-  readonly #seen: Pick<Volatile, "nodes">;
+  readonly #seen: Pick<Volatile, "nodes" | "order">;
   readonly #room: WaitingRoom;
   readonly #nowMs: number;
 
-  constructor(cluster: Cluster, seen: Pick<Volatile, "nodes">, planning: PlacementPlanning) {
+  constructor(cluster: Cluster, seen: Pick<Volatile, "nodes" | "order">, planning: PlacementPlanning) {
     this.#cluster = cluster;
     this.#seen = seen;
     this.#room = planning.room;
@@ -175,7 +175,7 @@ class PlacementRound {
 
 export const planPlacements = (
   cluster: Cluster,
-  seen: Pick<Volatile, "nodes">,
+  seen: Pick<Volatile, "nodes" | "order">,
   planning: PlacementPlanning,
 ): Command[] => {
   const round = new PlacementRound(cluster, seen, planning);

@@ -1,14 +1,15 @@
 /** Where a container goes: filters that can explain themselves (state/fit), then a score (placement/score.ts). Pure. */
 import type { Container } from "../../proto/gen/godwit/v1/log.ts";
-import type { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
-import { useOf } from "../state/capacity.ts";
+import type { MigrationMode, PlacementStrategy, Resources } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { demandOf, NO_CONTAINERS, type Demand, type Spot } from "../state/fit/demand.ts";
+import type { Filter } from "../state/fit/filter.ts";
 import { filtersFor, firstBlocking } from "../state/fit/fit.ts";
-import { Crowds } from "./placement/crowd.ts";
+import type { Rank } from "./placement/crowd.ts";
 import { ReasonTally } from "./placement/explain.ts";
+import { showInOrder } from "./placement/node-tree.ts";
 import { PlannedUse } from "./placement/planned-use.ts";
-import { costOf, heavyPressure, strategyOf } from "./placement/score.ts";
+import { costOf, heavyPressure, IMAGE_WEIGHT, strategyOf } from "./placement/score.ts";
 import type { Volatile } from "./volatile.ts";
 
 export { PlannedUse } from "./placement/planned-use.ts";
@@ -28,7 +29,7 @@ export interface PlacementOptions {
   /** The only nodes that are looked at: the others are known not to fit. */
   readonly among?: Iterable<string>;
   /** What nodes report; without it, only what is promised counts. */
-  readonly seen?: Pick<Volatile, "nodes">;
+  readonly seen?: Pick<Volatile, "nodes" | "order">;
   /** What the container uses of the kernel that it runs on. */
   readonly needs?: readonly string[];
   /** Of the move that it is asked for. */
@@ -41,31 +42,6 @@ interface MutableSpot extends Spot {
   use: Spot["use"];
   planned: Spot["planned"];
 }
-
-/** With more nodes than this, the best of so many that fit is good enough: which ones are looked at follows from the id. */
-const ENOUGH = 256;
-
-function* from(names: readonly string[], start: number): Generator<string> {
-  for (let at = 0; at < names.length; at += 1) yield names[(start + at) % names.length] ?? "";
-}
-
-/** FNV-1a, so that containers begin to look at different nodes. */
-const numberOf = (id: string): number => {
-  let hash = 0x811c9dc5;
-  for (let at = 0; at < id.length; at += 1) hash = Math.imul(hash ^ id.charCodeAt(at), 0x01000193);
-  return hash >>> 0;
-};
-
-const candidatesOf = (
-  cluster: Cluster,
-  container: Container,
-  { among, only, planned }: PlacementOptions,
-): Iterable<string> => {
-  if (only !== undefined) return [only];
-  if (among !== undefined) return among;
-  const names = planned?.nodeNames ?? Object.keys(cluster.state.nodes);
-  return names.length <= ENOUGH ? names : from(names, numberOf(container.id) % names.length);
-};
 
 const demandFor = (
   cluster: Cluster,
@@ -81,53 +57,103 @@ const demandFor = (
 /** The node under heavy pressure or to be avoided that would do if no other did: later tiers are worse. */
 const tierOf = (isAvoided: boolean, isPressed: boolean): number => (isAvoided ? 2 : 0) + (isPressed ? 1 : 0);
 
-/**
- * The best node that fits, by tier, how many of its service are there, cost, and name; undefined: none does. Of very many
- * nodes that fit it looks at ENOUGH of the best tier. It makes nothing per node.
- */
+/** With an image on more nodes than this, one of them comes soon enough in the order; fewer are looked at one by one. */
+const FEW_HOLDERS = 64;
+
+/** The best so far of the nodes that it was shown: by tier, how many of its service are there, cost, and name. */
+class Search {
+  best: string | undefined;
+  readonly wanted: Resources;
+  readonly #cluster: Cluster;
+  readonly #options: PlacementOptions;
+  readonly #planned: PlannedUse;
+  readonly #demand: Demand;
+  readonly #filters: readonly Filter[];
+  readonly #strategy: PlacementStrategy;
+  readonly #digest: string;
+  readonly #rank: Rank | undefined;
+  readonly #spot: Partial<MutableSpot> = {};
+  #tier = 0;
+  #crowd = 0;
+  #cost = 0;
+
+  constructor(cluster: Cluster, container: Container, options: PlacementOptions, planned: PlannedUse) {
+    this.#cluster = cluster;
+    this.#options = options;
+    this.#planned = planned;
+    this.#demand = demandFor(cluster, container, options);
+    this.wanted = this.#demand.limits;
+    this.#filters = filtersFor(this.#demand);
+    this.#strategy = strategyOf(cluster, container);
+    this.#digest = container.spec?.imageDigest ?? "";
+    this.#rank = planned.crowds.rankFor(container);
+  }
+
+  /** Makes nothing. */
+  look(name: string): void {
+    const { avoid, except, seen } = this.#options;
+    const node = this.#cluster.state.nodes[name];
+    if (node === undefined || name === except) return;
+    const spot = this.#spot;
+    spot.name = name;
+    spot.node = node;
+    spot.use = this.#planned.of(name);
+    spot.planned = this.#planned.containersOn(name);
+    if (firstBlocking(this.#filters, this.#demand, spot as Spot) !== undefined) return;
+    const report = seen?.nodes.get(name);
+    const tier = tierOf(avoid?.has(name) === true, heavyPressure(node, report?.report.load) !== undefined);
+    if (this.best !== undefined && tier > this.#tier) return;
+    const crowd = this.#rank?.of(name, node) ?? 0;
+    if (this.best !== undefined && tier === this.#tier && crowd > this.#crowd) return;
+    const cost = costOf(this.#strategy, this.#digest, node, spot.use, report);
+    const isAhead = tier < this.#tier || crowd < this.#crowd;
+    const isBetter = cost < this.#cost || (cost === this.#cost && name < (this.best ?? ""));
+    if (this.best !== undefined && !isAhead && !isBetter) return;
+    this.best = name;
+    this.#tier = tier;
+    this.#crowd = crowd;
+    this.#cost = cost;
+  }
+
+  /** All nodes, in their order, for as long as a better one can come. */
+  lookAtAll(): void {
+    const { avoid, seen } = this.#options;
+    const { images, tree } = this.#planned.order(this.#strategy, seen);
+    const holders = images.holders.get(this.#digest);
+    const hasFew = (holders?.size ?? 0) + images.unknown.size <= FEW_HOLDERS;
+    // What all the others have to fetch, these do not: they may come late in the order and be better.
+    if (hasFew)
+      for (const there of [holders, images.unknown])
+        for (const name of there ?? []) if (avoid?.has(name) !== true) this.look(name);
+    const least = this.#rank?.least() ?? 0;
+    const addedAtLeast = hasFew ? IMAGE_WEIGHT : 0;
+    showInOrder(tree, this.wanted, ({ cost, isPressed, name }) => {
+      if (this.best !== undefined) {
+        if (isPressed && this.#tier === 0) return false;
+        const isAsPressed = isPressed === (this.#tier === 1);
+        const atLeast = cost + addedAtLeast;
+        const isBehind = atLeast > this.#cost || (atLeast === this.#cost && name > this.best);
+        if (isAsPressed && this.#crowd <= least && isBehind) return false;
+      }
+      if (avoid?.has(name) !== true) this.look(name);
+      return true;
+    });
+    if (this.best === undefined) for (const name of avoid ?? []) this.look(name);
+  }
+}
+
+/** The best node that fits; undefined: none does. */
 export const placeOne = (
   cluster: Cluster,
   container: Container,
   options: PlacementOptions = {},
 ): string | undefined => {
-  const { avoid, except, planned, seen } = options;
-  const demand = demandFor(cluster, container, options);
-  const filters = filtersFor(demand);
-  const strategy = strategyOf(cluster, container);
-  const digest = container.spec?.imageDigest ?? "";
-  const { nodes } = cluster.state;
-  const spot: Partial<MutableSpot> = {};
-  let best: string | undefined;
-  let bestTier = 0;
-  let bestCost = 0;
-  let bestCrowd = 0;
-  const rank = (planned?.crowds ?? new Crowds(cluster)).rankFor(container);
-  let fitting = 0;
-  for (const name of candidatesOf(cluster, container, options)) {
-    const node = nodes[name];
-    if (node === undefined || name === except) continue;
-    spot.name = name;
-    spot.node = node;
-    spot.use = planned === undefined ? useOf(cluster, name) : planned.of(name);
-    spot.planned = planned === undefined ? NO_CONTAINERS : planned.containersOn(name);
-    if (firstBlocking(filters, demand, spot as Spot) !== undefined) continue;
-    const report = seen?.nodes.get(name);
-    const tier = tierOf(avoid?.has(name) === true, heavyPressure(node, report?.report.load) !== undefined);
-    if (tier === 0) fitting += 1;
-    if (fitting > ENOUGH) break;
-    if (best !== undefined && tier > bestTier) continue;
-    const crowd = rank?.(name, node) ?? 0;
-    if (best !== undefined && tier === bestTier && crowd > bestCrowd) continue;
-    const cost = costOf(strategy, digest, node, spot.use, report);
-    const isAhead = tier < bestTier || crowd < bestCrowd;
-    if (best === undefined || isAhead || cost < bestCost || (cost === bestCost && name < best)) {
-      best = name;
-      bestTier = tier;
-      bestCrowd = crowd;
-      bestCost = cost;
-    }
-  }
-  return best;
+  const { among, only, planned = new PlannedUse(cluster) } = options;
+  const search = new Search(cluster, container, options, planned);
+  if (only !== undefined) search.look(only);
+  else if (among !== undefined) for (const name of among) search.look(name);
+  else search.lookAtAll();
+  return search.best;
 };
 
 /** Why no node fits. Looks at every node again, so it is asked only when somebody wants to know. */

@@ -70,7 +70,7 @@ export interface PreemptionPlanning {
 
 export const planPreemptions = (
   cluster: Cluster,
-  seen: Pick<Volatile, "migrations" | "nodes">,
+  seen: Pick<Volatile, "migrations" | "nodes" | "order">,
   { disruptions, newId, nowMs, planned, room }: PreemptionPlanning,
 ): Command[] => {
   const commands = releases(cluster, seen);

@@ -8,6 +8,7 @@ import {
 
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import type { Cluster } from "../state/cluster.ts";
+import type { NodeOrder } from "./placement/node-order.ts";
 
 export interface NodeSeen {
   readonly report: Report;
@@ -44,6 +45,8 @@ export interface Volatile {
   readonly nodes: ReadonlyMap<string, NodeSeen>;
   /** Nodes that have reported since the last round. */
   readonly fresh: ReadonlySet<string>;
+  /** All of them, in the order in which containers take them; absent: made anew by each who asks. */
+  readonly order?: NodeOrder;
   /** By migration. */
   readonly migrations: ReadonlyMap<string, MigrationSeen>;
   /** End of a node's lease. */
@@ -61,7 +64,7 @@ interface RoundPlanner {
   round(
     terms: {
       readonly cluster: Cluster;
-      readonly seen: Pick<Volatile, "migrations" | "nodes">;
+      readonly seen: Pick<Volatile, "migrations" | "nodes" | "order">;
       readonly nowMs: number;
     },
     newId: () => string,

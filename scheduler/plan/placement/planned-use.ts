@@ -3,6 +3,21 @@ import { useOf } from "../../state/capacity.ts";
 import { Crowds } from "./crowd.ts";
 import { limitsOf, type Cluster, type NodeUse } from "../../state/cluster.ts";
 import { NO_CONTAINERS } from "../../state/fit/demand.ts";
+import type { PlacementStrategy } from "../../../proto/gen/godwit/v1/spec.ts";
+import type { Volatile } from "../volatile.ts";
+import { candidateOf, NodeOrder, type ImagePlaces } from "./node-order.ts";
+import { withCandidate, withoutCandidate, type Candidate, type NodeTree } from "./node-tree.ts";
+
+type Seen = Pick<Volatile, "nodes" | "order">;
+
+interface PlannedOrder {
+  tree: NodeTree;
+  readonly images: ImagePlaces;
+  readonly all: Pick<NodeOrder, "candidate">;
+  readonly seen: Seen | undefined;
+  /** Nodes on which something is planned, as they are in the tree. */
+  readonly changed: Map<string, Candidate>;
+}
 
 const hasRules = ({ spec }: Container): boolean => {
   if (spec === undefined) return false;
@@ -16,7 +31,7 @@ export class PlannedUse {
   readonly #use = new Map<string, NodeUse>();
   readonly #containers = new Map<string, Container[]>();
   readonly #all: Container[] = [];
-  #nodeNames: readonly string[] | undefined;
+  readonly #orders = new Map<PlacementStrategy, PlannedOrder>();
   /** How the containers of services lie, those included that are planned. */
   readonly crowds: Crowds;
 
@@ -25,9 +40,27 @@ export class PlannedUse {
     this.crowds = new Crowds(cluster);
   }
 
-  /** Of all nodes: none comes or goes within a round. */
-  get nodeNames(): readonly string[] {
-    return (this.#nodeNames ??= Object.keys(this.#cluster.state.nodes));
+  /** The nodes in their order, with what is planned. Of one plan, always with the same reports. */
+  order(strategy: PlacementStrategy, seen: Seen | undefined): Pick<PlannedOrder, "images" | "tree"> {
+    let order = this.#orders.get(strategy);
+    if (order === undefined) {
+      const all = seen?.order ?? new NodeOrder();
+      const tree = all.tree(strategy, this.#cluster, seen);
+      order = { tree, images: all.images, all, seen, changed: new Map() };
+      for (const [name, use] of this.#use) this.#reorder(strategy, order, name, use);
+      this.#orders.set(strategy, order);
+    }
+    return order;
+  }
+
+  #reorder(strategy: PlacementStrategy, order: PlannedOrder, name: string, use: Readonly<NodeUse>): void {
+    const before = order.changed.get(name) ?? order.all.candidate(strategy, name);
+    const node = this.#cluster.state.nodes[name];
+    // One that takes no containers is not in the order.
+    if (before === undefined || node === undefined) return;
+    const now = candidateOf(strategy, name, node, use, order.seen?.nodes.get(name));
+    order.changed.set(name, now);
+    order.tree = withCandidate(withoutCandidate(order.tree, before), now);
   }
 
   /** To try something out. */
@@ -59,6 +92,7 @@ export class PlannedUse {
     use.pids += limits.pids;
     use.diskBytes += limits.diskBytes;
     use.containers += 1;
+    for (const [strategy, order] of this.#orders) this.#reorder(strategy, order, node, use);
     this.crowds.add(node, container);
     if (!hasRules(container)) return;
     this.#all.push(container);

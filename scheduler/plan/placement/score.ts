@@ -14,7 +14,7 @@ const CROWD_WEIGHT = 0.1;
 /** At so many containers a cpu it is half of that. */
 const CROWD_PER_CPU = 10;
 /** About what one container more weighs on a small node. */
-const IMAGE_WEIGHT = 0.002;
+export const IMAGE_WEIGHT = 0.002;
 /** Loads are compared in such steps, or the noise in them would decide between equals. */
 const STEP = 0.1;
 
@@ -58,6 +58,29 @@ export const strategyOf = (cluster: Cluster, { spec }: Container): PlacementStra
   return chosen === PlacementStrategy.PACK ? PlacementStrategy.PACK : PlacementStrategy.SPREAD;
 };
 
+/** What does not depend on the container. Lower is better. */
+export const baseCostOf = (
+  strategy: PlacementStrategy,
+  node: Node,
+  use: Readonly<NodeUse>,
+  seen: NodeSeen | undefined,
+): number => {
+  const crowd = use.containers / Math.max(1, (node.info?.cpuMillis ?? 0) / 1000);
+  const full = promisedShare(node, use) + (CROWD_WEIGHT * crowd) / (crowd + CROWD_PER_CPU);
+  if (strategy === PlacementStrategy.PACK) return -full;
+  const load = seen?.report.load;
+  if (load === undefined) return full;
+  return (
+    full +
+    LOAD_WEIGHT * stepped(loadShare(node, load)) +
+    PRESSURE_WEIGHT * stepped(pressureShare(load.pressure))
+  );
+};
+
+/** Of bringing the image there. A node that has not reported is taken to have it. */
+export const fetchCostOf = (imageDigest: string, seen: NodeSeen | undefined): number =>
+  seen === undefined || seen.images.has(imageDigest) ? 0 : IMAGE_WEIGHT;
+
 /** Lower is better. */
 export const costOf = (
   strategy: PlacementStrategy,
@@ -65,20 +88,7 @@ export const costOf = (
   node: Node,
   use: Readonly<NodeUse>,
   seen: NodeSeen | undefined,
-): number => {
-  const crowd = use.containers / Math.max(1, (node.info?.cpuMillis ?? 0) / 1000);
-  const full = promisedShare(node, use) + (CROWD_WEIGHT * crowd) / (crowd + CROWD_PER_CPU);
-  const fetch = seen === undefined || seen.images.has(imageDigest) ? 0 : IMAGE_WEIGHT;
-  if (strategy === PlacementStrategy.PACK) return fetch - full;
-  const load = seen?.report.load;
-  if (load === undefined) return full + fetch;
-  return (
-    full +
-    fetch +
-    LOAD_WEIGHT * stepped(loadShare(node, load)) +
-    PRESSURE_WEIGHT * stepped(pressureShare(load.pressure))
-  );
-};
+): number => baseCostOf(strategy, node, use, seen) + fetchCostOf(imageDigest, seen);
 
 const percent = (share: number): string => `${Math.round(share * 100)}%`;
 

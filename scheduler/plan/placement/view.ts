@@ -47,7 +47,7 @@ interface Looked {
 
 export const viewPlacement = (
   cluster: Cluster,
-  seen: Pick<Volatile, "migrations" | "nodes">,
+  seen: Pick<Volatile, "migrations" | "nodes" | "order">,
   container: Container,
 ): PlacementView => {
   const demand = demandOf(cluster, container);

@@ -1,0 +1,161 @@
+/**
+ * All nodes that take containers, in order, kept up from one round to the next: what has changed is found by holding
+ * each node against what was known of it, which is little more than counting them.
+ */
+import { NodeState, type Node } from "../../../proto/gen/godwit/v1/log.ts";
+import { PlacementStrategy, type Resources } from "../../../proto/gen/godwit/v1/spec.ts";
+import { diskOf, NODE_PIDS, useOf } from "../../state/capacity.ts";
+import type { Cluster, NodeUse } from "../../state/cluster.ts";
+import type { NodeSeen, Volatile } from "../volatile.ts";
+import { withCandidate, withoutCandidate, type Candidate, type NodeTree } from "./node-tree.ts";
+import { baseCostOf, heavyPressure } from "./score.ts";
+
+export const takesContainers = ({ schedulable, state }: Node): boolean =>
+  schedulable && state !== NodeState.LOST;
+
+const freeOf = ({ info, ...node }: Node, use: Readonly<NodeUse>): Resources => ({
+  memoryBytes: (info?.memoryBytes ?? 0) - use.memoryBytes,
+  cpuMillis: (info?.cpuMillis ?? 0) - use.cpuMillis,
+  pids: NODE_PIDS - use.pids,
+  diskBytes: diskOf({ info, ...node }) - use.diskBytes,
+});
+
+export const candidateOf = (
+  strategy: PlacementStrategy,
+  name: string,
+  node: Node,
+  use: Readonly<NodeUse>,
+  seen: NodeSeen | undefined,
+): Candidate => ({
+  name,
+  isPressed: heavyPressure(node, seen?.report.load) !== undefined,
+  cost: baseCostOf(strategy, node, use, seen),
+  free: freeOf(node, use),
+});
+
+/** Where an image is, as far as reports say; a node that has not reported is taken to have any. */
+export interface ImagePlaces {
+  readonly holders: ReadonlyMap<string, ReadonlySet<string>>;
+  readonly unknown: ReadonlySet<string>;
+}
+
+interface Known {
+  readonly info: Node["info"];
+  readonly use: NodeUse;
+  readonly seen: NodeSeen | undefined;
+  readonly takes: boolean;
+  /** By strategy, as far as somebody has asked for one. */
+  readonly candidates: Map<PlacementStrategy, Candidate>;
+}
+
+const isSame = (known: Known, node: Node, use: Readonly<NodeUse>, seen: NodeSeen | undefined): boolean =>
+  known.info === node.info &&
+  known.seen === seen &&
+  known.takes === takesContainers(node) &&
+  known.use.memoryBytes === use.memoryBytes &&
+  known.use.cpuMillis === use.cpuMillis &&
+  known.use.containers === use.containers &&
+  known.use.pids === use.pids &&
+  known.use.diskBytes === use.diskBytes;
+
+const isAlike = (a: Candidate, b: Candidate): boolean =>
+  a.cost === b.cost &&
+  a.isPressed === b.isPressed &&
+  a.free.memoryBytes === b.free.memoryBytes &&
+  a.free.cpuMillis === b.free.cpuMillis &&
+  a.free.pids === b.free.pids &&
+  a.free.diskBytes === b.free.diskBytes;
+
+export class NodeOrder {
+  readonly #known = new Map<string, Known>();
+  readonly #trees = new Map<PlacementStrategy, NodeTree>();
+  readonly #holders = new Map<string, Set<string>>();
+  readonly #unknown = new Set<string>();
+
+  get images(): ImagePlaces {
+    return { holders: this.#holders, unknown: this.#unknown };
+  }
+
+  candidate(strategy: PlacementStrategy, name: string): Candidate | undefined {
+    return this.#known.get(name)?.candidates.get(strategy);
+  }
+
+  /** As things are. */
+  tree(
+    strategy: PlacementStrategy,
+    cluster: Cluster,
+    reports: Pick<Volatile, "nodes"> | undefined,
+  ): NodeTree {
+    const isNew = !this.#trees.has(strategy);
+    if (isNew) this.#trees.set(strategy, undefined);
+    const { nodes } = cluster.state;
+    let count = 0;
+    for (const name in nodes) {
+      const node = nodes[name];
+      if (node === undefined) continue;
+      count += 1;
+      const use = useOf(cluster, name);
+      const seen = reports?.nodes.get(name);
+      const known = this.#known.get(name);
+      if (known === undefined || !isSame(known, node, use, seen)) this.#learn(name, node, use, seen);
+      else if (isNew && known.takes)
+        this.#put(strategy, known.candidates, candidateOf(strategy, name, node, use, seen));
+    }
+    if (this.#known.size > count)
+      for (const [name, known] of this.#known) if (nodes[name] === undefined) this.#forget(name, known);
+    return this.#trees.get(strategy);
+  }
+
+  #learn(name: string, node: Node, use: Readonly<NodeUse>, seen: NodeSeen | undefined): void {
+    const before = this.#known.get(name);
+    const takes = takesContainers(node);
+    const candidates = before?.candidates ?? new Map<PlacementStrategy, Candidate>();
+    this.#known.set(name, { info: node.info, use: { ...use }, seen, takes, candidates });
+    if (before === undefined || before.seen?.images !== seen?.images)
+      this.#learnImages(name, before?.seen, seen);
+    for (const strategy of this.#trees.keys())
+      if (takes) this.#put(strategy, candidates, candidateOf(strategy, name, node, use, seen));
+      else this.#take(strategy, candidates);
+  }
+
+  #learnImages(name: string, before: NodeSeen | undefined, seen: NodeSeen | undefined): void {
+    for (const digest of before?.images ?? []) {
+      const there = this.#holders.get(digest);
+      there?.delete(name);
+      if (there?.size === 0) this.#holders.delete(digest);
+    }
+    if (seen === undefined) this.#unknown.add(name);
+    else this.#unknown.delete(name);
+    for (const digest of seen?.images ?? []) {
+      const there = this.#holders.get(digest);
+      if (there === undefined) this.#holders.set(digest, new Set([name]));
+      else there.add(name);
+    }
+  }
+
+  #put(
+    strategy: PlacementStrategy,
+    candidates: Map<PlacementStrategy, Candidate>,
+    candidate: Candidate,
+  ): void {
+    const before = candidates.get(strategy);
+    if (before !== undefined && isAlike(before, candidate)) return;
+    this.#take(strategy, candidates);
+    candidates.set(strategy, candidate);
+    this.#trees.set(strategy, withCandidate(this.#trees.get(strategy), candidate));
+  }
+
+  #take(strategy: PlacementStrategy, candidates: Map<PlacementStrategy, Candidate>): void {
+    const before = candidates.get(strategy);
+    if (before === undefined) return;
+    candidates.delete(strategy);
+    this.#trees.set(strategy, withoutCandidate(this.#trees.get(strategy), before));
+  }
+
+  #forget(name: string, known: Known): void {
+    this.#known.delete(name);
+    this.#learnImages(name, known.seen, undefined);
+    this.#unknown.delete(name);
+    for (const strategy of this.#trees.keys()) this.#take(strategy, known.candidates);
+  }
+}
