@@ -44,6 +44,8 @@ export class Leader implements AsyncDisposable {
   #round: Promise<void> | undefined;
   /** Something happened while a round was under way. */
   #again = false;
+  /** The clock has ticked since the last round. */
+  #isTick = true;
   #stopped = false;
   #confirming = false;
 
@@ -122,6 +124,7 @@ export class Leader implements AsyncDisposable {
     // The process itself stood still (suspended, or starved): reports may lie in its buffers, unread.
     if (now - this.#lastTickMs > this.#tickMs + this.#options.leaseMs / 3) this.reports.grace(now);
     this.#lastTickMs = now;
+    this.#isTick = true;
     this.#confirm();
     this.wake();
   }
@@ -186,11 +189,13 @@ export class Leader implements AsyncDisposable {
     try {
       const commands = reconcile(this.#cluster, this.reports, {
         leaseMs,
+        isTick: this.#isTick,
         nowMs: this.nowMs(),
         newId: () => idFrom(machine),
         waiting: this.#waiting,
         newKey: () => Buffer.from(machine.randomHex(32), "hex"),
       });
+      this.#isTick = false;
       this.reports.fresh.clear();
       if (commands.length === 0) return;
       const outcomes = await Promise.all(commands.map((command) => committer.propose(command)));

@@ -19,18 +19,22 @@ const planFence = (cluster: Cluster, volatile: Volatile, name: string): Command[
   return [command("nodeFenceSet", { node: name, fenceMs, fault })];
 };
 
-export const planFences = (cluster: Cluster, volatile: Volatile, nowMs: number): Command[] => [
-  ...[...volatile.fresh].flatMap((name) => planFence(cluster, volatile, name)),
-  ...Object.entries(cluster.state.nodes).flatMap(([name, node]) =>
-    node.state === NodeState.LOST &&
-    !node.fenced &&
-    node.fenceMs > 0 &&
-    !cluster.state.failoverOff &&
-    nowMs >= volatile.fencedFromMs(name, node.fenceMs)
-      ? command("nodeFenced", { node: name })
-      : [],
-  ),
-];
+/** @param names the nodes of which it is asked whether time is up */
+export const planFences = (
+  cluster: Cluster,
+  volatile: Volatile,
+  { names, nowMs }: { names: Iterable<string>; nowMs: number },
+): Command[] => {
+  const commands = [...volatile.fresh].flatMap((name) => planFence(cluster, volatile, name));
+  if (cluster.state.failoverOff) return commands;
+  for (const name of names) {
+    const node = cluster.state.nodes[name];
+    if (node?.state !== NodeState.LOST || node.fenced || node.fenceMs === 0) continue;
+    if (nowMs >= volatile.fencedFromMs(name, node.fenceMs))
+      commands.push(command("nodeFenced", { node: name }));
+  }
+  return commands;
+};
 
 /** What a lost node means for what it ran. */
 export const lostWords = (

@@ -16,20 +16,33 @@ import type { NodeSeen, Volatile } from "./volatile.ts";
 
 const MAX_MESSAGE = 1024;
 
-/** Only reports that were accepted renew a lease, so a lost node with a lease is one that is back. */
-export const planLeases = (cluster: Cluster, volatile: Volatile, leaseMs: number, nowMs: number): Command[] =>
-  Object.entries(cluster.state.nodes).flatMap(([name, node]) => {
+/**
+ * Only reports that were accepted renew a lease, so a lost node with a lease is one that is back.
+ * @param names the nodes to look at: without news of a node, only time changes anything
+ */
+export const planLeases = (
+  cluster: Cluster,
+  volatile: Volatile,
+  { leaseMs, names, nowMs }: { leaseMs: number; names: Iterable<string>; nowMs: number },
+): Command[] => {
+  const commands: Command[] = [];
+  for (const name of names) {
+    const state = cluster.state.nodes[name]?.state;
+    if (state === undefined) continue;
     const leftMs = volatile.leaseUntilMs(name) - nowMs;
-    if (node.state === NodeState.READY && leftMs <= 0)
-      return command("nodeStateChanged", {
-        node: name,
-        state: NodeState.LOST,
-        reason: `no report for ${formatSeconds(leaseMs)}`,
-      });
-    if (node.state === NodeState.LOST && leftMs > 0 && volatile.nodes.has(name))
-      return command("nodeStateChanged", { node: name, state: NodeState.READY, reason: "" });
-    return [];
-  });
+    if (state === NodeState.READY && leftMs <= 0)
+      commands.push(
+        command("nodeStateChanged", {
+          node: name,
+          state: NodeState.LOST,
+          reason: `no report for ${formatSeconds(leaseMs)}`,
+        }),
+      );
+    if (state === NodeState.LOST && leftMs > 0 && volatile.nodes.has(name))
+      commands.push(command("nodeStateChanged", { node: name, state: NodeState.READY, reason: "" }));
+  }
+  return commands;
+};
 
 /**
  * The freezing of a migrating container is seen in its migration; a log entry of its own would only hold up the switch.

@@ -19,6 +19,8 @@ import type { Volatile } from "./volatile.ts";
 
 export interface ReconcileOptions {
   readonly leaseMs: number;
+  /** False: no time has passed that is worth asking all nodes whether theirs is up (true). */
+  readonly isTick?: boolean;
   readonly nowMs: number;
   /** Ids for migrations and containers. */
   readonly newId: () => string;
@@ -55,21 +57,23 @@ const planMaintenance = (
 /** Migrations come first: while one waits for its switch, a client waits. */
 export const reconcile = (cluster: Cluster, volatile: Volatile, options: ReconcileOptions): Command[] => {
   const disruptions = new PlannedDisruptions(cluster);
+  const { isTick = true, leaseMs, nowMs } = options;
+  const names = isTick ? Object.keys(cluster.state.nodes) : volatile.fresh;
   return [
-    ...planMigrations(cluster, volatile, options.nowMs),
-    ...planLeases(cluster, volatile, options.leaseMs, options.nowMs),
-    ...planFences(cluster, volatile, options.nowMs),
+    ...planMigrations(cluster, volatile, nowMs),
+    ...planLeases(cluster, volatile, { leaseMs, names, nowMs }),
+    ...planFences(cluster, volatile, { names, nowMs }),
     ...planObserved(cluster, volatile),
     ...planCheckpoints(cluster, volatile, options),
     ...planRemovals(cluster, volatile),
     ...planServices(cluster, {
       planned: disruptions,
-      nowMs: options.nowMs,
+      nowMs,
       leaderSinceMs: volatile.leaderSinceMs,
       newId: options.newId,
     }),
     ...planNodes(cluster, volatile, disruptions, options),
     ...planMaintenance(cluster, volatile, { ...options, disruptions }),
-    ...(volatile.balancer?.round({ cluster, seen: volatile, nowMs: options.nowMs }, options.newId) ?? []),
+    ...(volatile.balancer?.round({ cluster, seen: volatile, nowMs }, options.newId) ?? []),
   ];
 };
