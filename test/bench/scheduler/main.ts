@@ -47,6 +47,10 @@ interface Figures {
   readonly nodes: number;
   readonly containers: number;
   readonly placementsPerSecond: number;
+  /** Of the scheduler's event loop, meanwhile. */
+  readonly busyShare: number;
+  /** Of the log, that all of it took. */
+  readonly entries: number;
   readonly runMedianMs: number;
   readonly run99Ms: number;
   readonly bytesPerContainer: number;
@@ -143,10 +147,14 @@ class Bench implements AsyncDisposable {
 
   async #fill(
     containers: number,
-  ): Promise<Pick<Figures, "placementsPerSecond" | "runMedianMs" | "run99Ms" | "loadStallMs">> {
+  ): Promise<
+    Pick<Figures, "busyShare" | "entries" | "placementsPerSecond" | "runMedianMs" | "run99Ms" | "loadStallMs">
+  > {
     const stall = monitorEventLoopDelay({ resolution: 1 });
     stall.enable();
     const began = performance.now();
+    const idle = performance.eventLoopUtilization();
+    const sequence = this.#leader.status().logSequence;
     let created = 0;
     const client = async (): Promise<void> => {
       while (created < containers) {
@@ -173,6 +181,8 @@ class Bench implements AsyncDisposable {
     await probing;
     stall.disable();
     return {
+      entries: this.#leader.status().logSequence - sequence,
+      busyShare: performance.eventLoopUtilization(idle).utilization,
       placementsPerSecond: containers / seconds,
       runMedianMs: quantile(probes, 0.5),
       run99Ms: quantile(probes, 0.99),
