@@ -7,7 +7,6 @@ import type { Load, ObservedAllocation, Report } from "../../../proto/gen/godwit
 import { AllocationState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
 import { balanceSettingsOf } from "../../state/apply-balance.ts";
 import type { Cluster } from "../../state/cluster.ts";
-import { LoadTable, type Field } from "./load-table.ts";
 
 const SAMPLES_PER_HALF_LIFE = 6;
 const MIN_SPACING_MS = 200;
@@ -50,6 +49,25 @@ export interface NodeUsage {
   readonly watchedMs: number;
 }
 
+class ContainerEntry implements ContainerLoad {
+  readonly id: string;
+  node: string;
+  cpuMillis = 0;
+  memoryBytes = 0;
+  recentCpuMillis = 0;
+  watchedMs = 0;
+  watchedHereMs = 0;
+  /** The counter at the last sample; undefined: the next one only begins anew. */
+  baseUsec: number | undefined;
+  /** Of the sample that it was last seen in. */
+  mark = 0;
+
+  constructor(id: string, node: string) {
+    this.id = id;
+    this.node = node;
+  }
+}
+
 class NodeEntry implements NodeUsage {
   cpuMillis = 0;
   memoryBytes = 0;
@@ -64,14 +82,10 @@ class NodeEntry implements NodeUsage {
   spacingMs = MAX_SPACING_MS;
   watchedMs = 0;
   mark = 0;
-  readonly number: number;
-  readonly name: string;
-  /** Rows of its containers, in the order of the last report. */
-  containers: number[] = [];
+  /** In the order of the last report. */
+  containers: ContainerEntry[] = [];
 
-  constructor(number: number, name: string, atMs: number, clockMs: number) {
-    this.number = number;
-    this.name = name;
+  constructor(atMs: number, clockMs: number) {
     this.atMs = atMs;
     this.clockMs = clockMs;
   }
@@ -86,26 +100,14 @@ const measured = (value: number): number => (Number.isFinite(value) && value > 0
 const weightOf = (share: number, elapsedMs: number, watchedMs: number): number =>
   Math.max(share, elapsedMs / (watchedMs + elapsedMs));
 
-const SMOOTHED = ["cpuMillis", "memoryBytes", "recentCpuMillis", "watchedMs", "watchedHereMs"] as const;
 const OVER: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
 
 export class LoadBook {
-  readonly #table = new LoadTable();
+  readonly #containers = new Map<string, ContainerEntry>();
   readonly #nodes = new Map<string, NodeEntry>();
-  readonly #byNumber: (NodeEntry | undefined)[] = [];
 
   container(id: string): ContainerLoad | undefined {
-    const table = this.#table;
-    const row = table.find(id);
-    if (row === undefined) return undefined;
-    return {
-      node: this.#nodeOf(row)?.name ?? "",
-      cpuMillis: table.get(row, "cpuMillis"),
-      memoryBytes: table.get(row, "memoryBytes"),
-      recentCpuMillis: table.get(row, "recentCpuMillis"),
-      watchedMs: table.get(row, "watchedMs"),
-      watchedHereMs: table.get(row, "watchedHereMs"),
-    };
+    return this.#containers.get(id);
   }
   node(name: string): NodeUsage | undefined {
     return this.#nodes.get(name);
@@ -124,9 +126,8 @@ export class LoadBook {
     const clockMs = measured(load?.measuredAtMs ?? 0) || nowMs;
     const entry = this.#nodes.get(name);
     if (entry === undefined) {
-      const begun = new NodeEntry(this.#byNumber.length, name, nowMs, clockMs);
+      const begun = new NodeEntry(nowMs, clockMs);
       this.#nodes.set(name, begun);
-      this.#byNumber.push(begun);
       this.#sample(cluster, begun, report, 0, smoothingMs);
       return;
     }
@@ -146,40 +147,33 @@ export class LoadBook {
     entry.watchedMs += elapsedMs;
     const before = entry.containers;
     const here = cluster.index.onNode.get(name);
-    const containers: number[] = [];
+    const containers: ContainerEntry[] = [];
     const sum = { cpuMillis: 0, memoryBytes: 0, recentCpuMillis: 0 };
     const terms = {
       elapsedMs,
       share: 1 - 2 ** (-elapsedMs / halfLifeMs),
       mostMillis: (report.info?.cpuMillis ?? 0) * MOST_OF_NODE,
     };
-    const table = this.#table;
     // This is done for each container of the cluster every few seconds, so it looks up as little as it can.
     for (const observed of report.allocations) {
       const { containerId } = observed;
       // A target lists what arrives, and a source what it still holds frozen: it counts where it belongs to.
       if (here?.has(containerId) !== true) continue;
       const next = before[containers.length];
-      const row =
-        next !== undefined && table.idOf(next) === containerId
-          ? next
-          : // The string that the state keeps, and not one more.
-            (table.find(containerId) ??
-            table.add(cluster.state.containers[containerId]?.id ?? containerId, entry.number));
-      this.#settle(row, entry);
-      table.set(row, "mark", entry.mark);
-      smooth(table, row, observed, terms, isMoving(cluster, containerId));
-      containers.push(row);
-      sum.cpuMillis += table.get(row, "cpuMillis");
-      sum.memoryBytes += table.get(row, "memoryBytes");
-      sum.recentCpuMillis += table.get(row, "recentCpuMillis");
+      const one = next?.id === containerId ? next : this.#entry(containerId, name);
+      this.#settle(one, name);
+      one.mark = entry.mark;
+      smooth(one, observed, terms, isMoving(cluster, containerId));
+      containers.push(one);
+      sum.cpuMillis += one.cpuMillis;
+      sum.memoryBytes += one.memoryBytes;
+      sum.recentCpuMillis += one.recentCpuMillis;
     }
-    for (const row of before) {
-      if (this.#nodeOf(row) !== entry || table.get(row, "mark") === entry.mark) continue;
-      const owner = cluster.state.containers[table.idOf(row)]?.allocation?.node;
-      const there = owner === name ? undefined : this.#nodes.get(owner ?? "");
-      if (there === undefined) table.remove(row);
-      else this.#settle(row, there);
+    for (const one of before) {
+      if (one.node !== name || one.mark === entry.mark) continue;
+      const owner = cluster.state.containers[one.id]?.allocation?.node;
+      if (owner === undefined || owner === name || !this.#nodes.has(owner)) this.#containers.delete(one.id);
+      else this.#settle(one, owner);
     }
     Object.assign(entry, sum, { containers });
     if (elapsedMs === 0) return;
@@ -202,35 +196,29 @@ export class LoadBook {
     entry.pressure = { cpu: mixed("cpu"), memory: mixed("memory"), io: mixed("io") };
   }
 
-  #nodeOf(row: number): NodeEntry | undefined {
-    return this.#byNumber[this.#table.get(row, "node")];
-  }
-
   /** Ownership has moved: what the container uses is the new node's from now on. */
   relocate(cluster: Cluster, containerId: string): void {
     const owner = cluster.state.containers[containerId]?.allocation?.node;
-    const row = this.#table.find(containerId);
-    const there = this.#nodes.get(owner ?? "");
-    if (row !== undefined && there !== undefined) this.#settle(row, there);
+    const one = this.#containers.get(containerId);
+    if (one !== undefined && owner !== undefined && this.#nodes.has(owner)) this.#settle(one, owner);
   }
 
   /** Counts the container on that node. Its counters begin anew there, what is known of it does not. */
-  #settle(row: number, there: NodeEntry): void {
-    const table = this.#table;
-    const before = this.#nodeOf(row);
-    if (before === there) return;
+  #settle(one: ContainerEntry, name: string): void {
+    if (one.node === name) return;
     for (const [node, sign] of [
-      [before, -1],
-      [there, 1],
+      [this.#nodes.get(one.node), -1],
+      [this.#nodes.get(name), 1],
     ] as const) {
       if (node === undefined) continue;
-      for (const field of ["cpuMillis", "memoryBytes", "recentCpuMillis"] as const)
-        node[field] = Math.max(0, node[field] + sign * table.get(row, field));
+      node.cpuMillis = Math.max(0, node.cpuMillis + sign * one.cpuMillis);
+      node.memoryBytes = Math.max(0, node.memoryBytes + sign * one.memoryBytes);
+      node.recentCpuMillis = Math.max(0, node.recentCpuMillis + sign * one.recentCpuMillis);
     }
-    table.set(row, "node", there.number);
-    table.set(row, "baseUsec", Number.NaN);
-    table.set(row, "watchedHereMs", 0);
-    there.containers.push(row);
+    one.node = name;
+    one.baseUsec = undefined;
+    one.watchedHereMs = 0;
+    this.#nodes.get(name)?.containers.push(one);
   }
 
   /** Nodes that are no more. */
@@ -238,9 +226,14 @@ export class LoadBook {
     for (const [name, entry] of this.#nodes) {
       if (cluster.state.nodes[name] !== undefined) continue;
       this.#nodes.delete(name);
-      for (const row of entry.containers) if (this.#nodeOf(row) === entry) this.#table.remove(row);
-      this.#byNumber[entry.number] = undefined;
+      for (const one of entry.containers) if (one.node === name) this.#containers.delete(one.id);
     }
+  }
+
+  #entry(id: string, node: string): ContainerEntry {
+    let one = this.#containers.get(id);
+    if (one === undefined) this.#containers.set(id, (one = new ContainerEntry(id, node)));
+    return one;
   }
 }
 
@@ -256,8 +249,7 @@ interface SampleTerms {
 }
 
 const smooth = (
-  table: LoadTable,
-  row: number,
+  one: ContainerEntry,
   observed: ObservedAllocation,
   terms: SampleTerms,
   isMoving: boolean,
@@ -265,27 +257,24 @@ const smooth = (
   const { elapsedMs, share } = terms;
   const usec = measured(observed.cpuUsageUsec);
   const memory = measured(observed.memoryBytes);
-  const base = table.get(row, "baseUsec");
+  const base = one.baseUsec;
+  one.baseUsec = usec;
   if (OVER.has(observed.state)) {
-    for (const field of SMOOTHED) table.set(row, field, 0);
-    table.set(row, "baseUsec", Number.NaN);
+    one.cpuMillis = one.memoryBytes = one.recentCpuMillis = one.watchedMs = one.watchedHereMs = 0;
+    one.baseUsec = undefined;
     return;
   }
-  table.set(row, "baseUsec", usec);
-  const watchedMs = table.get(row, "watchedMs");
-  const mix = (field: Field, value: number): void => {
-    const before = table.get(row, field);
-    table.set(row, field, before + weightOf(share, elapsedMs, watchedMs) * (value - before));
-  };
-  if (table.get(row, "memoryBytes") === 0 || elapsedMs === 0) table.set(row, "memoryBytes", memory);
-  else mix("memoryBytes", memory);
+  if (one.memoryBytes === 0 || elapsedMs === 0) one.memoryBytes = memory;
+  else {
+    one.memoryBytes += weightOf(share, elapsedMs, one.watchedMs) * (memory - one.memoryBytes);
+  }
   // A counter that has fallen is another one: it was started anew.
-  if (Number.isNaN(base) || usec < base || elapsedMs === 0 || isMoving) return;
+  if (base === undefined || usec < base || elapsedMs === 0 || isMoving) return;
   const rate = Math.min((usec - base) / elapsedMs, terms.mostMillis);
-  table.set(row, "recentCpuMillis", rate);
-  mix("cpuMillis", rate);
-  table.set(row, "watchedMs", watchedMs + elapsedMs);
-  table.set(row, "watchedHereMs", table.get(row, "watchedHereMs") + elapsedMs);
+  one.recentCpuMillis = rate;
+  one.cpuMillis += weightOf(share, elapsedMs, one.watchedMs) * (rate - one.cpuMillis);
+  one.watchedMs += elapsedMs;
+  one.watchedHereMs += elapsedMs;
 };
 
 /** PSI as the agent reports it, in percent of the last ten seconds. */
