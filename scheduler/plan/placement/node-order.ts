@@ -42,7 +42,9 @@ export interface ImagePlaces {
 interface Known {
   readonly info: Node["info"];
   readonly use: NodeUse;
-  readonly seen: NodeSeen | undefined;
+  /** Of its last report. */
+  readonly report: NodeSeen["report"] | undefined;
+  readonly images: NodeSeen["images"] | undefined;
   readonly takes: boolean;
   /** By strategy, as far as somebody has asked for one. */
   readonly candidates: Map<PlacementStrategy, Candidate>;
@@ -50,7 +52,8 @@ interface Known {
 
 const isSame = (known: Known, node: Node, use: Readonly<NodeUse>, seen: NodeSeen | undefined): boolean =>
   known.info === node.info &&
-  known.seen === seen &&
+  known.report === seen?.report &&
+  known.images === seen?.images &&
   known.takes === takesContainers(node) &&
   known.use.memoryBytes === use.memoryBytes &&
   known.use.cpuMillis === use.cpuMillis &&
@@ -110,23 +113,27 @@ export class NodeOrder {
     const before = this.#known.get(name);
     const takes = takesContainers(node);
     const candidates = before?.candidates ?? new Map<PlacementStrategy, Candidate>();
-    this.#known.set(name, { info: node.info, use: { ...use }, seen, takes, candidates });
-    if (before === undefined || before.seen?.images !== seen?.images)
-      this.#learnImages(name, before?.seen, seen);
+    const { images, report } = seen ?? {};
+    this.#known.set(name, { info: node.info, use: { ...use }, report, images, takes, candidates });
+    if (before === undefined || before.images !== images) this.#learnImages(name, before?.images, images);
     for (const strategy of this.#trees.keys())
       if (takes) this.#put(strategy, candidates, candidateOf(strategy, name, node, use, seen));
       else this.#take(strategy, candidates);
   }
 
-  #learnImages(name: string, before: NodeSeen | undefined, seen: NodeSeen | undefined): void {
-    for (const digest of before?.images ?? []) {
+  #learnImages(
+    name: string,
+    before: NodeSeen["images"] | undefined,
+    images: NodeSeen["images"] | undefined,
+  ): void {
+    for (const digest of before ?? []) {
       const there = this.#holders.get(digest);
       there?.delete(name);
       if (there?.size === 0) this.#holders.delete(digest);
     }
-    if (seen === undefined) this.#unknown.add(name);
+    if (images === undefined) this.#unknown.add(name);
     else this.#unknown.delete(name);
-    for (const digest of seen?.images ?? []) {
+    for (const digest of images ?? []) {
       const there = this.#holders.get(digest);
       if (there === undefined) this.#holders.set(digest, new Set([name]));
       else there.add(name);
@@ -154,7 +161,7 @@ export class NodeOrder {
 
   #forget(name: string, known: Known): void {
     this.#known.delete(name);
-    this.#learnImages(name, known.seen, undefined);
+    this.#learnImages(name, known.images, undefined);
     this.#unknown.delete(name);
     for (const strategy of this.#trees.keys()) this.#take(strategy, known.candidates);
   }
