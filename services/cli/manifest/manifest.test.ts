@@ -161,6 +161,11 @@ describe("what is wrong, and where", () => {
       body("  stop_signal: INT"),
       '4:3: unknown key "stop_signal": did you mean "stopSignal"?',
     ],
+    [
+      "one a level too high",
+      body("maxUnavailable: 1"),
+      '4:1: unknown key "maxUnavailable": it belongs into "disruption"',
+    ],
     ["one inside", body("update: {bach: 2}"), '4:10: unknown key "bach": did you mean "batch"?'],
     [
       "no number",

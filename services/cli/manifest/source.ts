@@ -50,8 +50,18 @@ export class Source {
   }
 }
 
+/** Keys that are looked for one level too high, and the mapping that has them. */
+const INSIDE: Readonly<Record<string, string>> = {
+  ...{ memory: "limits", cpus: "limits", pids: "limits", disk: "limits" },
+  ...{ image: "container", command: "container", env: "container", health: "container", limits: "container" },
+  ...{ batch: "update", monitor: "update", onFailure: "update", maxUnavailable: "disruption" },
+};
+
 /** What a key that nobody knows may have been meant to be. */
 export const unknownKey = (key: string, known: readonly string[]): string => {
+  const outer = Object.hasOwn(INSIDE, key) ? INSIDE[key] : undefined;
+  if (outer !== undefined && known.includes(outer))
+    return `unknown key ${JSON.stringify(key)}: it belongs into ${JSON.stringify(outer)}`;
   const { nearest, all } = formatList(key, known);
   return nearest === undefined
     ? `unknown key ${JSON.stringify(key)}: known here are ${all}`
