@@ -19,6 +19,7 @@ export interface CandidacyOptions {
   readonly askLeader: Beats["askLeader"];
   readonly machine: Machine;
   readonly logger: Logger;
+  /** It leads: told again and again for as long as it does. */
   readonly onElected: () => void;
 }
 
@@ -80,12 +81,14 @@ export class Candidacy implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
-    const { committer, logger } = this.#options;
+    const { committer, logger, onElected } = this.#options;
     while (!this.#stop.signal.aborted) {
       await this.#pause();
       if (this.#stop.signal.aborted || committer.failure !== undefined) return;
       if (committer.leading) {
         this.signOfLife();
+        // Also one whose election was found in the log when nobody waited for it any more.
+        onElected();
         continue;
       }
       try {

@@ -57,6 +57,8 @@ const kindOf = (subject: string): string =>
 /** Messages at one connection, as a callback or to be iterated over. */
 class Subscription {
   readonly pattern: string;
+  /** What every subject begins with that it hears, when a last token is all that it leaves open. */
+  readonly #prefix: string | undefined;
   readonly #isExact: boolean;
   readonly #waiting: Msg[] = [];
   #wake = Promise.withResolvers<void>();
@@ -71,11 +73,15 @@ class Subscription {
   ) {
     this.pattern = pattern;
     this.#isExact = !/[*>]/.test(pattern);
+    this.#prefix = /^[^*>]+\.\*$/.test(pattern) ? pattern.slice(0, -1) : undefined;
     this.#callback = callback;
     this.#onEnd = onEnd;
   }
   hears(subject: string): boolean {
-    return this.#isExact ? this.pattern === subject : matches(this.pattern, subject);
+    if (this.#isExact) return this.pattern === subject;
+    const prefix = this.#prefix;
+    if (prefix === undefined) return matches(this.pattern, subject);
+    return subject.startsWith(prefix) && !subject.includes(".", prefix.length);
   }
   take(message: Msg): void {
     if (this.#callback !== undefined) {

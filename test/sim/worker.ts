@@ -9,6 +9,8 @@ interface WorkerOrder {
 }
 
 const { bug, keepLines } = workerData as WorkerOrder;
+// Nobody reads where an error came from in a run without a trace, and thousands are made.
+if (keepLines === 0) Error.stackTraceLimit = 0;
 registerSimulation(bug === undefined ? undefined : PLANTED.find(({ name }) => name === bug));
 const { simulate } = await import("./simulation.ts");
 const port = parentPort;
