@@ -139,6 +139,9 @@ export class Kernel {
     machine.kept.delete(id);
     if (this.ruling.isKept(id, machine.name))
       this.#world.violated(`${machine.name} throws checkpoint ${id} away, and the log counts on it`);
+    for (const other of machine.kept)
+      if (this.ruling.isKept(other, machine.name) && this.chainOf(other).includes(id))
+        this.#world.violated(`${machine.name} throws checkpoint ${id} away, and ${other} builds upon it`);
   }
   #newFiles(machine: Machine, containerId: string): void {
     const before = this.#files.get(containerId);

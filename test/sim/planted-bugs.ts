@@ -309,13 +309,13 @@ export const PLANTED: readonly Planted[] = [
     ],
   },
   {
-    name: "checkpoint-not-used",
-    what: "A container that is to go on from a checkpoint is begun anew when its host's agent has restarted",
+    name: "checkpoint-not-named",
+    what: "A node that a container is to go on at is not told of the checkpoint",
     rewrites: [
       {
-        file: "scheduler/state/apply-container.ts",
-        line: "if (BEGUN.has(seen.state) && allocation.restoreFrom !== undefined) {",
-        instead: "if (allocation.restoreFrom !== undefined) {",
+        file: "scheduler/plan/desired.ts",
+        line: "if (checkpointId === allocation?.restoreFrom) {",
+        instead: `if (checkpointId === "") {`,
       },
     ],
   },

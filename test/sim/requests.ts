@@ -1,5 +1,10 @@
 /** What people ask for: whatever the scheduler's public methods offer, drawn from the seed. */
-import { AllocationState, MigrationState, type Container } from "../../proto/gen/godwit/v1/log.ts";
+import {
+  AllocationState,
+  DesiredState,
+  MigrationState,
+  type Container,
+} from "../../proto/gen/godwit/v1/log.ts";
 import { OnFailure, ServiceSpec, UpdateOrder } from "../../proto/gen/godwit/v1/service.ts";
 import {
   BalancePolicy,
@@ -207,6 +212,7 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
                 MigrationMode.CHECKPOINT,
                 MigrationMode.COLD,
                 MigrationMode.POSTCOPY,
+                MigrationMode.POSTCOPY,
               ]),
         blackoutBudgetMs: 0,
         reason: "operator",
@@ -302,7 +308,11 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
     1.5,
     (asked, { random }) => {
       const container = random.maybe(containers(asked));
-      const kept = random.maybe(Object.keys(asked.state().checkpoints));
+      const { checkpoints, containers: all } = asked.state();
+      const ofStopped = Object.values(checkpoints).filter(
+        ({ containerId }) => all[containerId]?.desired === DesiredState.STOPPED,
+      );
+      const kept = random.maybe(ofStopped.length > 0 ? ofStopped : Object.values(checkpoints))?.id;
       const what = random.pick(["create", "create", "restore", "remove"] as const);
       if (what === "create" || kept === undefined)
         return container === undefined

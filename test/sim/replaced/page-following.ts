@@ -61,7 +61,7 @@ export class PageFollowing implements AsyncDisposable {
     await sessions.open(name, reachable, SESSION_IDLE_MS, signal);
     await within(this.#runs.promise, signal);
     for (let left = lacking(); left > 0; left = lacking()) {
-      await sleep(random.between(5, 300), signal);
+      await sleep(random.between(5, 600), signal);
       const copy = machine.copies.get(runtime.id);
       if (copy === undefined) throw new GodwitError("unavailable", "the container has ended");
       if (random.chance(conditions.troubles.streamFailure))

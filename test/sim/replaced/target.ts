@@ -9,7 +9,7 @@ import { context, isReachable, machineOf } from "../context.ts";
 import { sleep } from "./timers.ts";
 
 /** Of a post-copy's memory. */
-const MOST_PIECES = 6;
+const MOST_PIECES = 12;
 const FILLED_LOOK_MS = 100;
 /** Of what stands still before its first instruction. */
 const HELD_LOOK_MS = 20;
