@@ -5,12 +5,14 @@
  * simulated nodes in a process of their own, all on this machine. For each number of nodes:
  *
  *   placements/s   containers created, placed and in the log on disk, per second, from none to all of them
+ *   µs CPU each    CPU time of the scheduler's process for each of them, which a busy machine does not change much
  *   run ms         of single creations beside that load, from asked for to placed: median and 99th percentile
  *   KB/container   of the scheduler's memory after a collection, less what it took without containers
  *   stall ms       the longest that its event loop stood still while it took a snapshot, and how long that took
  *   load s         a second scheduler from its start to having everything in memory
  *   take over ms   from the first one's going to the second one's leading
  *   drain plan ms  the plan of a drain of 200 containers
+ *   round ms       what the balancer would move, weighed over all nodes once
  *   reports %      CPU time of the scheduler per second while nothing happens but reports
  *
  * It asserts nothing about time.
@@ -47,6 +49,8 @@ interface Figures {
   readonly nodes: number;
   readonly containers: number;
   readonly placementsPerSecond: number;
+  /** CPU time of the process for each placement, in microseconds. */
+  readonly cpuUsEach: number;
   /** Of the scheduler's event loop, meanwhile. */
   readonly busyShare: number;
   /** Of the log, that all of it took. */
@@ -60,6 +64,7 @@ interface Figures {
   readonly loadMs: number;
   readonly takeOverMs: number;
   readonly drainPlanMs: number;
+  readonly balancingRoundMs: number;
   readonly reportsCpuShare: number;
 }
 
@@ -141,19 +146,39 @@ class Bench implements AsyncDisposable {
     const bytesPerContainer = (collect() - before) / containers;
     const drainPlanMs = this.#drainPlan(perNode);
     const reportsCpuShare = await this.#idle(10_000);
+    const balancingRoundMs = this.#balancingRound();
     const second = await this.#takeOver();
-    return { nodes, containers, bytesPerContainer, drainPlanMs, reportsCpuShare, ...load, ...second };
+    return {
+      nodes,
+      containers,
+      bytesPerContainer,
+      drainPlanMs,
+      balancingRoundMs,
+      reportsCpuShare,
+      ...load,
+      ...second,
+    };
   }
 
   async #fill(
     containers: number,
   ): Promise<
-    Pick<Figures, "busyShare" | "entries" | "placementsPerSecond" | "runMedianMs" | "run99Ms" | "loadStallMs">
+    Pick<
+      Figures,
+      | "busyShare"
+      | "cpuUsEach"
+      | "entries"
+      | "placementsPerSecond"
+      | "runMedianMs"
+      | "run99Ms"
+      | "loadStallMs"
+    >
   > {
     const stall = monitorEventLoopDelay({ resolution: 1 });
     stall.enable();
     const began = performance.now();
     const idle = performance.eventLoopUtilization();
+    const cpu = process.cpuUsage();
     const sequence = this.#leader.status().logSequence;
     let created = 0;
     const client = async (): Promise<void> => {
@@ -182,6 +207,7 @@ class Bench implements AsyncDisposable {
     stall.disable();
     return {
       entries: this.#leader.status().logSequence - sequence,
+      cpuUsEach: usedUs(cpu) / containers,
       busyShare: performance.eventLoopUtilization(idle).utilization,
       placementsPerSecond: containers / seconds,
       runMedianMs: quantile(probes, 0.5),
@@ -197,12 +223,17 @@ class Bench implements AsyncDisposable {
     return performance.now() - began;
   }
 
+  #balancingRound(): number {
+    const began = performance.now();
+    this.#leader.balancing.plan();
+    return performance.now() - began;
+  }
+
   /** CPU time per time. */
   async #idle(forMs: number): Promise<number> {
     const began = process.cpuUsage();
     await delay(forMs);
-    const { system, user } = process.cpuUsage(began);
-    return (system + user) / 1000 / forMs;
+    return usedUs(began) / 1000 / forMs;
   }
 
   /** A second scheduler, which makes a snapshot as soon as it leads. */
@@ -226,6 +257,11 @@ class Bench implements AsyncDisposable {
   }
 }
 
+const usedUs = (since: NodeJS.CpuUsage): number => {
+  const { system, user } = process.cpuUsage(since);
+  return system + user;
+};
+
 const spec = (name: string): ReturnType<typeof sampleSpec> =>
   sampleSpec(name, {
     limits: { memoryBytes: 64 * 1024 ** 2, cpuMillis: 100, pids: 100, diskBytes: 0 },
@@ -248,9 +284,11 @@ function renderTable(figures: readonly Figures[]): string {
       "nodes",
       "containers",
       "placements/s",
+      "µs CPU each",
       "run ms (99 %)",
       "bytes/container",
       "drain plan ms",
+      "round ms",
       "reports, cores",
       "load s",
       "take over ms",
@@ -258,16 +296,18 @@ function renderTable(figures: readonly Figures[]): string {
       "its stall ms",
     ],
     style: { head: [], border: [] },
-    colAligns: Array.from({ length: 11 }, () => "right" as const),
+    colAligns: Array.from({ length: 13 }, () => "right" as const),
   });
   for (const one of figures)
     table.push([
       one.nodes,
       one.containers,
       digits(one.placementsPerSecond),
+      digits(one.cpuUsEach),
       `${digits(one.runMedianMs, 1)} (${digits(one.run99Ms, 1)})`,
       digits(one.bytesPerContainer),
       digits(one.drainPlanMs, 1),
+      digits(one.balancingRoundMs, 1),
       digits(one.reportsCpuShare, 2),
       digits(one.loadMs / 1000, 1),
       digits(one.takeOverMs),
