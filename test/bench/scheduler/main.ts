@@ -43,6 +43,7 @@ const CONCURRENT = 256;
 const PROBE_EVERY_MS = 20;
 const DRAINED = 200;
 const POLL_MS = 200;
+const JOIN_DEADLINE_MS = 600_000;
 const NEVER = Number.MAX_SAFE_INTEGER;
 
 interface Figures {
@@ -126,7 +127,7 @@ class Bench implements AsyncDisposable {
     await eventually(
       `${count} nodes to be ready`,
       () => Object.values(nodes).filter(({ state }) => state === NodeState.READY).length === count,
-      120_000,
+      JOIN_DEADLINE_MS,
     );
   }
 
@@ -332,7 +333,10 @@ const figures: Figures[] = [];
 for (const nodes of values.nodes.split(",").map(Number)) {
   say(`${nodes} nodes …`);
   await using bench = await Bench.start();
-  figures.push(await bench.measure(nodes, Number(values.containers), Number(values["report-every"])));
+  const one = await bench.measure(nodes, Number(values.containers), Number(values["report-every"]));
+  figures.push(one);
+  // The larger ones take long, and may not come to an end.
+  say(`  ${JSON.stringify(one)}`);
 }
 say(renderTable(figures));
 mkdirSync(dirname(values.json), { recursive: true });
