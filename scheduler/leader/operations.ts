@@ -8,7 +8,6 @@ import {
   Migration,
   NodeState,
   type Command,
-  type State,
 } from "../../proto/gen/godwit/v1/log.ts";
 import { ContainerSpec, type Image } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatBytes, formatCpus } from "../model/quantity.ts";
@@ -30,16 +29,17 @@ const allow = (outcome: Outcome): void => {
   if (outcome !== undefined) throw new GodwitError(outcome.code, outcome.message);
 };
 
-/** Of very many nodes the first ones mostly answer it. */
-const hasRoomSomewhere = (nodes: State["nodes"], { limits }: ContainerSpec): boolean => {
+/** Nodes that have containers are asked first: mostly one of them will do, and of very many only that one is looked at. */
+const hasRoomSomewhere = ({ index, state }: Cluster, { limits }: ContainerSpec): boolean => {
   if (limits === undefined) return true;
   const { cpuMillis, memoryBytes, pids } = limits;
   if (pids > NODE_PIDS) return false;
-  for (const name in nodes) {
-    const info = nodes[name]?.info;
-    if (info !== undefined && info.memoryBytes >= memoryBytes && info.cpuMillis >= cpuMillis) return true;
-  }
-  return false;
+  const isLargeEnough = (name: string): boolean => {
+    const info = state.nodes[name]?.info;
+    return info !== undefined && info.memoryBytes >= memoryBytes && info.cpuMillis >= cpuMillis;
+  };
+  for (const name of index.onNode.keys()) if (isLargeEnough(name)) return true;
+  return Object.keys(state.nodes).some(isLargeEnough);
 };
 
 export class Operations {
@@ -108,7 +108,7 @@ export class Operations {
     const { nodes } = this.#cluster.state;
     if (spec.node !== "" && nodes[spec.node] === undefined)
       throw new GodwitError("not-found", `there is no node ${spec.node}: "godwit node ls" lists them`);
-    if (spec.node === "" && hasRoomSomewhere(nodes, spec)) return;
+    if (spec.node === "" && hasRoomSomewhere(this.#cluster, spec)) return;
     const candidates = Object.values(nodes).filter(
       (node) => spec.node === "" || node.info?.name === spec.node,
     );
