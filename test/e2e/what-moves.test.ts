@@ -74,11 +74,15 @@ describe("what a container may hold while it moves", () => {
         moves.push(await cluster.json<MoveRow>("move", group, target));
         home = { node: (await cluster.container(group)).node, id };
         const before = counts(cluster, home);
-        await until(`${group} to work on after its move to ${target}`, () => {
-          const now = counts(cluster, home);
-          const failed = writtenBy(cluster, home, "result");
-          return kinds.every((kind) => kind in failed || (now[kind] ?? 0) > (before[kind] ?? 0));
-        });
+        await until(
+          `${group} to work on after its move to ${target}`,
+          () => {
+            const now = counts(cluster, home);
+            const failed = writtenBy(cluster, home, "result");
+            return kinds.every((kind) => kind in failed || (now[kind] ?? 0) > (before[kind] ?? 0));
+          },
+          60_000,
+        );
       }
       outside = await client?.finish();
       await cluster.sh(group, "touch /finish");
