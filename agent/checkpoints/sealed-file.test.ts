@@ -15,7 +15,7 @@ const key = Buffer.alloc(32, 7);
 const write = (pieces: readonly Uint8Array[]): void => {
   using file = new SealedFileWriter(path, key);
   for (const [at, piece] of pieces.entries()) {
-    file.compresses = at % 2 === 0;
+    if (at === 1) file.hurry();
     file.write(piece);
   }
   file.finish();
@@ -80,4 +80,13 @@ test("one that is cut off, changed, longer or in another order is refused", asyn
   writeFileSync(path, whole);
   appendFileSync(path, "x");
   await expect(read()).rejects.toMatchObject({ code: "corrupt" });
+});
+
+test("what comes while a container stands still is put aside, up to a limit, and stays in order", async () => {
+  const pieces = Array.from({ length: 40 }, (_, at) => Buffer.alloc(700_000, at));
+  write(pieces);
+  expect((await read()).equals(Buffer.concat(pieces))).toBe(true);
+  // The oldest are sealed as they are when there is too much; what waited is compressed.
+  expect(statSync(path).size).toBeGreaterThan(10 * 1024 * 1024);
+  expect(statSync(path).size).toBeLessThan(12 * 1024 * 1024);
 });

@@ -36,6 +36,9 @@ function nonceOf(number: number, isLast: boolean): Buffer {
   return nonce;
 }
 
+/** What is put aside at most. */
+const MOST_FRAMES_ASIDE = 16;
+
 /** Writes one. Synchronous: it goes to the page cache, at times while a container stands still. */
 export class SealedFileWriter implements Disposable {
   readonly #descriptor: number;
@@ -44,8 +47,8 @@ export class SealedFileWriter implements Disposable {
   #used = 0;
   #number = 0;
   #closed = false;
-  /** Whether content is compressed where it gains from it. */
-  compresses = true;
+  /** Frames that are sealed later. */
+  #aside: Buffer[] | undefined;
   rawBytes = 0;
   sizeBytes = 0;
   /** By which those that build upon it name it. */
@@ -65,13 +68,19 @@ export class SealedFileWriter implements Disposable {
       this.#frame.set(part, this.#used);
       this.#used += part.byteLength;
       offset += part.byteLength;
-      if (this.#used === FRAME_BYTES) this.#seal(false);
+      if (this.#used === FRAME_BYTES) this.#filled();
     }
+  }
+
+  /** A container stands still: what comes now is only put aside, as long as it is little, and sealed in the end. */
+  hurry(): void {
+    this.#aside ??= [];
   }
 
   /** On the disk when it returns. */
   finish(): void {
-    this.#seal(true);
+    for (const content of this.#aside ?? []) this.#seal(content, true, false);
+    this.#seal(this.#frame.subarray(0, this.#used), true, true);
     fsyncSync(this.#descriptor);
     this[Symbol.dispose]();
   }
@@ -82,9 +91,19 @@ export class SealedFileWriter implements Disposable {
     closeSync(this.#descriptor);
   }
 
-  #seal(isLast: boolean): void {
-    const content = this.#frame.subarray(0, this.#used);
-    const packed = this.compresses ? zstdCompressSync(content) : content;
+  #filled(): void {
+    this.#used = 0;
+    if (this.#aside === undefined) {
+      this.#seal(this.#frame, true, false);
+      return;
+    }
+    this.#aside.push(Buffer.from(this.#frame));
+    const oldest = this.#aside.length > MOST_FRAMES_ASIDE ? this.#aside.shift() : undefined;
+    if (oldest !== undefined) this.#seal(oldest, false, false);
+  }
+
+  #seal(content: Buffer, compresses: boolean, isLast: boolean): void {
+    const packed = compresses ? zstdCompressSync(content) : content;
     const form = packed.byteLength < content.byteLength ? Form.zstd : Form.plain;
     const cipher = createCipheriv(CIPHER, this.#key, nonceOf(this.#number, isLast));
     const sealed = [
@@ -98,7 +117,6 @@ export class SealedFileWriter implements Disposable {
     this.#put(length);
     for (const piece of sealed) this.#put(piece);
     this.#number += 1;
-    this.#used = 0;
   }
 
   #put(bytes: Uint8Array): void {

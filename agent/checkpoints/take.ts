@@ -188,7 +188,7 @@ class FileSink implements ImageSender {
     return Promise.resolve();
   }
   hurry(): void {
-    this.#file.compresses = false;
+    this.#file.hurry();
   }
   flush(): Promise<void> {
     return Promise.resolve();
