@@ -1,3 +1,4 @@
+import type { Sight } from "../../proto/contract/report-book.ts";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
@@ -5,7 +6,6 @@ import {
   type DesiredAllocation,
   type MigrationReport,
   MigrationPhase,
-  type ObservedAllocation,
   Role,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
@@ -24,7 +24,7 @@ import { RecordedContainer } from "./container.ts";
 import { Departure } from "./departure.ts";
 import { Life } from "./life.ts";
 import { MigrationAccount } from "./migration-account.ts";
-import { observe } from "./observe.ts";
+import { observe, usageOf } from "./observe.ts";
 import { StepInHand } from "./step-in-hand.ts";
 
 /** A step that failed for a reason that may pass is tried again after this. */
@@ -135,17 +135,20 @@ export class Allocation {
     return status?.kind === "running" && !this.#hand.freezes ? status.init.pid : undefined;
   }
 
-  observed(
-    findingsOf: (id: string, initPid: number) => Findings | undefined,
-  ): ObservedAllocation | undefined {
+  sight(findingsOf: (id: string, initPid: number) => Findings | undefined): Sight | undefined {
     const { record } = this.#container;
     if (record === undefined) return undefined;
     const { status } = record;
     const findings = status.kind === "running" ? findingsOf(this.id, status.init.pid) : undefined;
+    const nowMs = Date.now();
+    const inMs = restartInMs(record, this.#desired, nowMs);
     return {
-      ...observe(record, this.runtime.cgroup, this.#hand.step, findings),
-      healthOutput: status.kind === "running" ? this.#health.output : "",
-      restartInMs: restartInMs(record, this.#desired, Date.now()),
+      seen: { ...observe(record, this.#hand.step, findings), restartInMs: inMs },
+      restartAtMs: inMs === 0 ? 0 : nowMs + inMs,
+      use: () => ({
+        ...usageOf(status, this.runtime.cgroup),
+        healthOutput: status.kind === "running" ? this.#health.output : "",
+      }),
     };
   }
 

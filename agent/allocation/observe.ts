@@ -1,5 +1,5 @@
+import type { Seen, Used } from "../../proto/contract/report-book.ts";
 import { networkBytes } from "../native/network-bytes.ts";
-import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import type { ContainerCgroup } from "../container/cgroup.ts";
@@ -8,17 +8,13 @@ import { groupPressure } from "../node/pressure.ts";
 import type { Findings } from "../obstacles/inspect.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
 
-/** What the leader is told of a container. */
+/** What the leader is told of a container as soon as it changes. */
 export function observe(
   record: ContainerRecord,
-  cgroup: ContainerCgroup,
   step: Step,
   findings: Findings | undefined,
-): Omit<ObservedAllocation, "healthOutput" | "restartInMs"> {
+): Omit<Seen, "restartInMs"> {
   const { status } = record;
-  const io = cgroup.blockIoBytes();
-  const network = status.kind === "running" ? networkBytes(status.init.pid) : undefined;
-  const pressure = cgroup.pressureFolder === undefined ? undefined : groupPressure(cgroup.pressureFolder);
   return {
     containerId: record.containerId,
     epoch: record.epoch,
@@ -26,15 +22,24 @@ export function observe(
     exitCode: status.kind === "stopped" ? status.exitCode : 0,
     restarts: record.restarts,
     message: status.kind === "stopped" ? status.message : "",
+    restartGeneration: record.restartGeneration,
+    blockers: [...(findings?.blockers ?? [])],
+    needs: [...(findings?.needs ?? [])],
+    health: healthOf(record),
+  };
+}
+
+/** And what it is told of it from time to time. */
+export function usageOf(status: RecordStatus, cgroup: ContainerCgroup): Omit<Used, "healthOutput"> {
+  const io = cgroup.blockIoBytes();
+  const network = status.kind === "running" ? networkBytes(status.init.pid) : undefined;
+  const pressure = cgroup.pressureFolder === undefined ? undefined : groupPressure(cgroup.pressureFolder);
+  return {
     memoryBytes: cgroup.memoryBytes(),
     cpuUsageUsec: cgroup.cpuUsageUsec(),
     pids: cgroup.pidsCount(),
     ...(io === undefined ? {} : { readBytes: io.read, writtenBytes: io.written }),
     ...(network === undefined ? {} : { receivedBytes: network.received, sentBytes: network.sent }),
-    restartGeneration: record.restartGeneration,
-    blockers: [...(findings?.blockers ?? [])],
-    needs: [...(findings?.needs ?? [])],
-    health: healthOf(record),
     ...(pressure === undefined ? {} : { pressure }),
   };
 }

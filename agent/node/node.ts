@@ -2,13 +2,9 @@ import type { Logger } from "pino";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { CONTAINER_GONE_SUBJECT, desiredSubject } from "../../proto/contract/subjects.ts";
-import { isId } from "../../proto/contract/ids.ts";
-import {
-  Desired,
-  type DesiredAllocation,
-  type MigrationReport,
-  type ObservedAllocation,
-} from "../../proto/gen/godwit/v1/agent.ts";
+import { Orders } from "../../proto/contract/orders.ts";
+import type { Sight } from "../../proto/contract/report-book.ts";
+import { Desired, type MigrationReport } from "../../proto/gen/godwit/v1/agent.ts";
 import type { CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { Allocation } from "../allocation/allocation.ts";
 import { CONTAINERS_CGROUP } from "../container/paths.ts";
@@ -27,10 +23,13 @@ export class Node implements AsyncDisposable {
   readonly #changed: () => void;
   /** A container is about to leave this host with everything that it has here. */
   onLeave: (containerId: string, reason: "moved" | "removed") => Promise<void> = () => Promise.resolve();
-  #leaderEpoch = 0;
-  #revision = 0;
+  readonly #orders = new Orders();
+  /** The network is not as it should be (yet). */
+  #isNetworkBehind = false;
+  #networking: Promise<void> = Promise.resolve();
   /** Until a leader has answered this agent, an order that comes by itself may be one of long ago. */
   #isIntroduced = false;
+  #networkFailure = "";
   #portFailure = "";
   readonly #abort = new AbortController();
   readonly #tasks: Promise<void>[] = [];
@@ -93,6 +92,7 @@ export class Node implements AsyncDisposable {
     this.#inspector.start();
     const timer = setInterval(() => {
       for (const allocation of this.#allocations.values()) allocation.check();
+      void this.#configureNetwork();
       void this.#publishPorts(() => this.#host.ports.catchUp());
     }, CHECK_MS);
     this.#abort.signal.addEventListener("abort", () => clearInterval(timer), { once: true });
@@ -121,56 +121,70 @@ export class Node implements AsyncDisposable {
   }
 
   get revision(): number {
-    return this.#revision;
+    return this.#orders.revision;
   }
 
   get leaderEpoch(): number {
-    return this.#leaderEpoch;
+    return this.#orders.leaderEpoch;
   }
 
-  /** Takes in what a leader has answered. */
-  async followAnswer(desired: Desired): Promise<void> {
+  /** A leader has answered; `desired`: what it has for this host beside what is known here. */
+  async followAnswer(desired: Desired | undefined): Promise<void> {
     this.#isIntroduced = true;
-    await this.#follow(desired);
+    if (desired !== undefined) await this.#follow(desired);
   }
 
-  /** Takes orders in, unless newer ones have been. */
+  /** Takes orders in, unless newer ones have been, or they begin at some that have not. */
   async #follow(desired: Desired): Promise<void> {
-    const { leaderEpoch, revision } = desired;
-    const newer =
-      leaderEpoch > this.#leaderEpoch || (leaderEpoch === this.#leaderEpoch && revision > this.#revision);
-    if (!newer) {
-      if (leaderEpoch !== this.#leaderEpoch || revision !== this.#revision)
-        this.#logger.warn(
-          { leaderEpoch, revision },
-          "an order that is older than the present one is refused",
-        );
-      return;
+    const { base, leaderEpoch, revision } = desired;
+    const orders = this.#orders;
+    const isSame = leaderEpoch === orders.leaderEpoch && revision === orders.revision;
+    const taken = orders.take(desired);
+    if (taken.kind === "older" && !isSame)
+      this.#logger.warn({ leaderEpoch, revision }, "an order that is older than the present one is refused");
+    if (taken.kind === "gap") {
+      this.#logger.info({ leaderEpoch, revision, base }, "orders were lost: the leader is asked for them");
+      this.#changed();
     }
-    this.#leaderEpoch = desired.leaderEpoch;
-    this.#revision = desired.revision;
-    const wanted = new Map<string, DesiredAllocation>();
-    for (const allocation of desired.allocations) {
-      if (isId(allocation.containerId)) wanted.set(allocation.containerId, allocation);
-    }
+    if (taken.kind !== "taken") return;
+    // All containers know in one go what is wanted of them, and other orders may come while the rest is awaited.
+    const closing: Promise<void>[] = [];
     for (const [id, allocation] of this.#allocations) {
-      if (wanted.has(id)) continue;
+      if (orders.allocations.has(id)) continue;
       if (allocation.isGone) {
         this.#allocations.delete(id);
-        await allocation.close();
+        closing.push(allocation.close());
       } else allocation.setDesired(undefined);
     }
-    for (const [id, order] of wanted) this.#allocation(id).setDesired(order);
-    this.#host.checkpoints.follow(desired.keptCheckpoints);
-    if (desired.network !== undefined) {
-      try {
-        await this.#host.network.configure(desired.network, desired.peers);
-      } catch (error) {
-        this.#logger.error({ err: error }, "the container network could not be set up");
-      }
-    }
-    await this.#publishPorts(() => this.#host.ports.publish(desired.allocations));
+    for (const id of taken.changed) this.#allocation(id).setDesired(orders.allocations.get(id));
+    this.#host.checkpoints.follow([...orders.keptCheckpoints.values()]);
+    await Promise.all(closing);
+    if (base === 0 || desired.network !== undefined || desired.peers.length > 0 || desired.allPeers)
+      this.#isNetworkBehind = true;
+    await this.#configureNetwork();
+    await this.#publishPorts(() => this.#host.ports.publish([...orders.allocations.values()]));
     this.#changed();
+  }
+
+  /** One at a time, each as it is wanted when it begins. */
+  async #configureNetwork(): Promise<void> {
+    this.#networking = this.#networking.then(async () => {
+      const { network, peers } = this.#orders;
+      if (!this.#isNetworkBehind || network === undefined) return;
+      this.#isNetworkBehind = false;
+      try {
+        await this.#host.network.configure(network, peers);
+        this.#networkFailure = "";
+      } catch (error) {
+        this.#isNetworkBehind = true;
+        // It is tried each second, and said once.
+        const { message } = GodwitError.from(error);
+        if (message !== this.#networkFailure)
+          this.#logger.error({ err: error }, "the container network could not be set up");
+        this.#networkFailure = message;
+      }
+    });
+    await this.#networking;
   }
 
   /**
@@ -206,17 +220,18 @@ export class Node implements AsyncDisposable {
     return this.#allocations.values();
   }
 
-  observations(): ObservedAllocation[] {
+  sights(): Sight[] {
     const findings = (id: string, initPid: number) => this.#inspector.findings(id, initPid);
-    return [...this.#allocations.values()]
-      .map((allocation) => allocation.observed(findings))
-      .filter((one) => one !== undefined);
+    return [...this.#allocations.values()].flatMap((allocation) => allocation.sight(findings) ?? []);
   }
 
   /** Of what is taken here, and of what is kept. */
   checkpointReports(): CheckpointReport[] {
     const taken = [...this.#allocations.values()].flatMap(({ checkpointReport }) => checkpointReport ?? []);
-    return [...taken, ...this.#host.checkpoints.reports()];
+    const reports = new Map<string, CheckpointReport>();
+    for (const one of [...taken, ...this.#host.checkpoints.reports()])
+      if (!reports.has(one.id)) reports.set(one.id, one);
+    return [...reports.values()];
   }
 
   migrationReports(): MigrationReport[] {

@@ -1,6 +1,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "pino";
 
+import { ReportBook } from "../../proto/contract/report-book.ts";
 import { reportSubject } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import { bootTimeNs } from "../native/boot-clock.ts";
@@ -27,6 +28,7 @@ export class Reporter implements AsyncDisposable {
   #closed = false;
   #images: string[] = [];
   #answered: boolean | undefined;
+  readonly #book: ReportBook;
   #previousCpu: { atMs: number; usageUsec: number } | undefined;
 
   constructor(host: Host, info: NodeInfo, incarnation: string) {
@@ -35,6 +37,7 @@ export class Reporter implements AsyncDisposable {
     this.#logger = host.logger;
     this.#info = info;
     this.#incarnation = incarnation;
+    this.#book = new ReportBook(Number(bootTimeNs() / 1_000n));
   }
 
   start(node: Node): void {
@@ -54,7 +57,8 @@ export class Reporter implements AsyncDisposable {
         this.#images = await this.#host.images.list();
         imagesAtMs = Date.now();
       }
-      await this.#report(node);
+      // The leader lacks what the report begins at: it is told everything at once.
+      if ((await this.#report(node)) === "anew") await this.#report(node);
       let timer: NodeJS.Timeout | undefined;
       await Promise.race([
         this.#wake.promise,
@@ -66,18 +70,22 @@ export class Reporter implements AsyncDisposable {
     }
   }
 
-  async #report(node: Node): Promise<void> {
+  async #report(node: Node): Promise<"anew" | "done"> {
     const fenceMs = this.#host.fence.armedMs;
     const report = Report.fromPartial({
-      info: this.#info,
+      ...this.#book.next({
+        info: this.#info,
+        images: this.#images,
+        sights: node.sights(),
+        checkpoints: node.checkpointReports(),
+        nowMs: performance.now(),
+      }),
       incarnation: this.#incarnation,
-      allocations: node.observations(),
       migrations: node.migrationReports(),
       desiredRevision: node.revision,
+      desiredEpoch: node.leaderEpoch,
       load: measureLoad(this.#host, this.#cpuMillisUsed(node)),
-      images: this.#images,
       ...(fenceMs === undefined ? {} : { fenceMs }),
-      checkpoints: node.checkpointReports(),
       fenceFault: this.#host.fence.fault,
       fenceClosed: this.#host.fence.isClosed,
     });
@@ -92,23 +100,29 @@ export class Reporter implements AsyncDisposable {
         },
       );
       const reply = ReportReply.decode(message.data);
+      if (reply.fullWanted) {
+        this.#book.startAnew();
+        return "anew";
+      }
       if (!reply.accepted) {
         this.#tell(false, reply.refusal);
-        return;
+        return "done";
       }
       // Of a leader that was deposed and does not know it yet: its word is worth nothing.
       if (reply.leaderEpoch !== 0 && reply.leaderEpoch < node.leaderEpoch) {
         this.#tell(false, `the answer is of epoch ${reply.leaderEpoch}; epoch ${node.leaderEpoch} has begun`);
-        return;
+        return "done";
       }
+      this.#book.acknowledge(reply.acknowledged);
       this.#tell(true, "");
       await this.#host.fence.extend(sentAtNs, reply.fencing ? reply.leaseMs : 0);
-      if (reply.desired !== undefined) await node.followAnswer(reply.desired);
+      await node.followAnswer(reply.desired);
       // Only by orders that are as new as the lease is it known what may still run here.
       if (this.#host.fence.isClosed && node.revision === reply.desiredRevision) await node.reopen();
     } catch (error) {
       this.#tell(false, error instanceof Error ? error.message : String(error));
     }
+    return "done";
   }
 
   /** Once at each turn of luck, not each second. */

@@ -10,6 +10,7 @@ export const IMAGE_STORE = "godwit-images";
 
 /** Where a node, and nobody else, may report: NATS knows an agent by its password, and its leader by this name. */
 export const reportSubject = (node: string): string => `godwit.report.${node}`;
+export const nodeOfReport = (subject: string): string => subject.slice(reportSubject("").length);
 export const ALL_REPORTS_SUBJECT = "godwit.report.*";
 export const desiredSubject = (node: string): string => `godwit.node.${node}.desired`;
 export const execSubject = (node: string): string => `godwit.node.${node}.exec`;

@@ -61,7 +61,10 @@ export class Leader implements AsyncDisposable {
     this.reports = new Reports(leaseMs, this.#lastTickMs);
     // A leader before us may have renewed leases for so long after our election, of which it had not heard.
     this.reports.grace(this.#lastTickMs + leaderLeaseMs);
-    this.#sender = new DesiredSender(link, this.epoch);
+    this.#sender = new DesiredSender(link, this.epoch, (node, containers) => {
+      this.reports.reopen(node, containers);
+      this.#service.suspect(node, containers);
+    });
     this.#service = new ReportService({
       link,
       cluster: this.#cluster,
@@ -72,9 +75,9 @@ export class Leader implements AsyncDisposable {
       leaseMs,
       nowMs,
       logger,
-      onReport: () => {
+      onReport: (isNews) => {
         options.onChange();
-        this.wake();
+        if (isNews) this.wake();
       },
     });
     this.#tickMs = Math.max(20, Math.min(500, Math.floor(leaseMs / 5), Math.floor(leaderLeaseMs / 6)));
@@ -176,11 +179,15 @@ export class Leader implements AsyncDisposable {
 
   /** Nodes that have not reported get theirs with the answer to their first report, when what they do is known. */
   #sendDesired(): void {
-    for (const node of this.#cluster.touched) {
-      this.#cluster.touched.delete(node);
-      if (!this.reports.nodes.has(node) || !this.#sender.refresh(this.#cluster, this.reports, node)) continue;
-      this.reports.outdate(node);
-      this.#sender.publish(node);
+    const cluster = this.#cluster;
+    for (const node of new Set([...cluster.touched.keys(), ...this.#sender.hurried(cluster)])) {
+      if (!this.reports.nodes.has(node)) {
+        cluster.touched.delete(node);
+        this.#sender.forget(node);
+      } else if (this.#sender.refresh(cluster, this.reports, node)) {
+        this.reports.outdate(node);
+        this.#sender.publish(cluster, this.reports, node);
+      }
     }
   }
 

@@ -1,8 +1,8 @@
 /** Answers the agents' reports: takes nodes in, renews leases, hands out Desired. */
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { ALL_REPORTS_SUBJECT, reportSubject } from "../../proto/contract/subjects.ts";
-import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
+import { ALL_REPORTS_SUBJECT, nodeOfReport, reportSubject } from "../../proto/contract/subjects.ts";
+import { Report, ReportReply, type ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo, NodeState, type Command, type Node } from "../../proto/gen/godwit/v1/log.ts";
 import type { Incoming, Link } from "../log/link.ts";
 import { formatSeconds } from "../model/quantity.ts";
@@ -24,17 +24,20 @@ export interface ReportServiceOptions {
   readonly leaseMs: number;
   readonly nowMs: () => number;
   readonly logger: Logger;
-  /** After every accepted report. */
-  readonly onReport: () => void;
+  /** After every accepted report; `isNews`: the planners have something to look at. */
+  readonly onReport: (isNews: boolean) => void;
 }
+
+/** Of `desired` in ReportReply, with its wire type. */
+const DESIRED_TAG = (4 << 3) | 2;
 
 type Verdict =
   | { readonly kind: "accepted" }
   | { readonly kind: "refused"; readonly why: string }
   | { readonly kind: "silent" };
 
-const sameInfo = (a: NodeInfo | undefined, b: NodeInfo): boolean =>
-  a !== undefined && Buffer.compare(NodeInfo.encode(a).finish(), NodeInfo.encode(b).finish()) === 0;
+const sameInfo = (a: NodeInfo, b: NodeInfo): boolean =>
+  Buffer.compare(NodeInfo.encode(a).finish(), NodeInfo.encode(b).finish()) === 0;
 
 export class ReportService implements Disposable {
   readonly #options: ReportServiceOptions;
@@ -44,8 +47,12 @@ export class ReportService implements Disposable {
   readonly refusedKeys = new Map<string, string>();
   /** Names that a second machine claims. */
   readonly #refusedNames = new Set<string>();
+  /** By a description that was reported, the one in the log that is the same. */
+  readonly #same = new WeakMap<NodeInfo, NodeInfo>();
   /** Copies of an old epoch that have been told of. */
   readonly #strangers = new Set<string>();
+  /** By node, what may be such copies: looked at with its next report. */
+  readonly #suspects = new Map<string, Set<string>>();
   readonly #subscription: Disposable;
 
   constructor(options: ReportServiceOptions) {
@@ -63,48 +70,85 @@ export class ReportService implements Disposable {
 
   /** Does not answer while it does not know: the agent asks again, maybe another leader. */
   async #answer(message: Incoming): Promise<void> {
-    const { cluster, leading, leaseMs, nowMs, onReport, reports, sender } = this.#options;
+    const { leading, logger, reports } = this.#options;
     if (!leading()) return;
     const report = this.#decode(message);
     if (typeof report === "string") {
       this.#reply(message, { accepted: false, refusal: report });
       return;
     }
-    const { info, incarnation } = report;
-    if (info === undefined) return;
+    const name = report.info?.name ?? nodeOfReport(message.subject);
+    const known = reports.nodes.get(name);
+    // Of one that tells only what has changed, the rest is known, or it is to tell all.
+    const isSame = known?.place.incarnation === report.incarnation;
+    const info = report.info ?? (isSame ? known.info : undefined);
+    if (info === undefined) {
+      this.#reply(message, { accepted: false, fullWanted: true });
+      return;
+    }
     if (message.subject !== reportSubject(info.name)) {
       const refusal = `a report of ${info.name} came as ${message.subject}, which is another node's`;
-      this.#options.logger.warn({ node: info.name, subject: message.subject }, refusal);
+      logger.warn({ node: info.name, subject: message.subject }, refusal);
       this.#reply(message, { accepted: false, refusal });
       return;
     }
-    const verdict = await this.#admit(info, incarnation);
+    const admission = this.#admit(info, report.incarnation);
+    const verdict = admission instanceof Promise ? await admission : admission;
     if (verdict.kind === "silent" || !leading()) return;
-    if (verdict.kind === "refused") {
-      this.#reply(message, { accepted: false, refusal: verdict.why });
+    if (verdict.kind === "refused") this.#reply(message, { accepted: false, refusal: verdict.why });
+    else this.#takeIn(message, name, report);
+  }
+
+  /** Of a node that may report. */
+  #takeIn(message: Incoming, name: string, report: Report): void {
+    const { cluster, leaseMs, nowMs, onReport, reports, sender } = this.#options;
+    const known = reports.nodes.get(name);
+    if (known?.hasNewerAgent(report) === true) {
+      const refusal = `a newer agent of this machine reports as ${name}: end one of the two`;
+      this.#reply(message, { accepted: false, refusal });
       return;
     }
-    const { name } = info;
-    this.#tellStrangers(name, report);
+    // Late, or twice: whoever sent it has been answered, or has asked again.
+    if (known?.hasSeen(report) === true) return;
+    if (report.base !== 0 && known?.continues(report) !== true) {
+      this.#reply(message, { accepted: false, fullWanted: true });
+      return;
+    }
     // While a Desired may be about to change, the report is not one of a node that knows it.
-    const settled = !cluster.touched.has(name) && sender.revisionOf(name) === report.desiredRevision;
-    reports.accept(cluster, name, report, settled, nowMs());
-    if (cluster.touched.has(name) || sender.revisionOf(name) === undefined)
-      if (sender.refresh(cluster, reports, name)) reports.outdate(name);
-    const desired = sender.oversized.has(name) ? undefined : sender.desiredOf(name);
-    this.#reply(message, {
+    const settled = !sender.isBehind(cluster, name) && sender.revisionOf(name) === report.desiredRevision;
+    const isNews = reports.accept(cluster, name, report, settled, nowMs());
+    this.#tellStrangers(name, report);
+    if (sender.isBehind(cluster, name) && sender.refresh(cluster, reports, name)) reports.outdate(name);
+    const { desiredEpoch, desiredRevision, number } = report;
+    const missing = sender.missing(cluster, reports, name, {
+      leaderEpoch: desiredEpoch,
+      revision: desiredRevision,
+    });
+    const reply: Parameters<typeof ReportReply.fromPartial>[0] = {
       accepted: true,
       leaseMs,
       leaderEpoch: cluster.state.epoch,
       fencing: !cluster.state.failoverOff,
       desiredRevision: sender.revisionOf(name) ?? 0,
-      ...(desired === undefined || desired.revision === report.desiredRevision ? {} : { desired }),
-    });
-    onReport();
+      acknowledged: number,
+    };
+    if (missing.length === 1) this.#reply(message, reply, missing[0]);
+    else {
+      this.#reply(message, reply);
+      sender.send(name, missing);
+    }
+    onReport(isNews);
   }
 
-  #reply(message: Incoming, reply: Parameters<typeof ReportReply.fromPartial>[0]): void {
-    message.respond(ReportReply.encode(ReportReply.fromPartial(reply)).finish());
+  /** `desired` is encoded already. */
+  #reply(
+    message: Incoming,
+    reply: Parameters<typeof ReportReply.fromPartial>[0],
+    desired?: Uint8Array,
+  ): void {
+    const writer = ReportReply.encode(ReportReply.fromPartial(reply));
+    if (desired !== undefined) writer.uint32(DESIRED_TAG).bytes(desired);
+    message.respond(writer.finish());
   }
 
   #decode(message: Incoming): Report | string {
@@ -117,7 +161,7 @@ export class ReportService implements Disposable {
     return reportFault(report) ?? report;
   }
 
-  async #admit(info: NodeInfo, incarnation: string): Promise<Verdict> {
+  #admit(info: NodeInfo, incarnation: string): Verdict | Promise<Verdict> {
     const { cluster, logger } = this.#options;
     const node = cluster.state.nodes[info.name];
     const refused = node === undefined ? undefined : keyCheck(node, info);
@@ -133,7 +177,7 @@ export class ReportService implements Disposable {
       this.#refusedNames.delete(info.name);
       // A lease is not granted before the log says that nothing of the node is started elsewhere any more.
       if (node.state === NodeState.LOST) return this.#welcome(info.name);
-      if (!sameInfo(node.info, info))
+      if (!this.#isSame(node, info))
         void this.#join(info, incarnation).then((verdict) => {
           if (verdict.kind === "refused") logger.warn({ node: info.name }, verdict.why);
         });
@@ -144,6 +188,14 @@ export class ReportService implements Disposable {
     if (!this.#refusedNames.has(info.name)) logger.warn({ node: info.name, incarnation }, why);
     this.#refusedNames.add(info.name);
     return { kind: "refused", why };
+  }
+
+  /** Compared once: a node's description, as the log has it and as its reports do, hardly ever changes. */
+  #isSame({ info: logged }: Node, info: NodeInfo): boolean {
+    if (logged !== undefined && this.#same.get(info) === logged) return true;
+    if (logged === undefined || !sameInfo(logged, info)) return false;
+    this.#same.set(info, logged);
+    return true;
   }
 
   /** Why another machine may not take the node's name yet. */
@@ -174,32 +226,53 @@ export class ReportService implements Disposable {
     return cluster.state.nodes[name]?.state === NodeState.READY ? { kind: "accepted" } : { kind: "silent" };
   }
 
+  /** The log has changed what is to be thought of what the node has of them. */
+  suspect(name: string, containers: Iterable<string>): void {
+    const { cluster, reports } = this.#options;
+    const seen = reports.nodes.get(name);
+    for (const id of containers) {
+      if (seen?.allocations.has(id) !== true || cluster.state.containers[id]?.allocation?.node === name)
+        continue;
+      const suspects = this.#suspects.get(name);
+      if (suspects === undefined) this.#suspects.set(name, new Set([id]));
+      else suspects.add(id);
+    }
+  }
+
   /** Copies that are somebody else's by now are removed by the agent as soon as it reads its orders. */
   #tellStrangers(name: string, report: Report): void {
+    for (const observed of report.allocations) this.#tellStranger(name, observed);
+    const suspects = this.#suspects.get(name);
+    if (suspects === undefined) return;
+    this.#suspects.delete(name);
+    const seen = this.#options.reports.nodes.get(name);
+    for (const id of suspects) {
+      const observed = seen?.allocations.get(id);
+      if (observed !== undefined) this.#tellStranger(name, observed);
+    }
+  }
+  #tellStranger(name: string, { containerId, epoch, state }: ObservedAllocation): void {
     const { cluster, logger } = this.#options;
-    for (const { containerId, epoch, state } of report.allocations) {
-      const allocation = cluster.state.containers[containerId]?.allocation;
-      const isOld = allocation !== undefined && allocation.node !== name && epoch < allocation.epoch;
-      const isLeaving = cluster.index.leaving.get(name)?.has(containerId) === true;
-      const isStranger = isOld && !isLeaving;
-      // Every report of every container comes by here.
-      if (!isStranger && this.#strangers.size === 0) continue;
-      const key = `${name} ${containerId} ${epoch}`;
-      if (!isStranger) this.#strangers.delete(key);
-      else if (!this.#strangers.has(key)) {
-        this.#strangers.add(key);
-        logger.warn(
-          {
-            node: name,
-            container: containerId,
-            epoch,
-            state,
-            owner: allocation.node,
-            present: allocation.epoch,
-          },
-          "a report of an old epoch is refused: the copy is to be removed",
-        );
-      }
+    const allocation = cluster.state.containers[containerId]?.allocation;
+    const isOld = allocation !== undefined && allocation.node !== name && epoch < allocation.epoch;
+    const isLeaving = cluster.index.leaving.get(name)?.has(containerId) === true;
+    const isStranger = isOld && !isLeaving;
+    if (!isStranger && this.#strangers.size === 0) return;
+    const key = `${name} ${containerId} ${epoch}`;
+    if (!isStranger) this.#strangers.delete(key);
+    else if (!this.#strangers.has(key)) {
+      this.#strangers.add(key);
+      logger.warn(
+        {
+          node: name,
+          container: containerId,
+          epoch,
+          state,
+          owner: allocation.node,
+          present: allocation.epoch,
+        },
+        "a report of an old epoch is refused: the copy is to be removed",
+      );
     }
   }
 

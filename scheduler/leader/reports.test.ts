@@ -48,14 +48,10 @@ test("only the two nodes of a running migration are listened to, and ended ones 
   drive.run(1, "web", "n1");
   drive.startMove(7, 1, "n2");
   const reports = new Reports(1_000, 0);
-  const tell = (node: string, id: string): void =>
-    reports.accept(
-      drive.cluster,
-      node,
-      report(node, { migrations: [{ id, phase: MigrationPhase.READY }] }),
-      true,
-      1,
-    );
+  const tell = (node: string, id: string): void => {
+    const told = report(node, { migrations: [{ id, phase: MigrationPhase.READY }] });
+    reports.accept(drive.cluster, node, told, true, 1);
+  };
   tell("n3", idOf(7));
   tell("n2", idOf(8));
   expect(reports.migrations.size).toBe(0);

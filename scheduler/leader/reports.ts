@@ -4,19 +4,14 @@ import { fenceMarginMs } from "../model/lease.ts";
 import { Balancer } from "../plan/balance/balancer.ts";
 import { LoadBook } from "../plan/balance/load.ts";
 import { NodeOrder } from "../plan/placement/node-order.ts";
-import {
-  migrationSeen,
-  nodeSeen,
-  observedOn,
-  type MigrationSeen,
-  type NodeSeen,
-  type Volatile,
-} from "../plan/volatile.ts";
+import { NodePicture, type NodeSeen } from "../plan/node-seen.ts";
+import { migrationSeen, observedOn, type MigrationSeen, type Volatile } from "../plan/volatile.ts";
 import type { Cluster } from "../state/cluster.ts";
+import { touchNode } from "../state/touched.ts";
 
-/** The latest report of every node and what follows from it. Starts empty with every leader. */
+/** What every node has reported and what follows from it. Starts empty with every leader. */
 export class Reports implements Volatile {
-  readonly nodes = new Map<string, NodeSeen>();
+  readonly nodes = new Map<string, NodePicture>();
   readonly order = new NodeOrder();
   readonly migrations = new Map<string, MigrationSeen>();
   readonly fresh = new Set<string>();
@@ -24,10 +19,13 @@ export class Reports implements Volatile {
   readonly balancer: Balancer;
   readonly #leaseMs: number;
   readonly #lastReportMs = new Map<string, number>();
+  /** As they were when nodes were last forgotten. */
+  #peers: Cluster["peers"] | undefined;
+  #peersVersion = 0;
+  /** Of those few that have ended and are waited with. */
+  readonly #restartsAtMs = new Map<string, number>();
   /** No lease ends before, whatever the reports say: while the leader was deaf, silence proves nothing. */
   #graceUntilMs: number;
-  /** Nodes that are no more have been forgotten as of this one. */
-  #peersVersion: number | undefined;
 
   constructor(leaseMs: number, nowMs: number) {
     this.#leaseMs = leaseMs;
@@ -55,13 +53,48 @@ export class Reports implements Volatile {
     this.#graceUntilMs = Math.max(this.#graceUntilMs, nowMs + this.#leaseMs);
   }
 
-  accept(cluster: Cluster, node: string, report: Report, current: boolean, nowMs: number): void {
+  /**
+   * Takes in a report that is full or continues what is known of the node, at the cost of what is in it. True: there is
+   * something in it for the planners.
+   */
+  accept(cluster: Cluster, node: string, report: Report, current: boolean, nowMs: number): boolean {
     this.#lastReportMs.set(node, nowMs);
     this.fresh.add(node);
-    this.#tellSources(cluster, node, this.nodes.get(node), report);
-    this.nodes.set(node, nodeSeen(report, current, this.nodes.get(node)));
-    this.balancer.book.accept(cluster, node, report, nowMs);
+    const known = this.nodes.get(node);
+    const picture = known ?? new NodePicture();
+    this.#tellSources(cluster, node, known, report);
+    const wasCurrent = picture.current;
+    const { fenceFault, fenceMs } = picture.report;
+    const news = picture.take(report, current);
+    if (known === undefined) this.nodes.set(node, picture);
+    // What the log says to be there, and is not.
+    if (report.base === 0) this.reopen(node, cluster.index.onNode.get(node) ?? []);
+    for (const { containerId, restartInMs } of news.listed)
+      if (restartInMs > 0) this.#restartsAtMs.set(containerId, nowMs + restartInMs);
+      else this.#restartsAtMs.delete(containerId);
+    this.balancer.book.accept(cluster, node, { info: picture.info, load: report.load, ...news }, nowMs);
     for (const one of report.migrations) this.#acceptMigration(cluster, node, one, nowMs);
+    return (
+      report.base === 0 ||
+      picture.open.size > 0 ||
+      current !== wasCurrent ||
+      fenceMs !== report.fenceMs ||
+      fenceFault !== report.fenceFault ||
+      report.imagesChanged ||
+      report.migrations.length + report.checkpoints.length + report.removedCheckpoints.length > 0
+    );
+  }
+
+  /** What is seen of these containers is to be compared with the log once more: that has changed. */
+  reopen(node: string, containers: Iterable<string>): void {
+    const open = this.nodes.get(node)?.open;
+    if (open !== undefined) for (const id of containers) open.add(id);
+  }
+
+  /** Until the container is started again by itself; 0: it is not about to be. */
+  restartInMs(containerId: string, nowMs: number): number {
+    const atMs = this.#restartsAtMs.get(containerId);
+    return atMs === undefined ? 0 : Math.max(1, atMs - nowMs);
   }
 
   /** Which side a report is of follows from the node that sent it: the roles change with the switch. */
@@ -72,10 +105,11 @@ export class Reports implements Volatile {
     const before = this.migrations.get(report.id);
     const seen = migrationSeen(before, node === migration.from ? "source" : "target", report, nowMs);
     this.migrations.set(report.id, seen);
-    if (seen.copy && before?.copy !== true) cluster.touched.add(migration.from);
     const { phase, pageSession } = before?.target ?? {};
-    if (node === migration.to && (report.phase !== phase || report.pageSession !== pageSession))
-      cluster.touched.add(migration.from);
+    const isTold =
+      (seen.copy && before?.copy !== true) ||
+      (node === migration.to && (report.phase !== phase || report.pageSession !== pageSession));
+    if (isTold) touchNode(cluster, migration.from, { container: migration.containerId });
   }
 
   /** That the container runs at its target (or ended there) is what the source waits for with its frozen copy. */
@@ -85,21 +119,26 @@ export class Reports implements Volatile {
       if (migrationId === undefined || migrationId === "") continue;
       const migration = cluster.state.migrations[migrationId];
       if (migration?.to === node && observedOn(before, containerId)?.state !== state)
-        cluster.touched.add(migration.from);
+        touchNode(cluster, migration.from, { container: containerId });
     }
   }
 
   /** The node has been sent a newer Desired than its last report knew of. */
   outdate(node: string): void {
     const seen = this.nodes.get(node);
-    if (seen?.current === true) this.nodes.set(node, { ...seen, current: false });
+    if (seen !== undefined) seen.current = false;
   }
 
   /** Drops what belongs to migrations and nodes that are no more. */
   forget(cluster: Cluster): void {
     for (const id of this.migrations.keys()) if (!cluster.index.moving.has(id)) this.migrations.delete(id);
-    if (this.#peersVersion === cluster.peers.version) return;
-    this.#peersVersion = cluster.peers.version;
+    for (const id of this.#restartsAtMs.keys())
+      if (cluster.state.containers[id] === undefined) this.#restartsAtMs.delete(id);
+    // Nodes that are no more were known to all others.
+    const { peers } = cluster;
+    if (peers === this.#peers && peers.version === this.#peersVersion) return;
+    this.#peers = peers;
+    this.#peersVersion = peers.version;
     for (const name of this.nodes.keys())
       if (cluster.state.nodes[name] === undefined) {
         this.nodes.delete(name);

@@ -17,7 +17,7 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
         leaseMs: reports.leaseLeftMs(name, nowMs),
         fenceClosed: seen?.report.fenceClosed === true,
         load: loadOf(seen),
-        images: seen?.report.images ?? [],
+        images: [...(seen?.images ?? [])],
       };
     },
     container: (id) => {
@@ -30,7 +30,7 @@ export const runtimeOf = (cluster: Cluster, reports: Reports | undefined, nowMs:
         state: observed.state,
         blockers: observed.blockers,
         healthOutput: observed.healthOutput,
-        restartInMs: observed.restartInMs,
+        restartInMs: reports.restartInMs(id, nowMs),
       };
     },
     migration: (id) => {

@@ -27,6 +27,7 @@ import type {
 } from "../public.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { isRepeated } from "../state/requests.ts";
+import { forgetTouched } from "../state/touched.ts";
 import { UNSEEN, whyOf, type Seen, type WhyView } from "../plan/movable.ts";
 import { BalanceOperations } from "./balance-operations.ts";
 import { Changes } from "./changes.ts";
@@ -194,6 +195,8 @@ export class RunningScheduler implements Scheduler {
   }
 
   #onApplied({ entry, outcomes, sequence }: Applied): void {
+    // Nobody sends orders here; who begins to lead sends all of them anew.
+    if (this.#leader === undefined) forgetTouched(this.#cluster);
     const happened = this.#happenings.filter((_, position) => outcomes[position] === undefined).flat();
     this.#happenings = [];
     this.#options.opened.events.add(happened.map((one) => ({ atMs: entry.atMs, sequence, ...one })));

@@ -80,7 +80,9 @@ const loadFault = (load: Load | undefined): string | undefined => {
 };
 
 export const reportFault = (report: Report): string | undefined => {
-  if (report.info === undefined) return "the report does not say which node it is of";
+  if (report.info === undefined && report.base === 0) return "the report does not say which node it is of";
+  if (report.base !== 0 && report.base >= report.number)
+    return "the report continues one that is not older than itself";
   if (report.incarnation === "" || report.incarnation.length > MAX_INCARNATION)
     return "the report carries no usable incarnation";
   if ((report.fenceMs ?? 0) > LONGEST_FENCE_MS)
@@ -94,5 +96,5 @@ export const reportFault = (report: Report): string | undefined => {
         return "a blocker of the report is too long";
     if (needs.some((need) => need.length > MAX_TEXT)) return "a need of the report is too long";
   }
-  return loadFault(report.load) ?? nodeInfoFault(report.info);
+  return loadFault(report.load) ?? (report.info === undefined ? undefined : nodeInfoFault(report.info));
 };

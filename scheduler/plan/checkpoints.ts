@@ -29,7 +29,7 @@ export const CHECKPOINT_SILENCE_MS = 30_000;
 type Seen = Pick<Volatile, "nodes">;
 
 const reportOf = (seen: Seen | undefined, node: string, id: string): CheckpointReport | undefined =>
-  seen?.nodes.get(node)?.report.checkpoints.find((report) => report.id === id);
+  seen?.nodes.get(node)?.checkpoints.get(id);
 
 /** The first of these that the node says it does not have whole, though it once said so. */
 const lostBy = (seen: Seen | undefined, node: string, chain: readonly Checkpoint[]): string | undefined =>

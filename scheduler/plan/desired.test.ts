@@ -105,7 +105,7 @@ test("every change of what a node has to do marks the node", () => {
   const touched = (change: () => void): string[] => {
     drive.cluster.touched.clear();
     change();
-    return [...drive.cluster.touched].toSorted();
+    return [...drive.cluster.touched.keys()].toSorted();
   };
   expect(touched(() => void drive.startMove(7, 1, "n2"))).toEqual(["n1", "n2"]);
   expect(touched(() => drive.must(command("migrationSwitched", { id: ID })))).toEqual(["n1", "n2"]);

@@ -6,7 +6,7 @@ import {
   type NetworkSettings,
   type Peer,
 } from "../../proto/gen/godwit/v1/agent.ts";
-import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, type ContainerSpec, type Image } from "../../proto/gen/godwit/v1/spec.ts";
 import {
   DesiredState,
   MigrationState,
@@ -83,6 +83,12 @@ const checkpointOrders = (
   return orders;
 };
 
+/** The same whether its name stands for another one by now or not: what has not changed for the node is not told. */
+const orderedImage = (cluster: Cluster, spec: ContainerSpec): Image | undefined => {
+  const image = imageOf(cluster, spec);
+  return image === undefined ? undefined : { ...image, name: spec.image, importedAtMs: 0 };
+};
+
 const allocationFor = (
   cluster: Cluster,
   container: Container,
@@ -99,7 +105,7 @@ const allocationFor = (
   restartGeneration: container.restartGeneration,
   address: `${container.address}/${PREFIX_LENGTH}`,
   mac: container.mac,
-  image: container.spec === undefined ? undefined : imageOf(cluster, container.spec),
+  image: container.spec === undefined ? undefined : orderedImage(cluster, container.spec),
   health: container.allocation?.health ?? HealthState.UNSPECIFIED,
   inheritsEpoch: role === Role.OWNER ? (container.allocation?.inheritsEpoch ?? 0) : 0,
   migration,
@@ -136,45 +142,67 @@ export const peersOf = ({ state }: Cluster): Peer[] =>
     .map(([node, { info }]) => ({ node, underlayAddress: info?.underlayAddress ?? "" }))
     .toSorted((a, b) => (a.node < b.node ? -1 : 1));
 
-/** A container that is being removed is not named, and so removed by the agent. */
+/** Ids of all containers that a node may have orders for. */
+export const containersOf = ({ index }: Cluster, node: string): Set<string> =>
+  new Set([index.onNode, index.arriving, index.leaving].flatMap((map) => [...(map.get(node) ?? [])]));
+
+/**
+ * What the node has to do with one container; undefined: nothing, so that whatever it has of it is to go. A container
+ * that is being removed is not named, and so removed by the agent.
+ */
+export const desiredAllocation = (
+  cluster: Cluster,
+  volatile: Volatile,
+  node: string,
+  id: string,
+): DesiredAllocation | undefined => {
+  const { index, state } = cluster;
+  const container = state.containers[id];
+  if (container === undefined || container.removing || state.nodes[node] === undefined) return undefined;
+  const isLeaving = index.leaving.get(node)?.has(id) === true;
+  if (!isLeaving && index.arriving.get(node)?.has(id) !== true)
+    return container.allocation?.node === node
+      ? ownedAllocation(cluster, volatile, container, container.allocation.epoch)
+      : undefined;
+  const migration = state.migrations[container.migrationId];
+  if (migration === undefined) return undefined;
+  const role = isLeaving ? Role.RELEASED : Role.TARGET;
+  // The copy that is released was made before the switch, under the epoch before.
+  const epoch = role === Role.TARGET ? migration.epoch : migration.epoch - 1;
+  // Until the container runs at its target, with all of its memory, the source keeps its frozen copy as it is.
+  const pageSession = volatile.migrations.get(migration.id)?.target?.pageSession;
+  const held = role === Role.RELEASED && !mayBeReleased(volatile, migration) ? Role.SOURCE : role;
+  const order = orderOf(cluster, migration, held, false, pageSession);
+  return allocationFor(cluster, container, held, epoch, order);
+};
+
+export const keptCheckpoint = (cluster: Cluster, node: string, id: string): KeptCheckpoint | undefined =>
+  cluster.index.keeping.get(node)?.has(id) === true
+    ? { id, source: peerOf(cluster, cluster.state.checkpoints[id]?.source ?? "") }
+    : undefined;
+
+export const networkOf = (index: number): NetworkSettings => ({
+  vni: VXLAN_ID,
+  cidr: CONTAINER_CIDR,
+  nodeAddress: nodeAddress(index),
+  mtu: OVERLAY_MTU,
+});
+
+/** All of it: what an agent has to arrive at, however it is told. */
 export const desiredFor = (
   cluster: Cluster,
   volatile: Volatile,
   nodeName: string,
 ): DesiredContent | undefined => {
-  const { state, index } = cluster;
-  const node = state.nodes[nodeName];
+  const node = cluster.state.nodes[nodeName];
   if (node === undefined) return undefined;
-  const allocations: DesiredAllocation[] = [];
-  const containers = (ids: ReadonlySet<string> | undefined): Container[] =>
-    [...(ids ?? [])].flatMap((id) => state.containers[id] ?? []).filter((container) => !container.removing);
-  for (const container of containers(index.onNode.get(nodeName)))
-    if (container.allocation !== undefined)
-      allocations.push(ownedAllocation(cluster, volatile, container, container.allocation.epoch));
-  const migrating = [
-    [index.arriving, Role.TARGET],
-    [index.leaving, Role.RELEASED],
-  ] as const;
-  for (const [set, role] of migrating)
-    for (const container of containers(set.get(nodeName))) {
-      const migration = state.migrations[container.migrationId];
-      if (migration === undefined) continue;
-      // The copy that is released was made before the switch, under the epoch before.
-      const epoch = role === Role.TARGET ? migration.epoch : migration.epoch - 1;
-      // Until the container runs at its target, with all of its memory, the source keeps its frozen copy as it is.
-      const pageSession = volatile.migrations.get(migration.id)?.target?.pageSession;
-      const held = role === Role.RELEASED && !mayBeReleased(volatile, migration) ? Role.SOURCE : role;
-      allocations.push(
-        allocationFor(cluster, container, held, epoch, orderOf(cluster, migration, held, false, pageSession)),
-      );
-    }
-  allocations.sort((a, b) => (a.containerId < b.containerId ? -1 : 1));
   return {
-    allocations,
-    keptCheckpoints: [...(index.keeping.get(nodeName) ?? [])].toSorted().map((id) => ({
-      id,
-      source: peerOf(cluster, state.checkpoints[id]?.source ?? ""),
-    })),
-    network: { vni: VXLAN_ID, cidr: CONTAINER_CIDR, nodeAddress: nodeAddress(node.index), mtu: OVERLAY_MTU },
+    allocations: [...containersOf(cluster, nodeName)]
+      .toSorted()
+      .flatMap((id) => desiredAllocation(cluster, volatile, nodeName, id) ?? []),
+    keptCheckpoints: [...(cluster.index.keeping.get(nodeName) ?? [])]
+      .toSorted()
+      .flatMap((id) => keptCheckpoint(cluster, nodeName, id) ?? []),
+    network: networkOf(node.index),
   };
 };

@@ -39,7 +39,7 @@ class Rounds {
   /** Agents find this in the way of moving the container. */
   block(number: number): void {
     const { allocation } = this.drive.container(number);
-    const before = this.seen.nodes.get(allocation?.node ?? "")?.report.allocations ?? [];
+    const before = this.seen.nodes.get(allocation?.node ?? "")?.allocations.values() ?? [];
     this.seen.report(allocation?.node ?? "", [
       ...before,
       { containerId: idOf(number), epoch: allocation?.epoch ?? 0, blockers: [BLOCKED] },

@@ -12,7 +12,8 @@ import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
-import type { NodeSeen, Volatile } from "./volatile.ts";
+import type { NodeSeen } from "./node-seen.ts";
+import type { Volatile } from "./volatile.ts";
 
 const MAX_MESSAGE = 1024;
 
@@ -67,63 +68,67 @@ const ENDED: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, All
  * What is to be stopped and is not there is stopped, and no report will ever name it: its agent had not heard of it
  * before, or the host has come back with another disk.
  */
-const notThere = (cluster: Cluster, node: string, seen: NodeSeen): Command[] => {
-  const owned = cluster.index.onNode.get(node);
-  if (!seen.current || owned === undefined || owned.size <= seen.allocations.size) return [];
-  return [...owned].flatMap((id) => {
-    const { allocation, desired, migrationId } = cluster.state.containers[id] ?? {};
-    if (allocation === undefined || desired !== DesiredState.STOPPED || migrationId !== "") return [];
-    if (ENDED.has(allocation.state) || seen.allocations.has(id)) return [];
-    const wasThere = allocation.state !== AllocationState.PENDING;
-    return command("allocationObserved", {
-      containerId: id,
-      node,
-      epoch: allocation.epoch,
-      state: AllocationState.EXITED,
-      exitCode: 0,
-      restarts: 0,
-      message: wasThere ? "nothing of it is left on its host" : "stopped before it was started",
-      health: HealthState.UNSPECIFIED,
-    });
+const notThere = (container: Container, node: string): Command | undefined => {
+  const { allocation, desired, id, migrationId } = container;
+  if (allocation?.node !== node || desired !== DesiredState.STOPPED || migrationId !== "") return undefined;
+  if (ENDED.has(allocation.state)) return undefined;
+  const wasThere = allocation.state !== AllocationState.PENDING;
+  return command("allocationObserved", {
+    containerId: id,
+    node,
+    epoch: allocation.epoch,
+    state: AllocationState.EXITED,
+    exitCode: 0,
+    restarts: 0,
+    message: wasThere ? "nothing of it is left on its host" : "stopped before it was started",
+    health: HealthState.UNSPECIFIED,
   });
 };
 
+/** "agreed": the log knows what there is to know. "later": what is seen may yet be for the log. */
+const compare = (
+  cluster: Cluster,
+  node: string,
+  { allocations, current }: NodeSeen,
+  id: string,
+): Command | "agreed" | "later" => {
+  const container = cluster.state.containers[id];
+  const observed = allocations.get(id);
+  if (container === undefined) return "agreed";
+  if (observed === undefined) return current ? (notThere(container, node) ?? "agreed") : "later";
+  const { allocation } = container;
+  if (allocation?.node !== node || allocation.epoch !== observed.epoch) return "agreed";
+  if (observed.state === AllocationState.UNSPECIFIED) return "agreed";
+  if (isMigrationFreeze(cluster, container, observed, current)) return "later";
+  if (
+    observed.state === allocation.state &&
+    observed.exitCode === allocation.exitCode &&
+    observed.restarts === allocation.restarts &&
+    observed.health === allocation.health
+  )
+    return "agreed";
+  return command("allocationObserved", {
+    containerId: id,
+    node,
+    epoch: observed.epoch,
+    state: observed.state,
+    exitCode: observed.exitCode,
+    restarts: observed.restarts,
+    message: messageOf(observed).slice(0, MAX_MESSAGE),
+    health: observed.health,
+  });
+};
+
+/** Looks at nothing but what reports or the log have changed; what it has found something of, it looks at again. */
 export const planObserved = (cluster: Cluster, volatile: Volatile): Command[] => {
   const commands: Command[] = [];
   for (const node of volatile.fresh) {
     const seen = volatile.nodes.get(node);
     if (seen === undefined) continue;
-    const { current, report } = seen;
-    commands.push(...notThere(cluster, node, seen));
-    for (const observed of report.allocations) {
-      const container = cluster.state.containers[observed.containerId];
-      const allocation = container?.allocation;
-      if (container === undefined || allocation?.node !== node || allocation.epoch !== observed.epoch)
-        continue;
-      if (
-        observed.state === AllocationState.UNSPECIFIED ||
-        isMigrationFreeze(cluster, container, observed, current)
-      )
-        continue;
-      if (
-        observed.state === allocation.state &&
-        observed.exitCode === allocation.exitCode &&
-        observed.restarts === allocation.restarts &&
-        observed.health === allocation.health
-      )
-        continue;
-      commands.push(
-        command("allocationObserved", {
-          containerId: observed.containerId,
-          node,
-          epoch: observed.epoch,
-          state: observed.state,
-          exitCode: observed.exitCode,
-          restarts: observed.restarts,
-          message: messageOf(observed).slice(0, MAX_MESSAGE),
-          health: observed.health,
-        }),
-      );
+    for (const id of seen.open) {
+      const found = compare(cluster, node, seen, id);
+      if (found === "agreed") seen.open.delete(id);
+      else if (found !== "later") commands.push(found);
     }
   }
   return commands;

@@ -155,6 +155,7 @@ describe("a container that is stopped before it was started", () => {
       command("containerDesiredSet", { id: idOf(1), desired: DesiredState.STOPPED, restartGeneration: 0 }),
     );
     volatile.report("n1", [], false);
+    volatile.reopen("n1", idOf(1));
     expect(round()).toEqual([]);
     volatile.report("n1", []);
     expect(round()).toMatchObject([
@@ -172,6 +173,7 @@ test("a container that is to be stopped, on a host that has come back with anoth
     command("containerDesiredSet", { id: idOf(1), desired: DesiredState.STOPPED, restartGeneration: 0 }),
   );
   volatile.report("n1", []);
+  volatile.reopen("n1", idOf(1));
   expect(round()).toMatchObject([
     {
       $case: "allocationObserved",

@@ -3,33 +3,11 @@ import {
   MigrationPhase,
   type MigrationReport,
   type ObservedAllocation,
-  type Report,
 } from "../../proto/gen/godwit/v1/agent.ts";
-
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import type { Cluster } from "../state/cluster.ts";
+import type { NodeSeen } from "./node-seen.ts";
 import type { NodeOrder } from "./placement/node-order.ts";
-
-export interface NodeSeen {
-  readonly report: Report;
-  /** The report's allocations by container. */
-  readonly allocations: ReadonlyMap<string, ObservedAllocation>;
-  /** The node had taken in its present Desired when it reported, so what it does not list is not there. */
-  readonly current: boolean;
-  /** Digests of the images that are unpacked there. */
-  readonly images: ReadonlySet<string>;
-}
-
-/** `before`: the node's last report. Images rarely change, so their set is kept. */
-export const nodeSeen = (report: Report, current: boolean, before?: NodeSeen): NodeSeen => ({
-  report,
-  allocations: new Map(report.allocations.map((allocation) => [allocation.containerId, allocation])),
-  current,
-  images:
-    before?.images.size === report.images.length && report.images.every((digest) => before.images.has(digest))
-      ? before.images
-      : new Set(report.images),
-});
 
 export interface MigrationSeen {
   readonly source?: MigrationReport;

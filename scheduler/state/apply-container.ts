@@ -23,6 +23,7 @@ import { isWell } from "./availability.ts";
 import { isFenced, isHomeless } from "./failover.ts";
 import { CompactContainer } from "./compact-container.ts";
 import { endWaiting, enter, keptName, leave, nameOf, nextEpoch, reindex, type Cluster } from "./cluster.ts";
+import { touchContainer } from "./touched.ts";
 import { targetCheck } from "./move-check.ts";
 import { quotaCheck } from "./quota.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -94,9 +95,7 @@ export const containerCreated = (
 
 export const touch = (cluster: Cluster, container: Container): void => {
   if (container.service !== "") cluster.unsettled.add(container.service);
-  const migration = cluster.state.migrations[container.migrationId];
-  if (container.allocation !== undefined) cluster.touched.add(container.allocation.node);
-  if (migration !== undefined) cluster.touched.add(migration.from).add(migration.to);
+  touchContainer(cluster, container);
 };
 
 export const containerDesiredSet = (
@@ -262,14 +261,14 @@ export const allocationObserved = (
   // It has begun, or could not: from now on it is started like any other.
   if (BEGUN.has(seen.state) && allocation.restoreFrom !== undefined) {
     allocation.restoreFrom = undefined;
-    cluster.touched.add(seen.node);
+    touchContainer(cluster, container);
   }
   allocation.exitCode = seen.exitCode;
   allocation.restarts = seen.restarts;
   allocation.message = seen.message;
   if (!isBeingRestored(container, seen)) {
     // What a new target or agent goes on from.
-    if (allocation.health !== seen.health) cluster.touched.add(seen.node);
+    if (allocation.health !== seen.health) touchContainer(cluster, container);
     allocation.health = seen.health;
     const isReady = seen.state === AllocationState.RUNNING && isWell(seen.health);
     if (!isReady) allocation.readyAtMs = 0;

@@ -4,6 +4,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { someOf } from "../model/quantity.ts";
 import { checkImage } from "../model/spec-check.ts";
 import { nameOf, type Cluster } from "./cluster.ts";
+import { touchContainer } from "./touched.ts";
 import { reject, type Outcome } from "./rejection.ts";
 
 /** The image that a container was created from, even if its name stands for another one by now. */
@@ -33,7 +34,16 @@ export const imageAdded = (cluster: Cluster, { image }: ImageAdded): Outcome => 
   const known = cluster.state.images[image.name];
   if (known !== undefined && known.digest !== image.digest) keepReplaced(cluster, known);
   cluster.state.images[image.name] = image;
+  if (known?.digest === image.digest && JSON.stringify(known.layers) !== JSON.stringify(image.layers))
+    touchUsers(cluster, image.digest);
   return undefined;
+};
+
+/** It is the same, and is to be found elsewhere. */
+const touchUsers = (cluster: Cluster, digest: string): void => {
+  if (!cluster.index.imageUsers.has(digest)) return;
+  for (const container of Object.values(cluster.state.containers))
+    if (container.spec?.imageDigest === digest) touchContainer(cluster, container);
 };
 
 /** The same content under another name serves only those that were created from that name. */

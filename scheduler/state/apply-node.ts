@@ -13,6 +13,7 @@ import { keyCheck, sameKey } from "./node-key.ts";
 import { endDrain } from "./apply-drain.ts";
 import { endMovesOf } from "./apply-fence.ts";
 import { reindexNode, type Cluster } from "./cluster.ts";
+import { touchNode, touchPeers } from "./touched.ts";
 import { forgetEvacuees } from "./evacuation.ts";
 import { isFenced } from "./failover.ts";
 import { reject, type ApplyContext, type Outcome } from "./rejection.ts";
@@ -25,12 +26,6 @@ const freeIndex = (cluster: Cluster): number | undefined => {
   const taken = new Set(Object.values(state.nodes).map((node) => node.index));
   for (let index = 0; index < MAX_NODES; index += 1) if (!taken.has(index)) return index;
   return undefined;
-};
-
-/** Every node's Desired names all the others as peers. */
-const touchAll = (cluster: Cluster): void => {
-  cluster.peers.version += 1;
-  for (const name of Object.keys(cluster.state.nodes)) cluster.touched.add(name);
 };
 
 const becomeReady = (cluster: Cluster, name: string, node: Node): void => {
@@ -57,8 +52,8 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
     // Whatever another machine, or this one before it was started anew, has said of its fence.
     if (known.incarnation !== incarnation) Object.assign(known, { fenceMs: 0, fenceFault: "" });
     Object.assign(known, { info, incarnation });
-    if (moved) touchAll(cluster);
-    else cluster.touched.add(info.name);
+    if (moved) touchPeers(cluster, info.name);
+    touchNode(cluster, info.name);
     cluster.news.freed.add(info.name);
     return undefined;
   }
@@ -82,7 +77,8 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
   });
   cluster.news.freed.add(info.name);
   state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
-  touchAll(cluster);
+  touchPeers(cluster, info.name);
+  touchNode(cluster, info.name);
   return undefined;
 };
 
@@ -92,7 +88,7 @@ export const nodeKeyTrusted = (cluster: Cluster, { node: name, key }: NodeKeyTru
   if (key.length !== STREAM_KEY_BYTES)
     return reject("invalid", `a stream key is ${STREAM_KEY_BYTES} bytes, and not ${key.length}`);
   node.info = { ...node.info, streamKey: key };
-  touchAll(cluster);
+  touchPeers(cluster, name);
   return undefined;
 };
 
@@ -103,7 +99,7 @@ export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Ou
     return reject("invalid", `no state given for node ${change.node}`);
   if (change.state === NodeState.READY) becomeReady(cluster, change.node, node);
   else Object.assign(node, { state: change.state, stateReason: change.reason });
-  cluster.touched.add(change.node);
+  touchNode(cluster, change.node);
   (change.state === NodeState.READY ? cluster.news.freed : cluster.news.gained).add(change.node);
   return undefined;
 };
@@ -148,6 +144,6 @@ export const nodeRemoved = (
   });
   index.draining.delete(name);
   index.returning.delete(name);
-  touchAll(cluster);
+  touchPeers(cluster, name);
   return undefined;
 };

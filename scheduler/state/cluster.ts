@@ -12,6 +12,7 @@ import { hostOf } from "../model/network.ts";
 import { CompactContainer } from "./compact-container.ts";
 import { Templates } from "./compact-spec.ts";
 import { isHomeless } from "./failover.ts";
+import { touchCheckpoint, touchMigration, touchNode, type Touched, type TouchedPeers } from "./touched.ts";
 import {
   countContainer,
   emptyPlacementIndex,
@@ -68,10 +69,10 @@ interface ClusterIndex {
 export interface Cluster {
   readonly state: State;
   readonly index: ClusterIndex;
-  /** Nodes whose Desired may have changed; whoever sends them out empties it. */
-  readonly touched: Set<string>;
-  /** Goes up with every change of what nodes have to know of each other. */
-  readonly peers: { version: number };
+  /** What of nodes' Desired may have changed; whoever sends them out empties it. */
+  readonly touched: Map<string, Touched>;
+  /** What nodes have to know of each other. */
+  readonly peers: TouchedPeers;
   /** Services of which something has changed; their planner strikes those off that need nothing. */
   readonly unsettled: Set<string>;
   readonly news: PlacementNews;
@@ -122,7 +123,7 @@ const reserve = (
 
 /** Enters or takes out everything that the index knows of one container, by what the state says now. */
 const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): void => {
-  const { state, index, news, touched } = cluster;
+  const { state, index, news } = cluster;
   countContainer(index.placement, container, sign);
   const { id, spec, allocation } = container;
   const put = sign === 1 ? add : remove;
@@ -143,7 +144,7 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
   if (allocation !== undefined) {
     put(index.onNode, allocation.node, id);
     reserve(cluster, allocation.node, container, sign);
-    touched.add(allocation.node);
+    touchNode(cluster, allocation.node, { container: id });
   }
   if (sign === 1 && !container.removing && isHomeless(state.nodes, container)) {
     index.unplaced.add(id);
@@ -163,7 +164,7 @@ const indexContainer = (cluster: Cluster, container: Container, sign: 1 | -1): v
     put(index.leaving, migration.from, id);
     reserve(cluster, migration.from, container, sign);
   }
-  touched.add(migration.from).add(migration.to);
+  touchMigration(cluster, migration);
 };
 
 export const enter = (cluster: Cluster, container: Container): void => indexContainer(cluster, container, 1);
@@ -171,18 +172,15 @@ export const leave = (cluster: Cluster, container: Container): void => indexCont
 
 /** The same of one checkpoint; its source and its keepers have orders that name it. */
 export const indexCheckpoint = (cluster: Cluster, checkpoint: Checkpoint, sign: 1 | -1): void => {
-  const { index, touched } = cluster;
-  const { containerId, id, keepers, source, state } = checkpoint;
+  const { index } = cluster;
+  const { containerId, id, keepers, state } = checkpoint;
   const put = sign === 1 ? add : remove;
   put(index.checkpointsOf, containerId, id);
   if (sign === 1 && state === CheckpointState.TAKING) index.taking.add(id);
   else index.taking.delete(id);
   if (state === CheckpointState.FAILED) return;
-  touched.add(source);
-  for (const keeper of keepers) {
-    put(index.keeping, keeper, id);
-    touched.add(keeper);
-  }
+  touchCheckpoint(cluster, checkpoint);
+  for (const keeper of keepers) put(index.keeping, keeper, id);
 };
 
 /** Runs a change of a container (or of its running migration) that the index has to follow. */
@@ -311,8 +309,8 @@ export const clusterOf = (given: State, templates = new Templates()): Cluster =>
       requests: new Set(given.recentRequests),
       placement: emptyPlacementIndex(),
     },
-    touched: new Set(),
-    peers: { version: 0 },
+    touched: new Map(),
+    peers: { version: 0, changed: new Set() },
     unsettled: new Set(),
     news: { freed: new Set(), gained: new Set(), seeking: new Set() },
   };

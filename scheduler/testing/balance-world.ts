@@ -1,5 +1,5 @@
 /** Nodes and containers whose load follows a script, with the real state machine and the real balancer; no log, no clock. */
-import { Load, ObservedAllocation, Report } from "../../proto/gen/godwit/v1/agent.ts";
+import { Load, ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, MigrationState, type Migration } from "../../proto/gen/godwit/v1/log.ts";
 import {
   MigrationFigures,
@@ -148,13 +148,9 @@ export class BalanceWorld {
         });
       });
       if (this.silent.has(node)) continue;
-      this.volatile.report(node, allocations);
-      const report = Report.fromPartial({
-        info: sampleNode(node),
-        allocations,
-        load: Load.fromPartial({ measuredAtMs: this.drive.atMs }),
-      });
-      this.book.accept(this.cluster, node, report, this.drive.atMs);
+      const news = this.volatile.report(node, allocations);
+      const load = Load.fromPartial({ measuredAtMs: this.drive.atMs });
+      this.book.accept(this.cluster, node, { info: sampleNode(node), load, ...news }, this.drive.atMs);
     }
   }
 

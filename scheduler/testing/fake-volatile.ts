@@ -4,18 +4,13 @@ import {
   Report,
   type MigrationPhase,
 } from "../../proto/gen/godwit/v1/agent.ts";
-import {
-  migrationSeen,
-  nodeSeen,
-  type MigrationSeen,
-  type NodeSeen,
-  type Volatile,
-} from "../plan/volatile.ts";
+import { NodePicture, type News } from "../plan/node-seen.ts";
+import { migrationSeen, type MigrationSeen, type Volatile } from "../plan/volatile.ts";
 import { sampleNode } from "./sample.ts";
 
 /** Reports as a test wants them. */
 export class FakeVolatile implements Volatile {
-  readonly nodes = new Map<string, NodeSeen>();
+  readonly nodes = new Map<string, NodePicture>();
   readonly fresh = new Set<string>();
   readonly migrations = new Map<string, MigrationSeen>();
   readonly leases = new Map<string, number>();
@@ -32,13 +27,20 @@ export class FakeVolatile implements Volatile {
     allocations: readonly Partial<ObservedAllocation>[],
     current = true,
     rest: Pick<Parameters<typeof Report.fromPartial>[0], "load" | "images" | "checkpoints"> = {},
-  ): void {
+  ): News {
     const full = allocations.map((allocation) => ObservedAllocation.fromPartial(allocation));
-    this.nodes.set(
-      node,
-      nodeSeen(Report.fromPartial({ info: sampleNode(node), allocations: full, ...rest }), current),
+    const picture = this.nodes.get(node) ?? new NodePicture();
+    const news = picture.take(
+      Report.fromPartial({ info: sampleNode(node), allocations: full, ...rest }),
+      current,
     );
+    this.nodes.set(node, picture);
     this.fresh.add(node);
+    return news;
+  }
+  /** The log has changed the container, which the node has, or is to have. */
+  reopen(node: string, containerId: string): void {
+    this.nodes.get(node)?.open.add(containerId);
   }
   migration(
     id: string,

@@ -3,20 +3,21 @@
  * step of a migration can be held back or made to fail.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { Orders } from "../../proto/contract/orders.ts";
+import { ReportBook, type Sight } from "../../proto/contract/report-book.ts";
 import { desiredSubject, reportSubject } from "../../proto/contract/subjects.ts";
-import { CheckpointPhase, type CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
+import { CheckpointPhase, CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import {
   Desired,
   MigrationPhase,
   MigrationReport,
-  ObservedAllocation,
   Report,
   ReportReply,
   Role,
   type DesiredAllocation,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, DesiredState, type NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
-import { MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { HealthState, MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
 import { connectionOptions } from "../log/connection.ts";
 import { sampleNode } from "./sample.ts";
 
@@ -35,6 +36,24 @@ interface Held {
   exitCode: number;
   generation: number;
 }
+
+const sightOf = (containerId: string, { epoch, exitCode, generation, state }: Held): Sight => ({
+  seen: {
+    containerId,
+    epoch,
+    state,
+    exitCode,
+    restarts: 0,
+    message: "",
+    restartGeneration: generation,
+    blockers: [],
+    needs: [],
+    health: HealthState.UNSPECIFIED,
+    restartInMs: 0,
+  },
+  restartAtMs: 0,
+  use: () => ({ memoryBytes: 1234, cpuUsageUsec: 0, pids: 0, healthOutput: "" }),
+});
 
 export class SimulatedAgent implements AsyncDisposable {
   readonly info: NodeInfo;
@@ -58,8 +77,10 @@ export class SimulatedAgent implements AsyncDisposable {
   onRun: (containerId: string) => void = () => undefined;
   #leaseMs: number | undefined;
   #leaseUntilMs = Infinity;
-  #desired: Desired | undefined;
+  readonly #orders = new Orders();
+  readonly #book: ReportBook;
   #muted = false;
+  static #begun = 0;
   #reporting: Promise<void> | undefined;
   #reportAgain = false;
 
@@ -68,6 +89,8 @@ export class SimulatedAgent implements AsyncDisposable {
     this.info = info;
     this.incarnation = incarnation;
     this.script = script;
+    // Another one for each, also of those that begin within a millisecond.
+    this.#book = new ReportBook(Math.round(performance.now() * 1_000) + (SimulatedAgent.#begun += 1));
     connection.subscribe(desiredSubject(info.name), {
       callback: (error, message) => {
         if (error === null && !this.#muted) this.#take(Desired.decode(message.data));
@@ -91,11 +114,20 @@ export class SimulatedAgent implements AsyncDisposable {
     );
   }
 
+  /** What it has been told; undefined: nothing yet. */
   get desired(): Desired | undefined {
-    return this.#desired;
+    const { allocations, keptCheckpoints, leaderEpoch, network, peers, revision } = this.#orders;
+    if (revision === 0) return undefined;
+    return {
+      ...Desired.fromPartial({ leaderEpoch, revision }),
+      allocations: [...allocations.values()],
+      keptCheckpoints: [...keptCheckpoints.values()],
+      network,
+      peers,
+    };
   }
   roleOf(containerId: string): Role | undefined {
-    return this.#desired?.allocations.find((allocation) => allocation.containerId === containerId)?.role;
+    return this.#orders.allocations.get(containerId)?.role;
   }
   /** Neither reports nor hears anything, as if the host were cut off. */
   mute(muted: boolean): void {
@@ -119,7 +151,7 @@ export class SimulatedAgent implements AsyncDisposable {
 
   /** Does what is to be done and reports. */
   act(): void {
-    if (this.#desired !== undefined && !this.isClosed) this.#follow(this.#desired);
+    if (this.#orders.revision > 0 && !this.isClosed) this.#follow();
     this.#report();
   }
 
@@ -131,22 +163,18 @@ export class SimulatedAgent implements AsyncDisposable {
   }
 
   #take(desired: Desired): void {
-    const current = this.#desired;
-    const older =
-      current !== undefined &&
-      (desired.leaderEpoch < current.leaderEpoch ||
-        (desired.leaderEpoch === current.leaderEpoch && desired.revision <= current.revision));
-    if (older) return;
-    this.#desired = desired;
-    this.act();
+    const { kind } = this.#orders.take(desired);
+    if (kind === "taken") this.act();
+    // What it lacks comes with the answer.
+    else if (kind === "gap") this.#report();
   }
 
-  #follow(desired: Desired): void {
-    const named = new Map(desired.allocations.map((allocation) => [allocation.containerId, allocation]));
-    for (const id of this.held.keys()) if (!named.has(id)) this.held.delete(id);
-    const orders = new Set(desired.allocations.map((allocation) => allocation.migration?.id));
+  #follow(): void {
+    const { allocations } = this.#orders;
+    for (const id of this.held.keys()) if (!allocations.has(id)) this.held.delete(id);
+    const orders = new Set([...allocations.values()].map((allocation) => allocation.migration?.id));
     for (const id of this.#migrations.keys()) if (!orders.has(id)) this.#migrations.delete(id);
-    for (const allocation of desired.allocations) this.#step(allocation);
+    for (const allocation of allocations.values()) this.#step(allocation);
   }
 
   #step(allocation: DesiredAllocation): void {
@@ -240,10 +268,10 @@ export class SimulatedAgent implements AsyncDisposable {
     return MigrationFigures.fromPartial({});
   }
 
-  #checkpointReports(): Partial<CheckpointReport>[] {
-    const taken = (this.#desired?.allocations ?? []).flatMap(({ checkpoint }) => checkpoint ?? []);
-    const kept = this.#desired?.keptCheckpoints ?? [];
-    return [
+  #checkpointReports(): CheckpointReport[] {
+    const taken = [...this.#orders.allocations.values()].flatMap(({ checkpoint }) => checkpoint ?? []);
+    const kept = [...this.#orders.keptCheckpoints.values()];
+    const reports = [
       ...taken.map(({ baseId, id }) => ({
         id,
         baseId: this.knowsBases ? baseId : "",
@@ -259,6 +287,7 @@ export class SimulatedAgent implements AsyncDisposable {
         sizeBytes: 3,
       })),
     ];
+    return reports.map((one) => CheckpointReport.fromPartial(one));
   }
 
   #report(): void {
@@ -276,22 +305,18 @@ export class SimulatedAgent implements AsyncDisposable {
   async #sendReport(): Promise<void> {
     if (this.#muted || this.#connection.isClosed()) return;
     const report = Report.fromPartial({
-      info: this.info,
+      ...this.#book.next({
+        info: this.info,
+        images: [],
+        sights: [...this.held].map(([containerId, held]) => sightOf(containerId, held)),
+        checkpoints: this.#checkpointReports(),
+        nowMs: performance.now(),
+      }),
       incarnation: this.incarnation,
-      desiredRevision: this.#desired?.revision ?? 0,
+      desiredRevision: this.#orders.revision,
+      desiredEpoch: this.#orders.leaderEpoch,
       ...(this.hasFence ? (this.#leaseMs === undefined ? {} : { fenceMs: this.#leaseMs }) : { fenceMs: 0 }),
-      allocations: [...this.held].map(([containerId, held]) =>
-        ObservedAllocation.fromPartial({
-          containerId,
-          epoch: held.epoch,
-          state: held.state,
-          exitCode: held.exitCode,
-          restartGeneration: held.generation,
-          memoryBytes: 1234,
-        }),
-      ),
       migrations: [...this.#migrations.values()],
-      checkpoints: this.#checkpointReports(),
     });
     let reply: ReportReply;
     const sentAtMs = performance.now();
@@ -307,6 +332,12 @@ export class SimulatedAgent implements AsyncDisposable {
     } catch {
       return; // no leader right now: the next report is due soon anyway
     }
+    if (reply.fullWanted) {
+      this.#book.startAnew();
+      this.#reportAgain = true;
+      return;
+    }
+    this.#book.acknowledge(reply.acknowledged);
     this.replies.push(reply);
     if (reply.accepted) {
       this.#leaseMs = reply.fencing ? reply.leaseMs : 0;

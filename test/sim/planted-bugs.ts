@@ -67,12 +67,12 @@ export const PLANTED: readonly Planted[] = [
     rewrites: [
       {
         file: "scheduler/leader/report-service.ts",
-        line: "const settled = !cluster.touched.has(name) && sender.revisionOf(name) === report.desiredRevision;",
+        line: "const settled = !sender.isBehind(cluster, name) && sender.revisionOf(name) === report.desiredRevision;",
         instead: "const settled = true;",
       },
       {
         file: "scheduler/leader/reports.ts",
-        line: "if (seen?.current === true) this.nodes.set(node, { ...seen, current: false });",
+        line: "if (seen !== undefined) seen.current = false;",
         instead: "",
       },
     ],
@@ -158,7 +158,7 @@ export const PLANTED: readonly Planted[] = [
     what: "An agent follows whatever order comes last, also an older one",
     rewrites: [
       {
-        file: "agent/node/node.ts",
+        file: "proto/contract/orders.ts",
         line: "leaderEpoch > this.#leaderEpoch || (leaderEpoch === this.#leaderEpoch && revision > this.#revision);",
         instead: "leaderEpoch !== this.#leaderEpoch || revision !== this.#revision;",
       },

@@ -5,6 +5,7 @@ import { DEFAULT_BALANCE } from "../../model/balance-settings.ts";
 import { Drive, idOf } from "../../testing/drive.ts";
 import { sampleNode } from "../../testing/sample.ts";
 import { command } from "../command.ts";
+import { NodePicture } from "../node-seen.ts";
 import { LoadBook } from "./load.ts";
 
 const MIB = 2 ** 20;
@@ -20,6 +21,7 @@ interface Sight {
 class Scene {
   readonly drive = new Drive("n1", "n2");
   readonly book = new LoadBook();
+  readonly #pictures = new Map<string, NodePicture>();
 
   constructor() {
     this.drive.must(command("balanceSet", { settings: { ...DEFAULT_BALANCE, smoothingMs: HALF_LIFE_MS } }));
@@ -39,7 +41,10 @@ class Scene {
     );
     const load = Load.fromPartial({ measuredAtMs: clockMs });
     const report = Report.fromPartial({ info: sampleNode(node), allocations, load });
-    this.book.accept(this.drive.cluster, node, report, heardMs);
+    const picture = this.#pictures.get(node) ?? new NodePicture();
+    this.#pictures.set(node, picture);
+    const news = { info: report.info, load, ...picture.take(report, true) };
+    this.book.accept(this.drive.cluster, node, news, heardMs);
   }
   /** A report a second, the counter going up by `millis` of a core. */
   feed(node: string, fromMs: number, seconds: number, millis: number, startUsec = 0): number {

@@ -3,7 +3,7 @@
  * moves, and a node's are the sum of its containers': a move changes both nodes' loads at once, not when the
  * smoothing has caught up, so that nobody acts twice on one and the same load. Pure: time is an argument.
  */
-import type { Load, ObservedAllocation, Report } from "../../../proto/gen/godwit/v1/agent.ts";
+import type { Load, ObservedAllocation } from "../../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
 import { balanceSettingsOf } from "../../state/apply-balance.ts";
 import type { Cluster } from "../../state/cluster.ts";
@@ -13,6 +13,8 @@ const MIN_SPACING_MS = 200;
 const MAX_SPACING_MS = 5_000;
 /** Beyond what it is due, a node's report is late by so much before it counts as silent. */
 const LATE_MS = 10_000;
+/** A node's sums are added up anew after so many. */
+const SAMPLES_PER_COUNT = 64;
 /** No cgroup uses more than its host has, but for the two being read a moment apart. */
 const MOST_OF_NODE = 1.05;
 
@@ -59,8 +61,8 @@ class ContainerEntry implements ContainerLoad {
   watchedHereMs = 0;
   /** The counter at the last sample; undefined: the next one only begins anew. */
   baseUsec: number | undefined;
-  /** Of the sample that it was last seen in. */
-  mark = 0;
+  /** When that was, by its host's clock; undefined: it has not been sampled. */
+  clockMs: number | undefined;
 
   constructor(id: string, node: string) {
     this.id = id;
@@ -81,9 +83,8 @@ class NodeEntry implements NodeUsage {
   /** Reports that come sooner are left alone. */
   spacingMs = MAX_SPACING_MS;
   watchedMs = 0;
-  mark = 0;
-  /** In the order of the last report. */
-  containers: ContainerEntry[] = [];
+  samples = 0;
+  readonly containers = new Set<ContainerEntry>();
 
   constructor(atMs: number, clockMs: number) {
     this.atMs = atMs;
@@ -102,6 +103,17 @@ const weightOf = (share: number, elapsedMs: number, watchedMs: number): number =
 
 const OVER: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
 
+/** What a report tells of the use of its node and of some of its containers. */
+export interface LoadNews {
+  readonly info: Pick<NodeInfo, "cpuMillis"> | undefined;
+  readonly load: Load | undefined;
+  /** Containers that have changed otherwise. */
+  readonly listed: readonly ObservedAllocation[];
+  readonly used: readonly ObservedAllocation[];
+  /** Containers that are not there any more. */
+  readonly gone: readonly string[];
+}
+
 export class LoadBook {
   readonly #containers = new Map<string, ContainerEntry>();
   readonly #nodes = new Map<string, NodeEntry>();
@@ -118,67 +130,78 @@ export class LoadBook {
     return entry === undefined || nowMs - entry.atMs > entry.spacingMs + LATE_MS;
   }
 
-  /** Takes a report in, or leaves it where the last one was taken in a moment ago. */
-  accept(cluster: Cluster, name: string, report: Report, nowMs: number): void {
+  /** Takes in what a report tells; what was sampled only a moment ago is left alone. */
+  accept(cluster: Cluster, name: string, news: LoadNews, nowMs: number): void {
     const { smoothingMs } = balanceSettingsOf(cluster.state);
-    const load = report.load;
+    const { gone, info, listed, load, used } = news;
     // The agent's clock does not know how long the report was under way or waited to be read.
     const clockMs = measured(load?.measuredAtMs ?? 0) || nowMs;
-    const entry = this.#nodes.get(name);
-    if (entry === undefined) {
-      const begun = new NodeEntry(nowMs, clockMs);
-      this.#nodes.set(name, begun);
-      this.#sample(cluster, begun, report, 0, smoothingMs);
-      return;
-    }
-    const elapsedMs = clockMs - entry.clockMs;
+    let entry = this.#nodes.get(name);
+    const isFirst = entry === undefined;
+    if (entry === undefined) this.#nodes.set(name, (entry = new NodeEntry(nowMs, clockMs)));
     entry.spacingMs = Math.min(MAX_SPACING_MS, Math.max(MIN_SPACING_MS, smoothingMs / SAMPLES_PER_HALF_LIFE));
-    // Back in time: the host was started anew, and its counters with it.
-    if (elapsedMs >= 0 && elapsedMs < entry.spacingMs) return;
-    entry.atMs = nowMs;
-    entry.clockMs = clockMs;
-    this.#sample(cluster, entry, report, Math.max(0, elapsedMs), smoothingMs);
-  }
-
-  #sample(cluster: Cluster, entry: NodeEntry, report: Report, elapsedMs: number, halfLifeMs: number): void {
-    const name = report.info?.name ?? "";
-    entry.mark += 1;
-    this.#smoothPressure(entry, report.load, elapsedMs, halfLifeMs);
-    entry.watchedMs += elapsedMs;
-    const before = entry.containers;
-    const here = cluster.index.onNode.get(name);
-    const containers: ContainerEntry[] = [];
-    const sum = { cpuMillis: 0, memoryBytes: 0, recentCpuMillis: 0 };
-    const terms = {
-      elapsedMs,
-      share: 1 - 2 ** (-elapsedMs / halfLifeMs),
-      mostMillis: (report.info?.cpuMillis ?? 0) * MOST_OF_NODE,
+    const terms: SampleTerms = {
+      clockMs,
+      spacingMs: entry.spacingMs,
+      halfLifeMs: smoothingMs,
+      mostMillis: (info?.cpuMillis ?? 0) * MOST_OF_NODE,
     };
     // This is done for each container of the cluster every few seconds, so it looks up as little as it can.
-    for (const observed of report.allocations) {
-      const { containerId } = observed;
-      // A target lists what arrives, and a source what it still holds frozen: it counts where it belongs to.
-      if (here?.has(containerId) !== true) continue;
-      const next = before[containers.length];
-      const one = next?.id === containerId ? next : this.#entry(containerId, name);
-      this.#settle(one, name);
-      one.mark = entry.mark;
-      smooth(one, observed, terms, isMoving(cluster, containerId));
-      containers.push(one);
-      sum.cpuMillis += one.cpuMillis;
-      sum.memoryBytes += one.memoryBytes;
-      sum.recentCpuMillis += one.recentCpuMillis;
+    const here = cluster.index.onNode.get(name);
+    for (const some of [listed, used])
+      for (const observed of some) {
+        // A target lists what arrives, and a source what it still holds frozen: it counts where it belongs to.
+        if (here?.has(observed.containerId) === true) this.#sample(cluster, entry, name, observed, terms);
+        else this.relocate(cluster, observed.containerId);
+      }
+    for (const id of gone) this.#leave(cluster, name, id);
+    if (isFirst) this.#smoothPressure(entry, load, 0, smoothingMs);
+    else this.#sampleNode(entry, load, terms, nowMs);
+  }
+
+  #sample(
+    cluster: Cluster,
+    entry: NodeEntry,
+    name: string,
+    observed: ObservedAllocation,
+    terms: SampleTerms,
+  ): void {
+    const one = this.#entry(observed.containerId, name);
+    this.#settle(one, name);
+    entry.containers.add(one);
+    const { cpuMillis, memoryBytes, recentCpuMillis } = one;
+    smooth(one, observed, terms, isMoving(cluster, one.id));
+    entry.cpuMillis += one.cpuMillis - cpuMillis;
+    entry.memoryBytes += one.memoryBytes - memoryBytes;
+    entry.recentCpuMillis += one.recentCpuMillis - recentCpuMillis;
+  }
+
+  /** Its node does not list it any more: it counts where it belongs to, if that is known to somebody. */
+  #leave(cluster: Cluster, name: string, id: string): void {
+    const one = this.#containers.get(id);
+    if (one?.node !== name) return;
+    const owner = cluster.state.containers[id]?.allocation?.node;
+    if (owner !== undefined && owner !== name && this.#nodes.has(owner)) this.#settle(one, owner);
+    else {
+      this.#count(one, name, -1);
+      this.#containers.delete(id);
     }
-    for (const one of before) {
-      if (one.node !== name || one.mark === entry.mark) continue;
-      const owner = cluster.state.containers[one.id]?.allocation?.node;
-      if (owner === undefined || owner === name || !this.#nodes.has(owner)) this.#containers.delete(one.id);
-      else this.#settle(one, owner);
-    }
-    Object.assign(entry, sum, { containers });
+  }
+
+  #sampleNode(entry: NodeEntry, load: Load | undefined, terms: SampleTerms, nowMs: number): void {
+    const sinceMs = terms.clockMs - entry.clockMs;
+    // Back in time: the host was started anew, and its counters with it.
+    if (sinceMs >= 0 && sinceMs < entry.spacingMs) return;
+    const elapsedMs = Math.max(0, sinceMs);
+    entry.atMs = nowMs;
+    entry.clockMs = terms.clockMs;
+    this.#smoothPressure(entry, load, elapsedMs, terms.halfLifeMs);
+    entry.watchedMs += elapsedMs;
     if (elapsedMs === 0) return;
-    const weight = weightOf(terms.share, elapsedMs, entry.watchedMs - elapsedMs);
-    const off = Math.abs(sum.recentCpuMillis - sum.cpuMillis);
+    entry.samples += 1;
+    if (entry.samples % SAMPLES_PER_COUNT === 0) recount(entry);
+    const weight = weightOf(shareOf(elapsedMs, terms.halfLifeMs), elapsedMs, entry.watchedMs - elapsedMs);
+    const off = Math.abs(entry.recentCpuMillis - entry.cpuMillis);
     entry.deviationMillis += weight * (off - entry.deviationMillis);
     // The standard error of an exponentially weighted mean of independent samples.
     entry.noiseMillis = entry.deviationMillis * Math.sqrt(weight / (2 - weight));
@@ -191,7 +214,7 @@ export class LoadBook {
       entry.pressure = now;
       return;
     }
-    const weight = weightOf(1 - 2 ** (-elapsedMs / halfLifeMs), elapsedMs, entry.watchedMs) || 0;
+    const weight = weightOf(shareOf(elapsedMs, halfLifeMs), elapsedMs, entry.watchedMs) || 0;
     const mixed = (kind: keyof Pressure): number => before[kind] + weight * (now[kind] - before[kind]);
     entry.pressure = { cpu: mixed("cpu"), memory: mixed("memory"), io: mixed("io") };
   }
@@ -206,19 +229,20 @@ export class LoadBook {
   /** Counts the container on that node. Its counters begin anew there, what is known of it does not. */
   #settle(one: ContainerEntry, name: string): void {
     if (one.node === name) return;
-    for (const [node, sign] of [
-      [this.#nodes.get(one.node), -1],
-      [this.#nodes.get(name), 1],
-    ] as const) {
-      if (node === undefined) continue;
-      node.cpuMillis = Math.max(0, node.cpuMillis + sign * one.cpuMillis);
-      node.memoryBytes = Math.max(0, node.memoryBytes + sign * one.memoryBytes);
-      node.recentCpuMillis = Math.max(0, node.recentCpuMillis + sign * one.recentCpuMillis);
-    }
+    this.#count(one, one.node, -1);
+    this.#count(one, name, 1);
     one.node = name;
-    one.baseUsec = undefined;
+    one.baseUsec = one.clockMs = undefined;
     one.watchedHereMs = 0;
-    this.#nodes.get(name)?.containers.push(one);
+  }
+  #count(one: ContainerEntry, name: string, sign: 1 | -1): void {
+    const node = this.#nodes.get(name);
+    if (node === undefined) return;
+    if (sign === 1) node.containers.add(one);
+    else if (!node.containers.delete(one)) return;
+    node.cpuMillis = Math.max(0, node.cpuMillis + sign * one.cpuMillis);
+    node.memoryBytes = Math.max(0, node.memoryBytes + sign * one.memoryBytes);
+    node.recentCpuMillis = Math.max(0, node.recentCpuMillis + sign * one.recentCpuMillis);
   }
 
   /** Nodes that are no more. */
@@ -242,11 +266,25 @@ const isMoving = ({ index, state }: Cluster, containerId: string): boolean =>
   index.moving.size > 0 && state.containers[containerId]?.migrationId !== "";
 
 interface SampleTerms {
-  readonly elapsedMs: number;
-  /** What the half-life gives to that time. */
-  readonly share: number;
+  /** When it was measured. */
+  readonly clockMs: number;
+  readonly spacingMs: number;
+  readonly halfLifeMs: number;
   readonly mostMillis: number;
 }
+
+/** What the half-life gives to the time that has passed. */
+const shareOf = (elapsedMs: number, halfLifeMs: number): number => 1 - 2 ** (-elapsedMs / halfLifeMs);
+
+/** Sums to which is added and from which is taken a great many times would drift. */
+const recount = (entry: NodeEntry): void => {
+  entry.cpuMillis = entry.memoryBytes = entry.recentCpuMillis = 0;
+  for (const one of entry.containers) {
+    entry.cpuMillis += one.cpuMillis;
+    entry.memoryBytes += one.memoryBytes;
+    entry.recentCpuMillis += one.recentCpuMillis;
+  }
+};
 
 const smooth = (
   one: ContainerEntry,
@@ -254,16 +292,21 @@ const smooth = (
   terms: SampleTerms,
   isMoving: boolean,
 ): void => {
-  const { elapsedMs, share } = terms;
+  if (OVER.has(observed.state)) {
+    one.cpuMillis = one.memoryBytes = one.recentCpuMillis = one.watchedMs = one.watchedHereMs = 0;
+    one.baseUsec = one.clockMs = undefined;
+    return;
+  }
+  const sinceMs = terms.clockMs - (one.clockMs ?? terms.clockMs);
+  if (one.clockMs !== undefined && sinceMs >= 0 && sinceMs < terms.spacingMs) return;
+  one.clockMs = terms.clockMs;
+  // Back in time: the host was started anew, and its counters with it.
+  const elapsedMs = Math.max(0, sinceMs);
+  const share = shareOf(elapsedMs, terms.halfLifeMs);
   const usec = measured(observed.cpuUsageUsec);
   const memory = measured(observed.memoryBytes);
   const base = one.baseUsec;
   one.baseUsec = usec;
-  if (OVER.has(observed.state)) {
-    one.cpuMillis = one.memoryBytes = one.recentCpuMillis = one.watchedMs = one.watchedHereMs = 0;
-    one.baseUsec = undefined;
-    return;
-  }
   if (one.memoryBytes === 0 || elapsedMs === 0) one.memoryBytes = memory;
   else {
     one.memoryBytes += weightOf(share, elapsedMs, one.watchedMs) * (memory - one.memoryBytes);

@@ -6,7 +6,8 @@ import { NodeState, type Node } from "../../../proto/gen/godwit/v1/log.ts";
 import { PlacementStrategy, type Resources } from "../../../proto/gen/godwit/v1/spec.ts";
 import { diskOf, NODE_PIDS, useOf } from "../../state/capacity.ts";
 import type { Cluster, NodeUse } from "../../state/cluster.ts";
-import type { NodeSeen, Volatile } from "../volatile.ts";
+import type { NodeSeen } from "../node-seen.ts";
+import type { Volatile } from "../volatile.ts";
 import { withCandidate, withoutCandidate, type Candidate, type NodeTree } from "./node-tree.ts";
 import { baseCostOf, heavyPressure } from "./score.ts";
 

@@ -4,7 +4,7 @@ import type { Load } from "../../../proto/gen/godwit/v1/agent.ts";
 import type { Container, Node } from "../../../proto/gen/godwit/v1/log.ts";
 import { promisedShare } from "../../state/capacity.ts";
 import type { Cluster, NodeUse } from "../../state/cluster.ts";
-import type { NodeSeen } from "../volatile.ts";
+import type { NodeSeen } from "../node-seen.ts";
 
 /** Weight of what is used and of waiting for it, in shares of what is promised. */
 const LOAD_WEIGHT = 0.5;

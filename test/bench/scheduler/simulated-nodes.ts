@@ -4,9 +4,18 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 
+import { Orders } from "../../../proto/contract/orders.ts";
+import { ReportBook, type Sight } from "../../../proto/contract/report-book.ts";
 import { desiredSubject, reportSubject } from "../../../proto/contract/subjects.ts";
-import { Desired, ObservedAllocation, Report, ReportReply } from "../../../proto/gen/godwit/v1/agent.ts";
-import { AllocationState, DesiredState } from "../../../proto/gen/godwit/v1/log.ts";
+import {
+  Desired,
+  Load,
+  Report,
+  ReportReply,
+  type DesiredAllocation,
+} from "../../../proto/gen/godwit/v1/agent.ts";
+import { AllocationState, DesiredState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
+import { HealthState } from "../../../proto/gen/godwit/v1/spec.ts";
 import { connectionOptions } from "../../../scheduler/mod.ts";
 import { sampleNode } from "../../../scheduler/testing/sample.ts";
 
@@ -15,17 +24,46 @@ const GIB = 1024 ** 3;
 const CAPACITY = { cpuMillis: 1_000_000, memoryBytes: 1024 * GIB };
 const REPLY_TIMEOUT_MS = 20_000;
 
+const EMPTY = Report.fromPartial({});
+
+/** It runs, and uses a little all the time. */
+const sightOf = ({ containerId, desired, epoch, restartGeneration }: DesiredAllocation): Sight => ({
+  seen: {
+    containerId,
+    epoch,
+    state: desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING,
+    exitCode: 0,
+    restarts: 0,
+    message: "",
+    restartGeneration,
+    blockers: [],
+    needs: [],
+    health: HealthState.UNSPECIFIED,
+    restartInMs: 0,
+  },
+  restartAtMs: 0,
+  use: () => ({
+    memoryBytes: 4_194_304,
+    cpuUsageUsec: Math.round(performance.now()),
+    pids: 3,
+    healthOutput: "",
+  }),
+});
+
 class SimulatedNode {
   readonly #connection: NatsConnection;
   readonly #name: string;
-  #desired: Desired | undefined;
-  #observed: ObservedAllocation[] = [];
+  readonly #info: NodeInfo;
+  readonly #orders = new Orders();
+  readonly #book = new ReportBook(1);
+  readonly #sights = new Map<string, Sight>();
   #reporting = false;
   #again = false;
 
   constructor(connection: NatsConnection, name: string) {
     this.#connection = connection;
     this.#name = name;
+    this.#info = sampleNode(name, CAPACITY);
     connection.subscribe(desiredSubject(name), {
       callback: (error, message) => {
         if (error === null) this.#take(Desired.decode(message.data));
@@ -34,25 +72,15 @@ class SimulatedNode {
   }
 
   #take(desired: Desired): void {
-    const current = this.#desired;
-    if (
-      current !== undefined &&
-      desired.leaderEpoch <= current.leaderEpoch &&
-      desired.revision <= current.revision
-    )
-      return;
-    this.#desired = desired;
-    this.#observed = desired.allocations.map((allocation) =>
-      ObservedAllocation.fromPartial({
-        containerId: allocation.containerId,
-        epoch: allocation.epoch,
-        state: allocation.desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING,
-        restartGeneration: allocation.restartGeneration,
-        memoryBytes: 4096,
-        cpuUsageUsec: 1000,
-      }),
-    );
-    this.report();
+    const taken = this.#orders.take(desired);
+    if (taken.kind === "taken") {
+      for (const id of taken.gone) this.#sights.delete(id);
+      for (const id of taken.changed) {
+        const order = this.#orders.allocations.get(id);
+        if (order !== undefined) this.#sights.set(id, sightOf(order));
+      }
+    }
+    if (taken.kind === "taken" || taken.kind === "gap") this.report();
   }
 
   report(): void {
@@ -69,13 +97,21 @@ class SimulatedNode {
   }
 
   async #send(): Promise<void> {
-    const report = Report.fromPartial({
-      info: sampleNode(this.#name, CAPACITY),
+    const { leaderEpoch, revision } = this.#orders;
+    const report: Report = {
+      ...EMPTY,
+      ...this.#book.next({
+        info: this.#info,
+        images: [],
+        sights: [...this.#sights.values()],
+        checkpoints: [],
+        nowMs: performance.now(),
+      }),
       incarnation: `i-${this.#name}`,
-      desiredRevision: this.#desired?.revision ?? 0,
-      load: { cpuMillisUsed: 100, memoryBytesUsed: GIB, load1: 0.1 },
-    });
-    report.allocations = this.#observed;
+      desiredRevision: revision,
+      desiredEpoch: leaderEpoch,
+      load: Load.fromPartial({ cpuMillisUsed: 100, memoryBytesUsed: GIB, load1: 0.1 }),
+    };
     try {
       const message = await this.#connection.request(
         reportSubject(this.#name),
@@ -84,7 +120,12 @@ class SimulatedNode {
           timeout: REPLY_TIMEOUT_MS,
         },
       );
-      const { desired } = ReportReply.decode(message.data);
+      const { acknowledged, desired, fullWanted } = ReportReply.decode(message.data);
+      if (fullWanted) {
+        this.#book.startAnew();
+        this.#again = true;
+      }
+      this.#book.acknowledge(acknowledged);
       if (desired !== undefined) this.#take(desired);
     } catch {
       // No leader at this moment: the next report is due soon.

@@ -1,7 +1,7 @@
 /** In the place of `node:crypto`: what is random comes from the seed. */
 import { world } from "../world.ts";
 
-export { createHash, createHmac, timingSafeEqual } from "node:crypto";
+export { createHash, createHmac, hash, timingSafeEqual } from "node:crypto";
 
 export const randomBytes = (length: number): Buffer => {
   const bytes = Buffer.alloc(length);

@@ -313,6 +313,44 @@ export interface Report {
   /** They stand still now. */
   fenceClosed: boolean;
   checkpoints: CheckpointReport[];
+  /**
+   * When the agent began, in microseconds of its host's boot clock, and which of its reports this is, from 1: one that
+   * is late is left alone. 0: not said, and the report is full.
+   */
+  session: number;
+  number: number;
+  /**
+   * Not 0: info, images, allocations and checkpoints that are not here are as they were in the report of that number
+   * of this session; what has gone since is named. A leader that has taken in neither that one nor a later one asks
+   * for a full one. 0: what is not here is not there.
+   */
+  base: number;
+  removedAllocations: string[];
+  removedCheckpoints: string[];
+  /** `images` are all that are there now. */
+  imagesChanged: boolean;
+  /**
+   * Of containers that have not changed otherwise. Each is told every few seconds; `steady`: the slots of those whose
+   * usage is still what was told last.
+   */
+  usages: Usage[];
+  steady: number[];
+  /** Of the leader whose desired_revision it is. */
+  desiredEpoch: number;
+}
+
+export interface Usage {
+  /** See ObservedAllocation. The other fields are those of the same name there. */
+  slot: number;
+  memoryBytes: number;
+  cpuUsageUsec: number;
+  pids: number;
+  readBytes?: number | undefined;
+  writtenBytes?: number | undefined;
+  receivedBytes?: number | undefined;
+  sentBytes?: number | undefined;
+  pressure?: Pressure | undefined;
+  healthOutput: string;
 }
 
 export interface Load {
@@ -357,7 +395,11 @@ export interface ObservedAllocation {
     | number
     | undefined;
   /** Of its own processes; absent: the kernel does not measure it. */
-  pressure?: Pressure | undefined;
+  pressure?:
+    | Pressure
+    | undefined;
+  /** What Report.usages call it for as long as the session lasts; 0: nothing. */
+  slot: number;
 }
 
 export interface ReportReply {
@@ -374,9 +416,13 @@ export interface ReportReply {
   desiredRevision: number;
   /** Containers are to stand still once the lease has ended. */
   fencing: boolean;
+  /** The leader knows everything that was so at the report of this number of the session; 0: it cannot go on from it. */
+  acknowledged: number;
+  /** Not accepted, since it begins at a report that this leader has not: to be said in full, at once. */
+  fullWanted: boolean;
 }
 
-/** Everything that one node has to do, in full. What is not named here is to be removed from the host. */
+/** Everything that one node has to do. In full (base 0), what is not named here is to be removed from the host. */
 export interface Desired {
   /** Leader epoch, then revision, order two messages; an older pair is ignored. */
   leaderEpoch: number;
@@ -388,8 +434,24 @@ export interface Desired {
     | undefined;
   /** Of other nodes' containers, to be kept here. */
   keptCheckpoints: KeptCheckpoint[];
+  /**
+   * Not 0: what is different from the orders of that revision of the same leader. An agent that has taken in neither
+   * those nor later ones must not follow it, and reports, by which the leader learns where to begin.
+   */
+  base: number;
+  removedAllocations: string[];
+  removedCheckpoints: string[];
+  /** `peers` are all that there are, also if base is not 0. Otherwise they are changes. */
+  allPeers: boolean;
+  /**
+   * Orders that do not fit one message come in so many, numbered from 0, and are followed when all of them are there.
+   * 0: this is all.
+   */
+  parts: number;
+  part: number;
 }
 
+/** In the order in which they changed. Without an address: it is none any more. */
 export interface Peer {
   node: string;
   underlayAddress: string;
@@ -600,6 +662,15 @@ function createBaseReport(): Report {
     fenceFault: "",
     fenceClosed: false,
     checkpoints: [],
+    session: 0,
+    number: 0,
+    base: 0,
+    removedAllocations: [],
+    removedCheckpoints: [],
+    imagesChanged: false,
+    usages: [],
+    steady: [],
+    desiredEpoch: 0,
   };
 }
 
@@ -637,6 +708,37 @@ export const Report: MessageFns<Report> = {
     }
     for (const v of message.checkpoints) {
       CheckpointReport.encode(v!, writer.uint32(1226).fork()).join();
+    }
+    if (message.session !== 0) {
+      writer.uint32(1440).uint64(message.session);
+    }
+    if (message.number !== 0) {
+      writer.uint32(1448).uint64(message.number);
+    }
+    if (message.base !== 0) {
+      writer.uint32(1456).uint64(message.base);
+    }
+    for (const v of message.removedAllocations) {
+      writer.uint32(1466).string(v!);
+    }
+    for (const v of message.removedCheckpoints) {
+      writer.uint32(1474).string(v!);
+    }
+    if (message.imagesChanged !== false) {
+      writer.uint32(1480).bool(message.imagesChanged);
+    }
+    for (const v of message.usages) {
+      Usage.encode(v!, writer.uint32(1490).fork()).join();
+    }
+    if (message.steady.length !== 0) {
+      writer.uint32(1498).fork();
+      for (const v of message.steady) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.desiredEpoch !== 0) {
+      writer.uint32(1504).uint64(message.desiredEpoch);
     }
     return writer;
   },
@@ -742,6 +844,88 @@ export const Report: MessageFns<Report> = {
             message.checkpoints.push(CheckpointReport.decode(reader, reader.uint32()));
             continue;
           }
+          case 180: {
+            if (tag !== 1440) {
+              break;
+            }
+
+            message.session = longToNumber(reader.uint64());
+            continue;
+          }
+          case 181: {
+            if (tag !== 1448) {
+              break;
+            }
+
+            message.number = longToNumber(reader.uint64());
+            continue;
+          }
+          case 182: {
+            if (tag !== 1456) {
+              break;
+            }
+
+            message.base = longToNumber(reader.uint64());
+            continue;
+          }
+          case 183: {
+            if (tag !== 1466) {
+              break;
+            }
+
+            message.removedAllocations.push(reader.string());
+            continue;
+          }
+          case 184: {
+            if (tag !== 1474) {
+              break;
+            }
+
+            message.removedCheckpoints.push(reader.string());
+            continue;
+          }
+          case 185: {
+            if (tag !== 1480) {
+              break;
+            }
+
+            message.imagesChanged = reader.bool();
+            continue;
+          }
+          case 186: {
+            if (tag !== 1490) {
+              break;
+            }
+
+            message.usages.push(Usage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 187: {
+            if (tag === 1496) {
+              message.steady.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 1498) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.steady.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 188: {
+            if (tag !== 1504) {
+              break;
+            }
+
+            message.desiredEpoch = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -789,6 +973,33 @@ export const Report: MessageFns<Report> = {
       checkpoints: globalThis.Array.isArray(object?.checkpoints)
         ? object.checkpoints.map((e: any) => CheckpointReport.fromJSON(e))
         : [],
+      session: isSet(object.session) ? globalThis.Number(object.session) : 0,
+      number: isSet(object.number) ? globalThis.Number(object.number) : 0,
+      base: isSet(object.base) ? globalThis.Number(object.base) : 0,
+      removedAllocations: globalThis.Array.isArray(object?.removedAllocations)
+        ? object.removedAllocations.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.removed_allocations)
+        ? object.removed_allocations.map((e: any) => globalThis.String(e))
+        : [],
+      removedCheckpoints: globalThis.Array.isArray(object?.removedCheckpoints)
+        ? object.removedCheckpoints.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.removed_checkpoints)
+        ? object.removed_checkpoints.map((e: any) => globalThis.String(e))
+        : [],
+      imagesChanged: isSet(object.imagesChanged)
+        ? globalThis.Boolean(object.imagesChanged)
+        : isSet(object.images_changed)
+        ? globalThis.Boolean(object.images_changed)
+        : false,
+      usages: globalThis.Array.isArray(object?.usages)
+        ? object.usages.map((e: any) => Usage.fromJSON(e))
+        : [],
+      steady: globalThis.Array.isArray(object?.steady) ? object.steady.map((e: any) => globalThis.Number(e)) : [],
+      desiredEpoch: isSet(object.desiredEpoch)
+        ? globalThis.Number(object.desiredEpoch)
+        : isSet(object.desired_epoch)
+        ? globalThis.Number(object.desired_epoch)
+        : 0,
     };
   },
 
@@ -827,6 +1038,33 @@ export const Report: MessageFns<Report> = {
     if (message.checkpoints?.length) {
       obj.checkpoints = message.checkpoints.map((e) => CheckpointReport.toJSON(e));
     }
+    if (message.session !== 0) {
+      obj.session = Math.round(message.session);
+    }
+    if (message.number !== 0) {
+      obj.number = Math.round(message.number);
+    }
+    if (message.base !== 0) {
+      obj.base = Math.round(message.base);
+    }
+    if (message.removedAllocations?.length) {
+      obj.removedAllocations = message.removedAllocations;
+    }
+    if (message.removedCheckpoints?.length) {
+      obj.removedCheckpoints = message.removedCheckpoints;
+    }
+    if (message.imagesChanged !== false) {
+      obj.imagesChanged = message.imagesChanged;
+    }
+    if (message.usages?.length) {
+      obj.usages = message.usages.map((e) => Usage.toJSON(e));
+    }
+    if (message.steady?.length) {
+      obj.steady = message.steady.map((e) => Math.round(e));
+    }
+    if (message.desiredEpoch !== 0) {
+      obj.desiredEpoch = Math.round(message.desiredEpoch);
+    }
     return obj;
   },
 
@@ -846,6 +1084,269 @@ export const Report: MessageFns<Report> = {
     message.fenceFault = object.fenceFault ?? "";
     message.fenceClosed = object.fenceClosed ?? false;
     message.checkpoints = object.checkpoints?.map((e) => CheckpointReport.fromPartial(e)) || [];
+    message.session = object.session ?? 0;
+    message.number = object.number ?? 0;
+    message.base = object.base ?? 0;
+    message.removedAllocations = object.removedAllocations?.map((e) => e) || [];
+    message.removedCheckpoints = object.removedCheckpoints?.map((e) => e) || [];
+    message.imagesChanged = object.imagesChanged ?? false;
+    message.usages = object.usages?.map((e) => Usage.fromPartial(e)) || [];
+    message.steady = object.steady?.map((e) => e) || [];
+    message.desiredEpoch = object.desiredEpoch ?? 0;
+    return message;
+  },
+};
+
+function createBaseUsage(): Usage {
+  return {
+    slot: 0,
+    memoryBytes: 0,
+    cpuUsageUsec: 0,
+    pids: 0,
+    readBytes: undefined,
+    writtenBytes: undefined,
+    receivedBytes: undefined,
+    sentBytes: undefined,
+    pressure: undefined,
+    healthOutput: "",
+  };
+}
+
+export const Usage: MessageFns<Usage> = {
+  encode(message: Usage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.slot !== 0) {
+      writer.uint32(8).uint32(message.slot);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(16).uint64(message.memoryBytes);
+    }
+    if (message.cpuUsageUsec !== 0) {
+      writer.uint32(24).uint64(message.cpuUsageUsec);
+    }
+    if (message.pids !== 0) {
+      writer.uint32(32).uint32(message.pids);
+    }
+    if (message.readBytes !== undefined) {
+      writer.uint32(40).uint64(message.readBytes);
+    }
+    if (message.writtenBytes !== undefined) {
+      writer.uint32(48).uint64(message.writtenBytes);
+    }
+    if (message.receivedBytes !== undefined) {
+      writer.uint32(56).uint64(message.receivedBytes);
+    }
+    if (message.sentBytes !== undefined) {
+      writer.uint32(64).uint64(message.sentBytes);
+    }
+    if (message.pressure !== undefined) {
+      Pressure.encode(message.pressure, writer.uint32(74).fork()).join();
+    }
+    if (message.healthOutput !== "") {
+      writer.uint32(82).string(message.healthOutput);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Usage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.slot = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.cpuUsageUsec = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.pids = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.readBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.writtenBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.receivedBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.sentBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.pressure = Pressure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.healthOutput = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Usage {
+    return {
+      slot: isSet(object.slot) ? globalThis.Number(object.slot) : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? globalThis.Number(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? globalThis.Number(object.memory_bytes)
+        : 0,
+      cpuUsageUsec: isSet(object.cpuUsageUsec)
+        ? globalThis.Number(object.cpuUsageUsec)
+        : isSet(object.cpu_usage_usec)
+        ? globalThis.Number(object.cpu_usage_usec)
+        : 0,
+      pids: isSet(object.pids) ? globalThis.Number(object.pids) : 0,
+      readBytes: isSet(object.readBytes)
+        ? globalThis.Number(object.readBytes)
+        : isSet(object.read_bytes)
+        ? globalThis.Number(object.read_bytes)
+        : undefined,
+      writtenBytes: isSet(object.writtenBytes)
+        ? globalThis.Number(object.writtenBytes)
+        : isSet(object.written_bytes)
+        ? globalThis.Number(object.written_bytes)
+        : undefined,
+      receivedBytes: isSet(object.receivedBytes)
+        ? globalThis.Number(object.receivedBytes)
+        : isSet(object.received_bytes)
+        ? globalThis.Number(object.received_bytes)
+        : undefined,
+      sentBytes: isSet(object.sentBytes)
+        ? globalThis.Number(object.sentBytes)
+        : isSet(object.sent_bytes)
+        ? globalThis.Number(object.sent_bytes)
+        : undefined,
+      pressure: isSet(object.pressure) ? Pressure.fromJSON(object.pressure) : undefined,
+      healthOutput: isSet(object.healthOutput)
+        ? globalThis.String(object.healthOutput)
+        : isSet(object.health_output)
+        ? globalThis.String(object.health_output)
+        : "",
+    };
+  },
+
+  toJSON(message: Usage): unknown {
+    const obj: any = {};
+    if (message.slot !== 0) {
+      obj.slot = Math.round(message.slot);
+    }
+    if (message.memoryBytes !== 0) {
+      obj.memoryBytes = Math.round(message.memoryBytes);
+    }
+    if (message.cpuUsageUsec !== 0) {
+      obj.cpuUsageUsec = Math.round(message.cpuUsageUsec);
+    }
+    if (message.pids !== 0) {
+      obj.pids = Math.round(message.pids);
+    }
+    if (message.readBytes !== undefined) {
+      obj.readBytes = Math.round(message.readBytes);
+    }
+    if (message.writtenBytes !== undefined) {
+      obj.writtenBytes = Math.round(message.writtenBytes);
+    }
+    if (message.receivedBytes !== undefined) {
+      obj.receivedBytes = Math.round(message.receivedBytes);
+    }
+    if (message.sentBytes !== undefined) {
+      obj.sentBytes = Math.round(message.sentBytes);
+    }
+    if (message.pressure !== undefined) {
+      obj.pressure = Pressure.toJSON(message.pressure);
+    }
+    if (message.healthOutput !== "") {
+      obj.healthOutput = message.healthOutput;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Usage>): Usage {
+    return Usage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Usage>): Usage {
+    const message = createBaseUsage();
+    message.slot = object.slot ?? 0;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.cpuUsageUsec = object.cpuUsageUsec ?? 0;
+    message.pids = object.pids ?? 0;
+    message.readBytes = object.readBytes ?? undefined;
+    message.writtenBytes = object.writtenBytes ?? undefined;
+    message.receivedBytes = object.receivedBytes ?? undefined;
+    message.sentBytes = object.sentBytes ?? undefined;
+    message.pressure = (object.pressure !== undefined && object.pressure !== null)
+      ? Pressure.fromPartial(object.pressure)
+      : undefined;
+    message.healthOutput = object.healthOutput ?? "";
     return message;
   },
 };
@@ -1039,6 +1540,7 @@ function createBaseObservedAllocation(): ObservedAllocation {
     receivedBytes: undefined,
     sentBytes: undefined,
     pressure: undefined,
+    slot: 0,
   };
 }
 
@@ -1103,6 +1605,9 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     }
     if (message.pressure !== undefined) {
       Pressure.encode(message.pressure, writer.uint32(882).fork()).join();
+    }
+    if (message.slot !== 0) {
+      writer.uint32(1440).uint32(message.slot);
     }
     return writer;
   },
@@ -1280,6 +1785,14 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
             message.pressure = Pressure.decode(reader, reader.uint32());
             continue;
           }
+          case 180: {
+            if (tag !== 1440) {
+              break;
+            }
+
+            message.slot = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1362,6 +1875,7 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
         ? globalThis.Number(object.sent_bytes)
         : undefined,
       pressure: isSet(object.pressure) ? Pressure.fromJSON(object.pressure) : undefined,
+      slot: isSet(object.slot) ? globalThis.Number(object.slot) : 0,
     };
   },
 
@@ -1427,6 +1941,9 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     if (message.pressure !== undefined) {
       obj.pressure = Pressure.toJSON(message.pressure);
     }
+    if (message.slot !== 0) {
+      obj.slot = Math.round(message.slot);
+    }
     return obj;
   },
 
@@ -1457,6 +1974,7 @@ export const ObservedAllocation: MessageFns<ObservedAllocation> = {
     message.pressure = (object.pressure !== undefined && object.pressure !== null)
       ? Pressure.fromPartial(object.pressure)
       : undefined;
+    message.slot = object.slot ?? 0;
     return message;
   },
 };
@@ -1470,6 +1988,8 @@ function createBaseReportReply(): ReportReply {
     leaderEpoch: 0,
     desiredRevision: 0,
     fencing: false,
+    acknowledged: 0,
+    fullWanted: false,
   };
 }
 
@@ -1495,6 +2015,12 @@ export const ReportReply: MessageFns<ReportReply> = {
     }
     if (message.fencing !== false) {
       writer.uint32(1208).bool(message.fencing);
+    }
+    if (message.acknowledged !== 0) {
+      writer.uint32(1440).uint64(message.acknowledged);
+    }
+    if (message.fullWanted !== false) {
+      writer.uint32(1448).bool(message.fullWanted);
     }
     return writer;
   },
@@ -1568,6 +2094,22 @@ export const ReportReply: MessageFns<ReportReply> = {
             message.fencing = reader.bool();
             continue;
           }
+          case 180: {
+            if (tag !== 1440) {
+              break;
+            }
+
+            message.acknowledged = longToNumber(reader.uint64());
+            continue;
+          }
+          case 181: {
+            if (tag !== 1448) {
+              break;
+            }
+
+            message.fullWanted = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1601,6 +2143,12 @@ export const ReportReply: MessageFns<ReportReply> = {
         ? globalThis.Number(object.desired_revision)
         : 0,
       fencing: isSet(object.fencing) ? globalThis.Boolean(object.fencing) : false,
+      acknowledged: isSet(object.acknowledged) ? globalThis.Number(object.acknowledged) : 0,
+      fullWanted: isSet(object.fullWanted)
+        ? globalThis.Boolean(object.fullWanted)
+        : isSet(object.full_wanted)
+        ? globalThis.Boolean(object.full_wanted)
+        : false,
     };
   },
 
@@ -1627,6 +2175,12 @@ export const ReportReply: MessageFns<ReportReply> = {
     if (message.fencing !== false) {
       obj.fencing = message.fencing;
     }
+    if (message.acknowledged !== 0) {
+      obj.acknowledged = Math.round(message.acknowledged);
+    }
+    if (message.fullWanted !== false) {
+      obj.fullWanted = message.fullWanted;
+    }
     return obj;
   },
 
@@ -1644,12 +2198,27 @@ export const ReportReply: MessageFns<ReportReply> = {
     message.leaderEpoch = object.leaderEpoch ?? 0;
     message.desiredRevision = object.desiredRevision ?? 0;
     message.fencing = object.fencing ?? false;
+    message.acknowledged = object.acknowledged ?? 0;
+    message.fullWanted = object.fullWanted ?? false;
     return message;
   },
 };
 
 function createBaseDesired(): Desired {
-  return { leaderEpoch: 0, revision: 0, allocations: [], peers: [], network: undefined, keptCheckpoints: [] };
+  return {
+    leaderEpoch: 0,
+    revision: 0,
+    allocations: [],
+    peers: [],
+    network: undefined,
+    keptCheckpoints: [],
+    base: 0,
+    removedAllocations: [],
+    removedCheckpoints: [],
+    allPeers: false,
+    parts: 0,
+    part: 0,
+  };
 }
 
 export const Desired: MessageFns<Desired> = {
@@ -1671,6 +2240,24 @@ export const Desired: MessageFns<Desired> = {
     }
     for (const v of message.keptCheckpoints) {
       KeptCheckpoint.encode(v!, writer.uint32(1202).fork()).join();
+    }
+    if (message.base !== 0) {
+      writer.uint32(1440).uint64(message.base);
+    }
+    for (const v of message.removedAllocations) {
+      writer.uint32(1450).string(v!);
+    }
+    for (const v of message.removedCheckpoints) {
+      writer.uint32(1458).string(v!);
+    }
+    if (message.allPeers !== false) {
+      writer.uint32(1464).bool(message.allPeers);
+    }
+    if (message.parts !== 0) {
+      writer.uint32(1472).uint32(message.parts);
+    }
+    if (message.part !== 0) {
+      writer.uint32(1480).uint32(message.part);
     }
     return writer;
   },
@@ -1736,6 +2323,54 @@ export const Desired: MessageFns<Desired> = {
             message.keptCheckpoints.push(KeptCheckpoint.decode(reader, reader.uint32()));
             continue;
           }
+          case 180: {
+            if (tag !== 1440) {
+              break;
+            }
+
+            message.base = longToNumber(reader.uint64());
+            continue;
+          }
+          case 181: {
+            if (tag !== 1450) {
+              break;
+            }
+
+            message.removedAllocations.push(reader.string());
+            continue;
+          }
+          case 182: {
+            if (tag !== 1458) {
+              break;
+            }
+
+            message.removedCheckpoints.push(reader.string());
+            continue;
+          }
+          case 183: {
+            if (tag !== 1464) {
+              break;
+            }
+
+            message.allPeers = reader.bool();
+            continue;
+          }
+          case 184: {
+            if (tag !== 1472) {
+              break;
+            }
+
+            message.parts = reader.uint32();
+            continue;
+          }
+          case 185: {
+            if (tag !== 1480) {
+              break;
+            }
+
+            message.part = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1766,6 +2401,24 @@ export const Desired: MessageFns<Desired> = {
         : globalThis.Array.isArray(object?.kept_checkpoints)
         ? object.kept_checkpoints.map((e: any) => KeptCheckpoint.fromJSON(e))
         : [],
+      base: isSet(object.base) ? globalThis.Number(object.base) : 0,
+      removedAllocations: globalThis.Array.isArray(object?.removedAllocations)
+        ? object.removedAllocations.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.removed_allocations)
+        ? object.removed_allocations.map((e: any) => globalThis.String(e))
+        : [],
+      removedCheckpoints: globalThis.Array.isArray(object?.removedCheckpoints)
+        ? object.removedCheckpoints.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.removed_checkpoints)
+        ? object.removed_checkpoints.map((e: any) => globalThis.String(e))
+        : [],
+      allPeers: isSet(object.allPeers)
+        ? globalThis.Boolean(object.allPeers)
+        : isSet(object.all_peers)
+        ? globalThis.Boolean(object.all_peers)
+        : false,
+      parts: isSet(object.parts) ? globalThis.Number(object.parts) : 0,
+      part: isSet(object.part) ? globalThis.Number(object.part) : 0,
     };
   },
 
@@ -1789,6 +2442,24 @@ export const Desired: MessageFns<Desired> = {
     if (message.keptCheckpoints?.length) {
       obj.keptCheckpoints = message.keptCheckpoints.map((e) => KeptCheckpoint.toJSON(e));
     }
+    if (message.base !== 0) {
+      obj.base = Math.round(message.base);
+    }
+    if (message.removedAllocations?.length) {
+      obj.removedAllocations = message.removedAllocations;
+    }
+    if (message.removedCheckpoints?.length) {
+      obj.removedCheckpoints = message.removedCheckpoints;
+    }
+    if (message.allPeers !== false) {
+      obj.allPeers = message.allPeers;
+    }
+    if (message.parts !== 0) {
+      obj.parts = Math.round(message.parts);
+    }
+    if (message.part !== 0) {
+      obj.part = Math.round(message.part);
+    }
     return obj;
   },
 
@@ -1805,6 +2476,12 @@ export const Desired: MessageFns<Desired> = {
       ? NetworkSettings.fromPartial(object.network)
       : undefined;
     message.keptCheckpoints = object.keptCheckpoints?.map((e) => KeptCheckpoint.fromPartial(e)) || [];
+    message.base = object.base ?? 0;
+    message.removedAllocations = object.removedAllocations?.map((e) => e) || [];
+    message.removedCheckpoints = object.removedCheckpoints?.map((e) => e) || [];
+    message.allPeers = object.allPeers ?? false;
+    message.parts = object.parts ?? 0;
+    message.part = object.part ?? 0;
     return message;
   },
 };
