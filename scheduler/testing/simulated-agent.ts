@@ -188,6 +188,7 @@ export class SimulatedAgent implements AsyncDisposable {
         this.#advance(allocation, [MigrationPhase.PREPARING, MigrationPhase.READY, MigrationPhase.RECEIVING]);
         if (this.#phaseOf(allocation) === MigrationPhase.RECEIVING && this.#peerHasSent(allocation))
           this.#advance(allocation, [MigrationPhase.RECEIVING, MigrationPhase.RESTORED]);
+        this.#restore(allocation);
         return;
       case Role.RELEASED:
         this.#advance(allocation, [MigrationPhase.RELEASED]);
@@ -218,9 +219,17 @@ export class SimulatedAgent implements AsyncDisposable {
     if (phase === MigrationPhase.DUMPED) SimulatedAgent.sent.add(allocation.migration.id);
   }
 
+  /** What is restored is on this host, and is listed, before it runs. */
+  #restore({ containerId, epoch, migration, restartGeneration }: DesiredAllocation): void {
+    if (this.#migrations.get(migration?.id ?? "")?.phase !== MigrationPhase.RESTORED) return;
+    const held = { epoch, state: AllocationState.STARTING, exitCode: 0, generation: restartGeneration };
+    this.held.set(containerId, held);
+  }
+
   #run({ containerId, desired, epoch, restartGeneration, restore, role }: DesiredAllocation): void {
     const held = this.held.get(containerId);
-    if (held === undefined || held.generation < restartGeneration) {
+    const isHeldBack = held?.state === AllocationState.STARTING;
+    if (held === undefined || isHeldBack || held.generation < restartGeneration) {
       const state = desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING;
       this.held.set(containerId, { epoch, state, exitCode: 0, generation: restartGeneration });
       if (restore !== undefined) this.restored.set(containerId, restore.checkpointId);
