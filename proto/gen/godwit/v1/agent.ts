@@ -340,7 +340,10 @@ export interface Report {
 }
 
 export interface Usage {
-  /** See ObservedAllocation. The other fields are those of the same name there. */
+  /**
+   * See ObservedAllocation. The other fields are those of the same name there; whole numbers, as doubles since those are
+   * read several times as fast.
+   */
   slot: number;
   memoryBytes: number;
   cpuUsageUsec: number;
@@ -1118,25 +1121,25 @@ export const Usage: MessageFns<Usage> = {
       writer.uint32(8).uint32(message.slot);
     }
     if (message.memoryBytes !== 0) {
-      writer.uint32(16).uint64(message.memoryBytes);
+      writer.uint32(17).double(message.memoryBytes);
     }
     if (message.cpuUsageUsec !== 0) {
-      writer.uint32(24).uint64(message.cpuUsageUsec);
+      writer.uint32(25).double(message.cpuUsageUsec);
     }
     if (message.pids !== 0) {
       writer.uint32(32).uint32(message.pids);
     }
     if (message.readBytes !== undefined) {
-      writer.uint32(40).uint64(message.readBytes);
+      writer.uint32(41).double(message.readBytes);
     }
     if (message.writtenBytes !== undefined) {
-      writer.uint32(48).uint64(message.writtenBytes);
+      writer.uint32(49).double(message.writtenBytes);
     }
     if (message.receivedBytes !== undefined) {
-      writer.uint32(56).uint64(message.receivedBytes);
+      writer.uint32(57).double(message.receivedBytes);
     }
     if (message.sentBytes !== undefined) {
-      writer.uint32(64).uint64(message.sentBytes);
+      writer.uint32(65).double(message.sentBytes);
     }
     if (message.pressure !== undefined) {
       Pressure.encode(message.pressure, writer.uint32(74).fork()).join();
@@ -1169,19 +1172,19 @@ export const Usage: MessageFns<Usage> = {
             continue;
           }
           case 2: {
-            if (tag !== 16) {
+            if (tag !== 17) {
               break;
             }
 
-            message.memoryBytes = longToNumber(reader.uint64());
+            message.memoryBytes = reader.double();
             continue;
           }
           case 3: {
-            if (tag !== 24) {
+            if (tag !== 25) {
               break;
             }
 
-            message.cpuUsageUsec = longToNumber(reader.uint64());
+            message.cpuUsageUsec = reader.double();
             continue;
           }
           case 4: {
@@ -1193,35 +1196,35 @@ export const Usage: MessageFns<Usage> = {
             continue;
           }
           case 5: {
-            if (tag !== 40) {
+            if (tag !== 41) {
               break;
             }
 
-            message.readBytes = longToNumber(reader.uint64());
+            message.readBytes = reader.double();
             continue;
           }
           case 6: {
-            if (tag !== 48) {
+            if (tag !== 49) {
               break;
             }
 
-            message.writtenBytes = longToNumber(reader.uint64());
+            message.writtenBytes = reader.double();
             continue;
           }
           case 7: {
-            if (tag !== 56) {
+            if (tag !== 57) {
               break;
             }
 
-            message.receivedBytes = longToNumber(reader.uint64());
+            message.receivedBytes = reader.double();
             continue;
           }
           case 8: {
-            if (tag !== 64) {
+            if (tag !== 65) {
               break;
             }
 
-            message.sentBytes = longToNumber(reader.uint64());
+            message.sentBytes = reader.double();
             continue;
           }
           case 9: {
@@ -1301,25 +1304,25 @@ export const Usage: MessageFns<Usage> = {
       obj.slot = Math.round(message.slot);
     }
     if (message.memoryBytes !== 0) {
-      obj.memoryBytes = Math.round(message.memoryBytes);
+      obj.memoryBytes = floatToJson(message.memoryBytes);
     }
     if (message.cpuUsageUsec !== 0) {
-      obj.cpuUsageUsec = Math.round(message.cpuUsageUsec);
+      obj.cpuUsageUsec = floatToJson(message.cpuUsageUsec);
     }
     if (message.pids !== 0) {
       obj.pids = Math.round(message.pids);
     }
     if (message.readBytes !== undefined) {
-      obj.readBytes = Math.round(message.readBytes);
+      obj.readBytes = floatToJson(message.readBytes);
     }
     if (message.writtenBytes !== undefined) {
-      obj.writtenBytes = Math.round(message.writtenBytes);
+      obj.writtenBytes = floatToJson(message.writtenBytes);
     }
     if (message.receivedBytes !== undefined) {
-      obj.receivedBytes = Math.round(message.receivedBytes);
+      obj.receivedBytes = floatToJson(message.receivedBytes);
     }
     if (message.sentBytes !== undefined) {
-      obj.sentBytes = Math.round(message.sentBytes);
+      obj.sentBytes = floatToJson(message.sentBytes);
     }
     if (message.pressure !== undefined) {
       obj.pressure = Pressure.toJSON(message.pressure);
