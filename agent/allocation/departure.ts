@@ -101,6 +101,7 @@ export class Departure implements Disposable {
   /** @param order undefined: it is to stay, or not to be moved from here */
   expect(order: MigrationOrder | undefined): void {
     if (this.#measured?.migrationId === order?.id) return;
+    if (this.#measured !== undefined && this.#container.status?.kind === "running") void this.#announce();
     this[Symbol.dispose]();
     if (order === undefined || this.#container.status?.kind !== "running") return;
     // Of its memory nothing goes along.
@@ -110,6 +111,20 @@ export class Departure implements Disposable {
       sampler: new SubjectSampler(this.#container.runtime),
       orderedAtMs: performance.now(),
     };
+  }
+
+  /**
+   * It has not left, and its target has given up by now: until then that may have told the other hosts to send it there
+   * what is meant for the container, also after this host had thawed it.
+   */
+  async #announce(): Promise<void> {
+    const { runtime, record, logger } = this.#container;
+    if (record === undefined) return;
+    try {
+      (await runtime.plug(record)).announce();
+    } catch (error) {
+      logger.warn({ err: error }, "the container's address could not be announced again");
+    }
   }
 
   async copy(order: MigrationOrder, progress: MigrationProgress, signal: AbortSignal): Promise<void> {

@@ -25,7 +25,6 @@ export async function restoreFromCheckpoint(inputs: TargetInputs, order: Restore
     { runtime, lazyPages, held: undefined, isPostcopy: false },
     readChain(files),
     signal,
-    () => undefined,
   );
   return await restoreReceived(inputs, place, lazyPages, taken, { closesConnections: true });
 }

@@ -232,6 +232,9 @@ export async function copyThrough(
   if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
   progress.enter(MigrationPhase.FROZEN);
   sender.hurry();
+  // Packets that come to this host are lost once CRIU has looked at the sockets: until then the other hosts know better.
+  await writer.write(RecordKind.STANDSTILL, new Uint8Array(0));
+  await sender.flush();
   const standingAt = performance.now();
 
   if (tracking.kind !== "compare") makeParentImage(runtime.paths.images);

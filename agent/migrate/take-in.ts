@@ -22,12 +22,18 @@ interface TakeInMeans {
   readonly isPostcopy: boolean;
 }
 
+export interface TakeInEvents {
+  readonly begun?: () => void;
+  /** The container has been frozen at its source. */
+  readonly standsStill?: () => void;
+}
+
 /** Writes what comes into the writable layer, the log and the image folder. */
 export async function takeIn(
   { runtime, lazyPages, held, isPostcopy }: TakeInMeans,
   records: AsyncIterable<StreamRecord>,
   signal: AbortSignal,
-  onFirst: () => void,
+  events: TakeInEvents = {},
 ): Promise<{ description: CheckpointDescription; lazy: boolean; processes: number }> {
   let lazy = false;
   let processes = 1;
@@ -49,7 +55,7 @@ export async function takeIn(
     for (;;) {
       const next = await iterator.next();
       if (next.done === true) break;
-      if (first) onFirst();
+      if (first) events.begun?.();
       first = false;
       const { header, body } = next.value;
       switch (header.kind) {
@@ -89,6 +95,9 @@ export async function takeIn(
             pages.writeRehearsal();
             lazyPages.rehearse();
           }
+          break;
+        case RecordKind.STANDSTILL:
+          events.standsStill?.();
           break;
         case RecordKind.ROUND_END:
           await pages.endRound(header.name === LAST_ROUND);

@@ -16,6 +16,7 @@ import { learnArrival } from "../model/move-costs.ts";
 import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { holdClosings, releaseClosings } from "../network/closings.ts";
+import type { PacketHold } from "../network/packet-hold.ts";
 import { openReceiver } from "../stream/receiver.ts";
 import { readRecords } from "../stream/records.ts";
 import { makeImageFolder } from "./image-folder.ts";
@@ -62,6 +63,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   progress.enter(MigrationPhase.PREPARING);
   await beginReceiving(inputs);
   await using place = await RestorePlace.prepare(host, runtime, record, signal);
+  using hold = await (await runtime.plug(record)).openHold(record.address);
   using lazyPages = new LazyPages(runtime.paths.images);
   if (inputs.following !== undefined) lazyPages.begin();
   await using loan = host.held.lend(runtime.id);
@@ -79,15 +81,18 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     { runtime, lazyPages, held: loan?.memory, isPostcopy },
     readRecords(receiver.chunks()),
     signal,
-    () => {
-      progress.enter(MigrationPhase.RECEIVING);
+    {
+      begun: () => progress.enter(MigrationPhase.RECEIVING),
+      standsStill: () => hold.begin(),
     },
   );
+  hold.begin();
   offer?.[Symbol.dispose]();
   loan?.settle();
   return await restoreReceived(inputs, place, lazyPages, taken, {
     ...(isPostcopy ? { following: { migrationId, from: order.peerNode } } : {}),
     closesConnections: false,
+    hold,
   });
 }
 
@@ -101,10 +106,12 @@ export async function restoreReceived(
     /** Most of its memory is still at the source. */
     readonly following?: { readonly migrationId: string; readonly from: string };
     readonly closesConnections: boolean;
+    /** What has been sent to it while it stood still. */
+    readonly hold?: PacketHold;
   },
 ): Promise<InitProcess> {
   const { host, migrationId, progress, runtime } = inputs;
-  const { closesConnections, following } = terms;
+  const { closesConnections, following, hold } = terms;
   const receivedAt = performance.now();
   const { memoryBytes, ownMemoryBytes } = description;
   progress.figures({ memoryBytes });
@@ -137,6 +144,7 @@ export async function restoreReceived(
     ...(closesConnections
       ? {}
       : { took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)) }),
+    ...(hold === undefined ? {} : { hold }),
   });
 }
 
@@ -157,6 +165,8 @@ interface RestoreTerms {
   readonly closesConnections?: boolean;
   readonly receivedAt: number;
   readonly lazy: boolean;
+  /** What has been sent to it while it stood still. */
+  readonly hold?: PacketHold;
   /** What fills the memory later is about to be ready. */
   readonly filling?: Promise<void>;
   /** Told the milliseconds from `receivedAt` until it ran. */
@@ -208,7 +218,7 @@ export class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    { closesConnections = false, receivedAt, lazy, filling, took }: RestoreTerms,
+    { closesConnections = false, receivedAt, lazy, hold, filling, took }: RestoreTerms,
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
     await runtime.mountRootfs(record, inputs.signal);
@@ -216,6 +226,7 @@ export class RestorePlace implements AsyncDisposable {
     await filling;
     let init: InitProcess | undefined;
     let switchedAt = 0;
+    let heldPackets = 0;
     // CRIU itself knows of no abort: ending it ends what it built.
     const abort = (): void => void this.#session[Symbol.asyncDispose]();
     // Before it may have to wait for a page that nobody sends any more.
@@ -253,7 +264,7 @@ export class RestorePlace implements AsyncDisposable {
         inputs.setStatus({ kind: "restoring", migrationId, stage: "ran", init });
       },
       onNetworkUnlock: () => {
-        plug.plugIn();
+        heldPackets = plug.plugIn(hold);
         return Promise.resolve();
       },
     });
@@ -262,6 +273,7 @@ export class RestorePlace implements AsyncDisposable {
     const runningAt = performance.now();
     progress.figures({ resumeMs: runningAt - switchedAt, blackoutMs: runningAt - receivedAt });
     took?.(runningAt - receivedAt);
+    host.logger.info({ migration: migrationId, heldPackets }, "the container runs here");
     await host.runc.adoptInit(runtime.id, init.pid, init.startTicks, runtime.paths.rootfs);
     runtime.cgroup.applyLimits(record.spec.limits);
     return init;

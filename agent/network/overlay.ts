@@ -4,6 +4,7 @@ import { networkInterfaces } from "node:os";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { NetworkSettings, Peer } from "../../proto/gen/godwit/v1/agent.ts";
 import { mustRun, runCommand } from "../native/command.ts";
+import { addressBytes } from "./addresses.ts";
 
 export const BRIDGE = "gwbr0";
 export const TUNNEL = "gwvx0";
@@ -98,8 +99,8 @@ export class OverlayNetwork {
 
 /** The node's own hardware address on the container network, made from its IPv4 address there. */
 function macOf(addressWithPrefix: string): string {
-  const bytes = (addressWithPrefix.split("/")[0] ?? "").split(".").map(Number);
-  return ["02", "57", ...bytes.map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
+  const bytes = [0x02, 0x57, ...addressBytes(addressWithPrefix)];
+  return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(":");
 }
 
 async function existingPeers(): Promise<Set<string>> {

@@ -2,7 +2,8 @@ import { mustRun } from "../native/command.ts";
 import { ListenQueues } from "../native/listen-queues.ts";
 import { RouteSocket } from "../native/netlink.ts";
 import type { Attachment } from "./attachment.ts";
-import { BRIDGE } from "./overlay.ts";
+import { BRIDGE, TUNNEL } from "./overlay.ts";
+import { PacketHold } from "./packet-hold.ts";
 
 /**
  * What joins a container to the container network and takes it off again. All that takes time is done when it is
@@ -41,11 +42,27 @@ export class NetworkPlug implements Disposable {
     return new NetworkPlug([host, inside, queues], indexes, mac);
   }
 
-  /** Joins the container to the container network and announces its address to all hosts. */
-  plugIn(): void {
+  /**
+   * Joins the container to the container network and announces its address to all hosts. What was held for it until now
+   * it gets first; answers how many packets that were.
+   */
+  plugIn(hold?: PacketHold): number {
+    hold?.end();
     this.#host.setLink(this.#hostIndex, { master: this.#bridgeIndex });
+    const held = hold?.deliver(this.#hostIndex) ?? 0;
+    this.announce();
+    return held;
+  }
+
+  /** Tells all hosts that the container's address is here. */
+  announce(): void {
     // Setting the address that is set already makes the kernel send a gratuitous ARP (arp_notify).
     this.#inside.setLink(this.#insideIndex, { address: this.#mac });
+  }
+
+  /** For a container that is on its way here. */
+  async openHold(address: string): Promise<PacketHold> {
+    return PacketHold.open({ tunnelIndex: await indexOf([], TUNNEL), address, mac: this.#mac });
   }
 
   /** Nothing that the container's sockets send leaves the host, nothing reaches them. */

@@ -107,6 +107,8 @@ export const RecordKind = {
   MISSING_PAGES: "RECORD_KIND_MISSING_PAGES",
   /** AWAITED_PAGES - The same, of pages that somebody waits for. */
   AWAITED_PAGES: "RECORD_KIND_AWAITED_PAGES",
+  /** STANDSTILL - The container has been frozen: what is sent to it is the target's to hold from now on. No body. */
+  STANDSTILL: "RECORD_KIND_STANDSTILL",
 } as const;
 
 export type RecordKind = typeof RecordKind[keyof typeof RecordKind];
@@ -124,6 +126,7 @@ export namespace RecordKind {
   export type HELD_PAGES = typeof RecordKind.HELD_PAGES;
   export type MISSING_PAGES = typeof RecordKind.MISSING_PAGES;
   export type AWAITED_PAGES = typeof RecordKind.AWAITED_PAGES;
+  export type STANDSTILL = typeof RecordKind.STANDSTILL;
 }
 
 export function recordKindFromJSON(object: any): RecordKind {
@@ -164,6 +167,9 @@ export function recordKindFromJSON(object: any): RecordKind {
     case 161:
     case "RECORD_KIND_AWAITED_PAGES":
       return RecordKind.AWAITED_PAGES;
+    case 162:
+    case "RECORD_KIND_STANDSTILL":
+      return RecordKind.STANDSTILL;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -195,6 +201,8 @@ export function recordKindToJSON(object: RecordKind): string {
       return "RECORD_KIND_MISSING_PAGES";
     case RecordKind.AWAITED_PAGES:
       return "RECORD_KIND_AWAITED_PAGES";
+    case RecordKind.STANDSTILL:
+      return "RECORD_KIND_STANDSTILL";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -226,6 +234,8 @@ export function recordKindToNumber(object: RecordKind): number {
       return 160;
     case RecordKind.AWAITED_PAGES:
       return 161;
+    case RecordKind.STANDSTILL:
+      return 162;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
