@@ -265,7 +265,7 @@ export async function copyThrough(
       freezeMs: standingAt - frozenAt,
       dumpMs: dumpedAt - standingAt,
     });
-    const { partial } = await host.shim.detach(runtime.id);
+    const { partial } = await output;
     for (const tree of trees) filesystemBytes += await tree.sendChange(pids(), signal);
     const log = await sendLog(writer, runtime.paths.log, logSent);
     correctTimers(`${runtime.paths.images}/files.img`);
@@ -307,6 +307,9 @@ export async function copyThrough(
       blackoutMs: nowMs - frozenAt,
     });
   };
+  // It writes nothing any more.
+  const output = host.shim.detach(runtime.id);
+  output.catch(() => undefined); // awaited when the rest is sent, unless something else fails first
   try {
     await dump({
       initPid: init.pid,

@@ -26,6 +26,8 @@ export interface TakeInEvents {
   readonly begun?: () => void;
   /** The container has been frozen at its source. */
   readonly standsStill?: () => void;
+  /** Its files are here, all of them; what is left is the image. */
+  readonly filesComplete?: () => void;
 }
 
 /** Writes what comes into the writable layer, the log and the image folder. */
@@ -60,9 +62,11 @@ export async function takeIn(
       const { header, body } = next.value;
       switch (header.kind) {
         case RecordKind.LAYER:
+          if (files > 0) throw new GodwitError("corrupt", "the container's files come after its image");
           await applyLayer(folderOf(header.name), layerBytes(body, header.length, iterator), { signal });
           break;
         case RecordKind.LAYER_DELETIONS: {
+          if (files > 0) throw new GodwitError("corrupt", "the container's files come after its image");
           await applyDeletions(folderOf(header.name), decodePaths(await collect(body)));
           break;
         }
@@ -73,6 +77,7 @@ export async function takeIn(
           // Synchronous: tens of small files on a tmpfs, while the container stands still.
           if (open?.name !== header.name) {
             if (open !== undefined) closeSync(open.descriptor);
+            if (files === 0) events.filesComplete?.();
             files += 1;
             if (files > MAX_IMAGE_FILES) throw new GodwitError("corrupt", "the image has too many files");
             open = {

@@ -77,6 +77,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   using offer = loan === undefined || isPostcopy ? undefined : new Offer(host, order, loan.memory, signal);
   progress.enter(MigrationPhase.READY);
 
+  let mounted: Promise<void> | undefined;
   const taken = await takeIn(
     { runtime, lazyPages, held: loan?.memory, isPostcopy },
     readRecords(receiver.chunks()),
@@ -84,6 +85,10 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     {
       begun: () => progress.enter(MigrationPhase.RECEIVING),
       standsStill: () => hold.begin(),
+      filesComplete: () => {
+        mounted = runtime.mountRootfs(record, signal);
+        mounted.catch(() => undefined); // awaited by the restore, unless something else fails first
+      },
     },
   );
   hold.begin();
@@ -93,6 +98,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     ...(isPostcopy ? { following: { migrationId, from: order.peerNode } } : {}),
     closesConnections: false,
     hold,
+    mounted,
   });
 }
 
@@ -108,10 +114,12 @@ export async function restoreReceived(
     readonly closesConnections: boolean;
     /** What has been sent to it while it stood still. */
     readonly hold?: PacketHold;
+    /** The root file system is about to be mounted; absent: it is not. */
+    readonly mounted?: Promise<void> | undefined;
   },
 ): Promise<InitProcess> {
   const { host, migrationId, progress, runtime } = inputs;
-  const { closesConnections, following, hold } = terms;
+  const { closesConnections, following, hold, mounted } = terms;
   const receivedAt = performance.now();
   const { memoryBytes, ownMemoryBytes } = description;
   progress.figures({ memoryBytes });
@@ -145,6 +153,7 @@ export async function restoreReceived(
       ? {}
       : { took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)) }),
     ...(hold === undefined ? {} : { hold }),
+    ...(mounted === undefined ? {} : { mounted }),
   });
 }
 
@@ -165,6 +174,8 @@ interface RestoreTerms {
   readonly closesConnections?: boolean;
   readonly receivedAt: number;
   readonly lazy: boolean;
+  /** The root file system is about to be mounted; absent: it is not. */
+  readonly mounted?: Promise<void> | undefined;
   /** What has been sent to it while it stood still. */
   readonly hold?: PacketHold;
   /** What fills the memory later is about to be ready. */
@@ -218,10 +229,10 @@ export class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    { closesConnections = false, receivedAt, lazy, hold, filling, took }: RestoreTerms,
+    { closesConnections = false, receivedAt, lazy, hold, mounted, filling, took }: RestoreTerms,
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
-    await runtime.mountRootfs(record, inputs.signal);
+    await (mounted ?? runtime.mountRootfs(record, inputs.signal));
     const plug = await runtime.plug(record);
     await filling;
     let init: InitProcess | undefined;
