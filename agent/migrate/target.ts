@@ -78,6 +78,9 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   progress.enter(MigrationPhase.READY);
 
   let mounted: Promise<void> | undefined;
+  await using undo = new AsyncDisposableStack();
+  // What unmounts it after a failure must find it mounted.
+  undo.defer(() => mounted?.catch(() => undefined));
   const taken = await takeIn(
     { runtime, lazyPages, held: loan?.memory, isPostcopy },
     readRecords(receiver.chunks()),
