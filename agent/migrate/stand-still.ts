@@ -8,7 +8,7 @@ import type { NetworkPlug } from "../network/plug.ts";
 const TRIES = 40;
 const PATIENCE_MS = 15;
 /** An exit code that nobody has asked for after so many looks nobody will miss. */
-const EXIT_CODE_LOOKS = 5;
+const EXIT_CODE_LOOKS = 20;
 
 /**
  * Freezes the container at a moment at which CRIU can dump it: not while a connection waits to be accepted, not between
