@@ -7,6 +7,7 @@ import type { Load, ObservedAllocation } from "../../../proto/gen/godwit/v1/agen
 import { AllocationState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
 import { balanceSettingsOf } from "../../state/apply-balance.ts";
 import type { Cluster } from "../../state/cluster.ts";
+import { LoadTable, type Field } from "./load-table.ts";
 
 const SAMPLES_PER_HALF_LIFE = 6;
 const MIN_SPACING_MS = 200;
@@ -51,25 +52,6 @@ export interface NodeUsage {
   readonly watchedMs: number;
 }
 
-class ContainerEntry implements ContainerLoad {
-  readonly id: string;
-  node: string;
-  cpuMillis = 0;
-  memoryBytes = 0;
-  recentCpuMillis = 0;
-  watchedMs = 0;
-  watchedHereMs = 0;
-  /** The counter at the last sample; undefined: the next one only begins anew. */
-  baseUsec: number | undefined;
-  /** When that was, by its host's clock; undefined: it has not been sampled. */
-  clockMs: number | undefined;
-
-  constructor(id: string, node: string) {
-    this.id = id;
-    this.node = node;
-  }
-}
-
 class NodeEntry implements NodeUsage {
   cpuMillis = 0;
   memoryBytes = 0;
@@ -84,9 +66,14 @@ class NodeEntry implements NodeUsage {
   spacingMs = MAX_SPACING_MS;
   watchedMs = 0;
   samples = 0;
-  readonly containers = new Set<ContainerEntry>();
+  readonly number: number;
+  readonly name: string;
+  /** Their rows. */
+  readonly containers = new Set<number>();
 
-  constructor(atMs: number, clockMs: number) {
+  constructor(number: number, name: string, atMs: number, clockMs: number) {
+    this.number = number;
+    this.name = name;
     this.atMs = atMs;
     this.clockMs = clockMs;
   }
@@ -115,11 +102,26 @@ export interface LoadNews {
 }
 
 export class LoadBook {
-  readonly #containers = new Map<string, ContainerEntry>();
+  readonly #table = new LoadTable();
   readonly #nodes = new Map<string, NodeEntry>();
+  /** Those that are no more stay empty: a leader does not see very many of them. */
+  readonly #byNumber: (NodeEntry | undefined)[] = [];
 
   container(id: string): ContainerLoad | undefined {
-    return this.#containers.get(id);
+    const table = this.#table;
+    const row = table.find(id);
+    if (row === undefined) return undefined;
+    return {
+      node: this.#nodeOf(row)?.name ?? "",
+      cpuMillis: table.get(row, "cpuMillis"),
+      memoryBytes: table.get(row, "memoryBytes"),
+      recentCpuMillis: table.get(row, "recentCpuMillis"),
+      watchedMs: table.get(row, "watchedMs"),
+      watchedHereMs: table.get(row, "watchedHereMs"),
+    };
+  }
+  #nodeOf(row: number): NodeEntry | undefined {
+    return this.#byNumber[this.#table.get(row, "node")];
   }
   node(name: string): NodeUsage | undefined {
     return this.#nodes.get(name);
@@ -138,7 +140,11 @@ export class LoadBook {
     const clockMs = measured(load?.measuredAtMs ?? 0) || nowMs;
     let entry = this.#nodes.get(name);
     const isFirst = entry === undefined;
-    if (entry === undefined) this.#nodes.set(name, (entry = new NodeEntry(nowMs, clockMs)));
+    if (entry === undefined) {
+      entry = new NodeEntry(this.#byNumber.length, name, nowMs, clockMs);
+      this.#nodes.set(name, entry);
+      this.#byNumber.push(entry);
+    }
     entry.spacingMs = Math.min(MAX_SPACING_MS, Math.max(MIN_SPACING_MS, smoothingMs / SAMPLES_PER_HALF_LIFE));
     const terms: SampleTerms = {
       clockMs,
@@ -151,7 +157,7 @@ export class LoadBook {
     for (const some of [listed, used])
       for (const observed of some) {
         // A target lists what arrives, and a source what it still holds frozen: it counts where it belongs to.
-        if (here?.has(observed.containerId) === true) this.#sample(cluster, entry, name, observed, terms);
+        if (here?.has(observed.containerId) === true) this.#sample(cluster, entry, observed, terms);
         else this.relocate(cluster, observed.containerId);
       }
     for (const id of gone) this.#leave(cluster, name, id);
@@ -159,32 +165,32 @@ export class LoadBook {
     else this.#sampleNode(entry, load, terms, nowMs);
   }
 
-  #sample(
-    cluster: Cluster,
-    entry: NodeEntry,
-    name: string,
-    observed: ObservedAllocation,
-    terms: SampleTerms,
-  ): void {
-    const one = this.#entry(observed.containerId, name);
-    this.#settle(one, name);
-    entry.containers.add(one);
-    const { cpuMillis, memoryBytes, recentCpuMillis } = one;
-    smooth(one, observed, terms, isMoving(cluster, one.id));
-    entry.cpuMillis += one.cpuMillis - cpuMillis;
-    entry.memoryBytes += one.memoryBytes - memoryBytes;
-    entry.recentCpuMillis += one.recentCpuMillis - recentCpuMillis;
+  #sample(cluster: Cluster, entry: NodeEntry, observed: ObservedAllocation, terms: SampleTerms): void {
+    const table = this.#table;
+    const { containerId } = observed;
+    // With the string that the state keeps, and not one more.
+    const row =
+      table.find(containerId) ??
+      table.add(cluster.state.containers[containerId]?.id ?? containerId, entry.number);
+    this.#settle(row, entry);
+    entry.containers.add(row);
+    addTo(entry, table, row, -1);
+    smooth(table, row, observed, terms, isMoving(cluster, containerId));
+    addTo(entry, table, row, 1);
   }
 
   /** Its node does not list it any more: it counts where it belongs to, if that is known to somebody. */
   #leave(cluster: Cluster, name: string, id: string): void {
-    const one = this.#containers.get(id);
-    if (one?.node !== name) return;
+    const row = this.#table.find(id);
+    if (row === undefined) return;
+    const node = this.#nodeOf(row);
+    if (node?.name !== name) return;
     const owner = cluster.state.containers[id]?.allocation?.node;
-    if (owner !== undefined && owner !== name && this.#nodes.has(owner)) this.#settle(one, owner);
+    const there = owner === name ? undefined : this.#nodes.get(owner ?? "");
+    if (there !== undefined) this.#settle(row, there);
     else {
-      this.#count(one, name, -1);
-      this.#containers.delete(id);
+      count(node, this.#table, row, -1);
+      this.#table.remove(row);
     }
   }
 
@@ -199,7 +205,7 @@ export class LoadBook {
     entry.watchedMs += elapsedMs;
     if (elapsedMs === 0) return;
     entry.samples += 1;
-    if (entry.samples % SAMPLES_PER_COUNT === 0) recount(entry);
+    if (entry.samples % SAMPLES_PER_COUNT === 0) recount(entry, this.#table);
     const weight = weightOf(shareOf(elapsedMs, terms.halfLifeMs), elapsedMs, entry.watchedMs - elapsedMs);
     const off = Math.abs(entry.recentCpuMillis - entry.cpuMillis);
     entry.deviationMillis += weight * (off - entry.deviationMillis);
@@ -221,28 +227,22 @@ export class LoadBook {
 
   /** Ownership has moved: what the container uses is the new node's from now on. */
   relocate(cluster: Cluster, containerId: string): void {
-    const owner = cluster.state.containers[containerId]?.allocation?.node;
-    const one = this.#containers.get(containerId);
-    if (one !== undefined && owner !== undefined && this.#nodes.has(owner)) this.#settle(one, owner);
+    const row = this.#table.find(containerId);
+    const there = this.#nodes.get(cluster.state.containers[containerId]?.allocation?.node ?? "");
+    if (row !== undefined && there !== undefined) this.#settle(row, there);
   }
 
   /** Counts the container on that node. Its counters begin anew there, what is known of it does not. */
-  #settle(one: ContainerEntry, name: string): void {
-    if (one.node === name) return;
-    this.#count(one, one.node, -1);
-    this.#count(one, name, 1);
-    one.node = name;
-    one.baseUsec = one.clockMs = undefined;
-    one.watchedHereMs = 0;
-  }
-  #count(one: ContainerEntry, name: string, sign: 1 | -1): void {
-    const node = this.#nodes.get(name);
-    if (node === undefined) return;
-    if (sign === 1) node.containers.add(one);
-    else if (!node.containers.delete(one)) return;
-    node.cpuMillis = Math.max(0, node.cpuMillis + sign * one.cpuMillis);
-    node.memoryBytes = Math.max(0, node.memoryBytes + sign * one.memoryBytes);
-    node.recentCpuMillis = Math.max(0, node.recentCpuMillis + sign * one.recentCpuMillis);
+  #settle(row: number, there: NodeEntry): void {
+    const table = this.#table;
+    const before = this.#nodeOf(row);
+    if (before === there) return;
+    if (before !== undefined) count(before, table, row, -1);
+    count(there, table, row, 1);
+    table.set(row, "node", there.number);
+    table.set(row, "baseUsec", Number.NaN);
+    table.set(row, "clockMs", Number.NaN);
+    table.set(row, "watchedHereMs", 0);
   }
 
   /** Nodes that are no more. */
@@ -250,16 +250,22 @@ export class LoadBook {
     for (const [name, entry] of this.#nodes) {
       if (cluster.state.nodes[name] !== undefined) continue;
       this.#nodes.delete(name);
-      for (const one of entry.containers) if (one.node === name) this.#containers.delete(one.id);
+      this.#byNumber[entry.number] = undefined;
+      for (const row of entry.containers) this.#table.remove(row);
     }
   }
-
-  #entry(id: string, node: string): ContainerEntry {
-    let one = this.#containers.get(id);
-    if (one === undefined) this.#containers.set(id, (one = new ContainerEntry(id, node)));
-    return one;
-  }
 }
+
+const SUMMED = ["cpuMillis", "memoryBytes", "recentCpuMillis"] as const;
+const addTo = (node: NodeEntry, table: LoadTable, row: number, sign: 1 | -1): void => {
+  for (const field of SUMMED) node[field] += sign * table.get(row, field);
+};
+const count = (node: NodeEntry, table: LoadTable, row: number, sign: 1 | -1): void => {
+  if (sign === 1) node.containers.add(row);
+  else if (!node.containers.delete(row)) return;
+  addTo(node, table, row, sign);
+  for (const field of SUMMED) node[field] = Math.max(0, node[field]);
+};
 
 /** It stands still or is slowed down for moments that say nothing about it. */
 const isMoving = ({ index, state }: Cluster, containerId: string): boolean =>
@@ -277,47 +283,50 @@ interface SampleTerms {
 const shareOf = (elapsedMs: number, halfLifeMs: number): number => 1 - 2 ** (-elapsedMs / halfLifeMs);
 
 /** Sums to which is added and from which is taken a great many times would drift. */
-const recount = (entry: NodeEntry): void => {
+const recount = (entry: NodeEntry, table: LoadTable): void => {
   entry.cpuMillis = entry.memoryBytes = entry.recentCpuMillis = 0;
-  for (const one of entry.containers) {
-    entry.cpuMillis += one.cpuMillis;
-    entry.memoryBytes += one.memoryBytes;
-    entry.recentCpuMillis += one.recentCpuMillis;
-  }
+  for (const row of entry.containers) addTo(entry, table, row, 1);
 };
 
+const SMOOTHED = ["cpuMillis", "memoryBytes", "recentCpuMillis", "watchedMs", "watchedHereMs"] as const;
+
 const smooth = (
-  one: ContainerEntry,
+  table: LoadTable,
+  row: number,
   observed: ObservedAllocation,
   terms: SampleTerms,
   isMoving: boolean,
 ): void => {
   if (OVER.has(observed.state)) {
-    one.cpuMillis = one.memoryBytes = one.recentCpuMillis = one.watchedMs = one.watchedHereMs = 0;
-    one.baseUsec = one.clockMs = undefined;
+    for (const field of SMOOTHED) table.set(row, field, 0);
+    for (const field of ["baseUsec", "clockMs"] as const) table.set(row, field, Number.NaN);
     return;
   }
-  const sinceMs = terms.clockMs - (one.clockMs ?? terms.clockMs);
-  if (one.clockMs !== undefined && sinceMs >= 0 && sinceMs < terms.spacingMs) return;
-  one.clockMs = terms.clockMs;
+  const lastMs = table.get(row, "clockMs");
+  const sinceMs = Number.isNaN(lastMs) ? 0 : terms.clockMs - lastMs;
+  if (!Number.isNaN(lastMs) && sinceMs >= 0 && sinceMs < terms.spacingMs) return;
+  table.set(row, "clockMs", terms.clockMs);
   // Back in time: the host was started anew, and its counters with it.
   const elapsedMs = Math.max(0, sinceMs);
   const share = shareOf(elapsedMs, terms.halfLifeMs);
   const usec = measured(observed.cpuUsageUsec);
   const memory = measured(observed.memoryBytes);
-  const base = one.baseUsec;
-  one.baseUsec = usec;
-  if (one.memoryBytes === 0 || elapsedMs === 0) one.memoryBytes = memory;
-  else {
-    one.memoryBytes += weightOf(share, elapsedMs, one.watchedMs) * (memory - one.memoryBytes);
-  }
+  const base = table.get(row, "baseUsec");
+  table.set(row, "baseUsec", usec);
+  const watchedMs = table.get(row, "watchedMs");
+  const mix = (field: Field, value: number): void => {
+    const before = table.get(row, field);
+    table.set(row, field, before + weightOf(share, elapsedMs, watchedMs) * (value - before));
+  };
+  if (table.get(row, "memoryBytes") === 0 || elapsedMs === 0) table.set(row, "memoryBytes", memory);
+  else mix("memoryBytes", memory);
   // A counter that has fallen is another one: it was started anew.
-  if (base === undefined || usec < base || elapsedMs === 0 || isMoving) return;
+  if (Number.isNaN(base) || usec < base || elapsedMs === 0 || isMoving) return;
   const rate = Math.min((usec - base) / elapsedMs, terms.mostMillis);
-  one.recentCpuMillis = rate;
-  one.cpuMillis += weightOf(share, elapsedMs, one.watchedMs) * (rate - one.cpuMillis);
-  one.watchedMs += elapsedMs;
-  one.watchedHereMs += elapsedMs;
+  table.set(row, "recentCpuMillis", rate);
+  mix("cpuMillis", rate);
+  table.set(row, "watchedMs", watchedMs + elapsedMs);
+  table.set(row, "watchedHereMs", table.get(row, "watchedHereMs") + elapsedMs);
 };
 
 /** PSI as the agent reports it, in percent of the last ten seconds. */

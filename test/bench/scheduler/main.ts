@@ -8,7 +8,7 @@
  *   µs CPU each    CPU time of the scheduler's process for each of them, which a busy machine does not change much
  *   run ms         of single creations beside that load, from asked for to placed: median and 99th percentile
  *   KB/container   of the scheduler's memory after a collection, less what it took without containers
- *   stall ms       the longest that its event loop stood still while it took a snapshot, and how long that took
+ *   stall ms       the longest that its event loop stood still while a snapshot was made, and in as long a time without
  *   load s         a second scheduler from its start to having everything in memory
  *   take over ms   from the first one's going to the second one's leading
  *   drain plan ms  the plan of a drain of 200 containers
@@ -43,6 +43,7 @@ const CONCURRENT = 256;
 const PROBE_EVERY_MS = 20;
 const DRAINED = 200;
 const POLL_MS = 200;
+const SETTLE_MS = 5_000;
 const JOIN_DEADLINE_MS = 600_000;
 const NEVER = Number.MAX_SAFE_INTEGER;
 
@@ -61,6 +62,8 @@ interface Figures {
   readonly bytesPerContainer: number;
   readonly loadStallMs: number;
   readonly snapshotStallMs: number;
+  /** As long a time without a snapshot: what the machine and the reports do by themselves. */
+  readonly idleStallMs: number;
   readonly snapshotMs: number;
   readonly loadMs: number;
   readonly takeOverMs: number;
@@ -238,23 +241,34 @@ class Bench implements AsyncDisposable {
   }
 
   /** A second scheduler, which makes a snapshot as soon as it leads. */
-  async #takeOver(): Promise<Pick<Figures, "loadMs" | "snapshotMs" | "snapshotStallMs" | "takeOverMs">> {
+  async #takeOver(): Promise<
+    Pick<Figures, "idleStallMs" | "loadMs" | "snapshotMs" | "snapshotStallMs" | "takeOverMs">
+  > {
     const beganAt = performance.now();
     const second = await this.#startScheduler("s2", 1);
     while (second.status().logSequence < this.#leader.status().logSequence) await delay(10);
     const loadMs = performance.now() - beganAt;
-    const stall = monitorEventLoopDelay({ resolution: 1 });
     const leftAt = performance.now();
     await this.#leader[Symbol.asyncDispose]();
     this.#scheduler = second;
     while (!second.status().leading) await delay(1);
     const takeOverMs = performance.now() - leftAt;
-    stall.enable();
-    const began = performance.now();
     while (second.status().snapshotSequence === 0) await delay(10);
+    // What a new leader has to do at first is over by then. The same time without a snapshot, for comparison.
+    await delay(SETTLE_MS);
+    const stall = monitorEventLoopDelay({ resolution: 1 });
+    const { snapshotSequence } = second.status();
+    const began = performance.now();
+    stall.enable();
+    await second.addImage(sampleImage("another", "b"));
+    while (second.status().snapshotSequence === snapshotSequence) await delay(10);
     const snapshotMs = performance.now() - began;
+    const snapshotStallMs = stall.max / 1e6;
+    stall.reset();
+    await delay(snapshotMs);
     stall.disable();
-    return { loadMs, takeOverMs, snapshotMs, snapshotStallMs: stall.max / 1e6 };
+    const idleStallMs = stall.max / 1e6;
+    return { loadMs, takeOverMs, snapshotMs, snapshotStallMs, idleStallMs };
   }
 }
 
@@ -294,7 +308,7 @@ function renderTable(figures: readonly Figures[]): string {
       "load s",
       "take over ms",
       "snapshot s",
-      "its stall ms",
+      "its stall ms (without)",
     ],
     style: { head: [], border: [] },
     colAligns: Array.from({ length: 13 }, () => "right" as const),
@@ -313,7 +327,7 @@ function renderTable(figures: readonly Figures[]): string {
       digits(one.loadMs / 1000, 1),
       digits(one.takeOverMs),
       digits(one.snapshotMs / 1000, 1),
-      digits(one.snapshotStallMs),
+      `${digits(one.snapshotStallMs)} (${digits(one.idleStallMs)})`,
     ]);
   return table.toString();
 }
