@@ -165,6 +165,17 @@ export const PLANTED: readonly Planted[] = [
     ],
   },
   {
+    name: "difference-without-base",
+    what: "An agent follows what has changed since orders that it has never had",
+    rewrites: [
+      {
+        file: "proto/contract/orders.ts",
+        line: "if (base !== 0 && (leaderEpoch !== this.#leaderEpoch || base > this.#revision))",
+        instead: "if (base !== 0 && this.#revision === -1)",
+      },
+    ],
+  },
+  {
     name: "image-thrown-away",
     what: "A target that restarts after the switch throws away the image that it has received",
     rewrites: [
