@@ -273,7 +273,7 @@ export class RunningScheduler implements Scheduler {
       warnings.push(`the last snapshot could not be taken: ${this.#snapshotter.failure.message}`);
     for (const [name, bytes] of this.#leader?.oversized ?? [])
       warnings.push(
-        `node ${name} gets no new orders: they take ${formatBytes(bytes)}, more than NATS takes in one message; raise max_payload of nats-server or move containers away`,
+        `node ${name} gets no new orders: among ${formatBytes(bytes)} of them is one that NATS does not take in a message; raise max_payload of nats-server`,
       );
     warnings.push(...(this.#leader?.refusedKeys ?? []));
     const paused = state.balancing?.pausedReason ?? "";
