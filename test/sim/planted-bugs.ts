@@ -271,17 +271,6 @@ export const PLANTED: readonly Planted[] = [
     ],
   },
   {
-    name: "silence-is-loss",
-    what: "Memory of a source that this leader has not heard of yet counts as lost",
-    rewrites: [
-      {
-        file: "scheduler/plan/arrived.ts",
-        line: `return node?.current === true ? what("its copy there is gone") : undefined;`,
-        instead: `return what("its copy there is gone");`,
-      },
-    ],
-  },
-  {
     name: "begun-anew-after-switch",
     what: "A target that has lost what it received begins the container anew, and its source still has it",
     rewrites: [
@@ -343,6 +332,17 @@ export const PLANTED: readonly Planted[] = [
         file: "scheduler/plan/balance/choose.ts",
         line: "if (left.has(to.node)) continue;",
         instead: "",
+      },
+    ],
+  },
+  {
+    name: "silence-is-loss",
+    what: "Memory of a source that this leader has not heard of yet counts as lost",
+    rewrites: [
+      {
+        file: "scheduler/plan/arrived.ts",
+        line: `return node?.current === true ? what("its copy there is gone") : undefined;`,
+        instead: `return what("its copy there is gone");`,
       },
     ],
   },

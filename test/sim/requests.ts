@@ -309,18 +309,19 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
     (asked, { random }) => {
       const container = random.maybe(containers(asked));
       const { checkpoints, containers: all } = asked.state();
-      const ofStopped = Object.values(checkpoints).filter(
-        ({ containerId }) => all[containerId]?.desired === DesiredState.STOPPED,
-      );
-      const kept = random.maybe(ofStopped.length > 0 ? ofStopped : Object.values(checkpoints))?.id;
-      const what = random.pick(["create", "create", "restore", "remove"] as const);
-      if (what === "create" || kept === undefined)
+      // Those of a service are the service's to stop and to start.
+      const kept = Object.values(checkpoints).filter(({ containerId }) => all[containerId]?.service === "");
+      const ofStopped = kept.filter(({ containerId }) => all[containerId]?.desired === DesiredState.STOPPED);
+      const one = random.maybe(ofStopped.length > 0 ? ofStopped : kept);
+      const what = random.pick(["create", "create", "restore", "restore", "remove"] as const);
+      if (what === "create" || one === undefined)
         return container === undefined
           ? undefined
           : silent((scheduler) => scheduler.createCheckpoint(container.id));
-      return what === "restore"
-        ? silent((scheduler) => scheduler.restoreCheckpoint(kept))
-        : silent((scheduler) => scheduler.removeCheckpoint(kept));
+      if (what === "remove") return silent((scheduler) => scheduler.removeCheckpoint(one.id));
+      return ofStopped.length > 0
+        ? silent((scheduler) => scheduler.restoreCheckpoint(one.id))
+        : silent((scheduler) => scheduler.setDesired(one.containerId, "stop"));
     },
   ],
   balance: [
