@@ -177,12 +177,17 @@ export const PLANTED: readonly Planted[] = [
   },
   {
     name: "image-thrown-away",
-    what: "A target that restarts after the switch throws away the image that it has received",
+    what: "A target that restarts after the switch throws away the image that it has received, and begins anew",
     rewrites: [
       {
         file: "agent/model/next-step.ts",
         line: `status.stage !== "receiving"`,
         instead: `status.stage === "given-up"`,
+      },
+      {
+        file: "agent/model/next-step.ts",
+        line: "if (desired.migration?.switched === true) return NONE;\n    const { restore }",
+        instead: "const { restore }",
       },
     ],
   },
