@@ -217,12 +217,17 @@ export const PLANTED: readonly Planted[] = [
   },
   {
     name: "snapshot-not-read-back",
-    what: "The log is trimmed behind snapshots that nobody has read",
+    what: "The log is trimmed behind the newest snapshot, which nobody has read",
     rewrites: [
       {
         file: "scheduler/log/snapshots.ts",
         line: "await this.#load(info);\n    const list",
         instead: "const list",
+      },
+      {
+        file: "scheduler/log/snapshots.ts",
+        line: "const KEPT = 2;",
+        instead: "const KEPT = 1;",
       },
     ],
   },
@@ -337,17 +342,6 @@ export const PLANTED: readonly Planted[] = [
         file: "scheduler/plan/balance/choose.ts",
         line: "if (left.has(to.node)) continue;",
         instead: "",
-      },
-    ],
-  },
-  {
-    name: "silence-is-loss",
-    what: "Memory of a source that this leader has not heard of yet counts as lost",
-    rewrites: [
-      {
-        file: "scheduler/plan/arrived.ts",
-        line: `return node?.current === true ? what("its copy there is gone") : undefined;`,
-        instead: `return what("its copy there is gone");`,
       },
     ],
   },
