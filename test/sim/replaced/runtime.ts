@@ -159,8 +159,8 @@ export class ContainerRuntime {
   async reattachOutput(): Promise<void> {
     await Promise.resolve();
   }
-  async plug(): Promise<{ plugIn(): void; unplug(): void }> {
+  async plug(): Promise<{ plugIn(): void; announce(): void; unplug(): void }> {
     await Promise.resolve();
-    return { plugIn: () => undefined, unplug: () => undefined };
+    return { plugIn: () => undefined, announce: () => undefined, unplug: () => undefined };
   }
 }
