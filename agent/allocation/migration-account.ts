@@ -8,7 +8,7 @@ import {
 import { MigrationProgress } from "../migrate/progress.ts";
 import type { Arrival } from "./arrival.ts";
 import type { RecordedContainer } from "./container.ts";
-import { releasedReport, settledReport } from "./settled.ts";
+import { endedReport, releasedReport, settledReport } from "./settled.ts";
 
 /** What the leader is told of the one migration that a container is in: from the step that works at it, or the record. */
 export class MigrationAccount {
@@ -73,7 +73,9 @@ export class MigrationAccount {
     const report =
       this.#progress?.report() ??
       (isOwner ? settledReport(order, id, record?.status, arrival.isCleared) : undefined);
-    return report === undefined ? undefined : { ...report, pageSession: arrival.pageSession };
+    return report === undefined
+      ? undefined
+      : { ...endedReport(report, record?.status), pageSession: arrival.pageSession };
   }
 
   /** What a cold move has brought is started like any other container when it could not be at the switch itself. */

@@ -18,7 +18,7 @@ export function settledReport(
   status: RecordStatus | undefined,
   isCleared: boolean,
 ): MigrationReport | undefined {
-  const isFilling = status?.kind === "running" && status.following !== undefined;
+  const isFilling = lacksMemory(status);
   // Nobody has watched it to its end, and it may need pages to come there.
   const isBeginning =
     status?.kind === "restoring" && status.stage === "ran" && status.following !== undefined;
@@ -33,6 +33,19 @@ export function settledReport(
   else if (status?.kind !== "running" && !isBeginning) return undefined;
   return settled.report();
 }
+
+/**
+ * What is told of a post-copy whose container has ended while its memory followed: that nothing is wanted of the source any
+ * more, also when it has been started anew since. Told that it still fills, the leader would take its memory for lost as
+ * soon as the source has let go of it.
+ */
+export const endedReport = (report: MigrationReport, status: RecordStatus | undefined): MigrationReport =>
+  report.phase === MigrationPhase.FILLING && !lacksMemory(status)
+    ? { ...report, phase: MigrationPhase.RUNNING }
+    : report;
+
+const lacksMemory = (status: RecordStatus | undefined): boolean =>
+  status?.kind === "running" && status.following !== undefined;
 
 /** @param measured what it measured as the source belongs to the account of the whole */
 export function releasedReport(
