@@ -214,9 +214,17 @@ GODWIT_PREFIX=$prefix "$repo/deploy/images/build.sh" || die "an image for the de
 # --- compiled code --------------------------------------------------------------------------------
 # A daemon that has to compile itself at its first start needs some 20 MB more for as long as it lives. Without a
 # configuration these end as soon as all of them has been read.
-for program in agent agent/shim services/api; do
-  NODE_COMPILE_CACHE=$prefix/cache/node timeout 60 "$node" "$repo/$program/main.ts" </dev/null >"$scratch/compile.log" 2>&1 || true
-done
+precompile() { # PROGRAM FLAG...
+  program=$1; shift
+  NODE_COMPILE_CACHE=$prefix/cache/node timeout 60 "$node" "$@" "$repo/$program/main.ts" </dev/null >"$scratch/compile.log" 2>&1 || true
+}
+agent_flags=$("$node" --input-type=module -e \
+  "import { AGENT_FLAGS } from '$repo/agent/shim/agent-flags.ts'; console.log(AGENT_FLAGS.join(' '))") ||
+  die "agent/shim/agent-flags.ts cannot be read"
+# shellcheck disable=SC2086 # they are several words
+precompile agent $agent_flags
+precompile agent/shim
+precompile services/api
 
 # --- the command -----------------------------------------------------------------------------------
 wrapper="#!/bin/sh

@@ -22,6 +22,7 @@ import { Arrival, type ArrivalOrder } from "./arrival.ts";
 import { Checkpointing } from "./checkpointing.ts";
 import { RecordedContainer } from "./container.ts";
 import { Departure } from "./departure.ts";
+import { Fenced } from "./fenced.ts";
 import { Life } from "./life.ts";
 import { MigrationAccount } from "./migration-account.ts";
 import { observe, usageOf } from "./observe.ts";
@@ -42,6 +43,7 @@ export class Allocation {
   readonly #departure: Departure;
   readonly #checkpointing: Checkpointing;
   readonly #account: MigrationAccount;
+  readonly #fenced: Fenced;
   readonly #leaves: (reason: "moved" | "removed") => Promise<void>;
   #desired: DesiredAllocation | undefined;
   /** Until the leader has spoken once, an agent that has just started touches nothing that runs. */
@@ -70,6 +72,10 @@ export class Allocation {
     this.#departure = new Departure(this.#container);
     this.#checkpointing = new Checkpointing(this.#container);
     this.#account = new MigrationAccount(this.#container);
+    this.#fenced = new Fenced(this.#container, this.#hand, {
+      isOurs: () => belongsHere(this.#desired, this.#container.record),
+      isToGo: () => this.#nextStep().kind === "remove",
+    });
     this.#loop = this.#run();
   }
 
@@ -122,6 +128,7 @@ export class Allocation {
 
   /** Looks whether the container still lives; cheap, called regularly. */
   check(): void {
+    this.#container.catchUp();
     const status = this.#container.record?.status;
     const isNeeded =
       status?.kind === "running" ||
@@ -181,7 +188,7 @@ export class Allocation {
       this.#wake = Promise.withResolvers();
       try {
         await this.#life.noticeExit();
-        this.#thawIfHeld();
+        this.#fenced.thawIfHeld();
         const step = this.#nextStep();
         if (step.kind === "none") {
           await this.#wake.promise;
@@ -211,36 +218,15 @@ export class Allocation {
     }
   }
 
-  get #isOurs(): boolean {
-    return belongsHere(this.#desired, this.#container.record);
-  }
-
-  /** The host's fence is about to be lifted: what is somebody else's by now is not to answer to anybody. */
-  async unplugUnlessOurs(): Promise<void> {
-    const { record } = this.#container;
-    if (this.#isOurs || record === undefined || record.status.kind === "stopped") return;
-    try {
-      (await this.runtime.plug(record)).unplug();
-    } catch (error) {
-      this.#container.logger.info({ err: error }, "the container had no link to take away");
-    }
+  /** The host's fence is about to be lifted. */
+  unplugUnlessOurs(): Promise<void> {
+    return this.#fenced.unplugUnlessOurs();
   }
 
   /** The host's fence has been lifted. */
   goOn(): void {
-    const isCopied = this.#hand.freezes;
-    if (isCopied && this.#container.status?.kind === "running")
-      this.#hand.abort(new GodwitError("unavailable", "the host's lease ended during the move"));
-    // What is frozen for a move is thawed by its step or by nobody.
-    else if (this.#isOurs && !isCopied && this.#container.status?.kind !== "frozen")
-      this.runtime.cgroup.thaw();
+    this.#fenced.goOn();
     this.#wakeUp();
-  }
-
-  /** Of a fence that was lifted, or of a thaw, by an agent that died over it. */
-  #thawIfHeld(): void {
-    if (this.#container.host.fence.isClosed || this.#container.status?.kind !== "running") return;
-    if (this.#isOurs && this.runtime.cgroup.isFrozen()) this.runtime.cgroup.thaw();
   }
 
   #nextStep(): Step {
@@ -267,6 +253,8 @@ export class Allocation {
   async #take(step: Step): Promise<void> {
     switch (step.kind) {
       case "start":
+        // Of one that came by a move or from a checkpoint and may run, though its record does not say so.
+        if (await this.#arrival.adopt()) return;
         await this.#life.start(this.#wanted(), this.#hand.signal);
         return this.#account.startedAfterSwitch(this.#desired);
       case "stop":
@@ -366,7 +354,7 @@ export class Allocation {
     await this.#departure.endService();
     await thaw(this.runtime, record);
     this.#departure.stayed();
-    this.#container.setStatus({ kind: "running", init, startedAtMs });
+    this.#container.found({ kind: "running", init, startedAtMs });
     // Of a copy whose agent died: nobody else would remove it.
     this.#arrival.dropImage();
     // An agent that was restarted in the middle has lost the stream: the move cannot go on from here.

@@ -23,7 +23,7 @@ import {
   stopFilling,
   type TargetInputs,
 } from "../migrate/target.ts";
-import type { InitProcess } from "../model/record.ts";
+import { type InitProcess, lacksMemory } from "../model/record.ts";
 import type { RecordedContainer } from "./container.ts";
 
 /** A migration's end as a step of the target: what was ordered, and how it learns of the switch. */
@@ -118,7 +118,7 @@ export class Arrival {
       await runtime.remove();
       this.#container.begin(desired, past);
       await runtime.makeFolders();
-      this.#container.setStatus({
+      this.#container.found({
         kind: "stopped",
         exitCode: 127,
         failed: true,
@@ -142,7 +142,7 @@ export class Arrival {
   /** That it runs: with all of its memory, or not yet. */
   #tell(progress: MigrationProgress): void {
     const { status } = this.#container;
-    const isFilling = status?.kind === "running" && status.following !== undefined;
+    const isFilling = lacksMemory(status);
     if (isFilling) this.#progress = progress;
     progress.enter(isFilling ? MigrationPhase.FILLING : MigrationPhase.RUNNING);
   }
@@ -197,6 +197,11 @@ export class Arrival {
   async resume(order: ArrivalOrder): Promise<void> {
     const { status } = this.#container;
     if (status?.kind !== "restoring" || status.description === undefined) return;
+    // It may run already, and only taking it over has failed.
+    if (status.stage === "ran" && (await this.adopt())) {
+      this.#tell(order.progress);
+      return;
+    }
     if (status.following !== undefined) {
       // Nothing of it has run, and the source has all of it: nothing is lost when it goes on there.
       await this.#giveUp(
@@ -209,7 +214,7 @@ export class Arrival {
       this.#runs(await restoreAgain(this.#inputs(order), status.description), order.progress);
     } catch (error) {
       if (await this.adopt()) {
-        order.progress.enter(MigrationPhase.RUNNING);
+        this.#tell(order.progress);
         return;
       }
       this.#failures += 1;
@@ -293,6 +298,8 @@ export class Arrival {
       await runtime.cgroup.killAll();
     }
     await this.#endFollowing();
+    // Only the image's folder says that the container has run, as long as its record does not.
+    await this.#container.recorded(this.#lifetime.signal);
     await dropImage(runtime);
     this.#isWhole();
   }
@@ -300,9 +307,9 @@ export class Arrival {
   /** All of its memory is in place, or never will be: nothing more is wanted of the source. */
   #isWhole(): void {
     const { status } = this.#container;
-    if (status?.kind === "running" && status.following !== undefined) {
+    if (lacksMemory(status)) {
       const { kind, init, startedAtMs } = status;
-      this.#container.setStatus({ kind, init, startedAtMs });
+      this.#container.found({ kind, init, startedAtMs });
     }
     this.#progress?.enter(MigrationPhase.RUNNING);
     this.#progress = undefined;
@@ -316,7 +323,7 @@ export class Arrival {
   #runs(init: InitProcess, progress: MigrationProgress | undefined): void {
     const { status } = this.#container;
     const following = status?.kind === "restoring" ? status.following : undefined;
-    this.#container.setStatus({
+    this.#container.found({
       kind: "running",
       init,
       startedAtMs: Date.now(),

@@ -56,7 +56,8 @@ export class Checkpointing implements Disposable {
         order,
         base,
         signal,
-        setStatus: (status) => this.#container.setStatus(status),
+        setStatus: (status) =>
+          status.kind === "running" ? this.#container.found(status) : this.#container.setStatus(status),
       });
       logger.info({ checkpoint: order.id, ...figures }, "a checkpoint is taken");
       if (remembered !== undefined) this.#remembered.push(remembered);

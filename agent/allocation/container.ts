@@ -1,3 +1,5 @@
+import { setTimeout as delay } from "node:timers/promises";
+
 import type { Logger } from "pino";
 
 import { GodwitError } from "../../proto/contract/error.ts";
@@ -8,6 +10,8 @@ import { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { amended } from "../model/amendment.ts";
 import type { ContainerRecord, RecordStatus } from "../model/record.ts";
+
+const LOOK_MS = 100;
 
 /** One container's record and what it describes; whoever takes a step for it works on this. */
 export class RecordedContainer {
@@ -20,6 +24,8 @@ export class RecordedContainer {
   /** Why this agent itself has ended the container's processes. */
   endedBecause = "";
   #record: ContainerRecord | undefined;
+  /** The disk has not taken what is known. */
+  #isBehind = false;
 
   constructor(host: Host, id: string, changed: () => void) {
     this.id = id;
@@ -59,20 +65,55 @@ export class RecordedContainer {
     return this.#record;
   }
 
-  /** Persists before it returns. */
+  /** What is about to be done. Persists before it returns; where the disk does not take it, nothing has changed. */
   setStatus(status: RecordStatus): void {
     if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
+    this.#write({ ...this.#record, status: keepKnown(this.#record.status, status) });
+  }
+
+  /** What has become of it, whether the disk takes it now or later. */
+  found(status: RecordStatus): void {
+    if (this.#record === undefined) throw new GodwitError("internal", "a status without a record");
     this.#record = { ...this.#record, status: keepKnown(this.#record.status, status) };
-    writeRecord(this.host.config, this.#record);
+    this.#persist();
     this.changed();
   }
 
-  /** Persists before it returns. */
   setHealth(health: HealthState): void {
     if (this.#record === undefined) throw new GodwitError("internal", "a health without a record");
     this.#record = { ...this.#record, health };
-    writeRecord(this.host.config, this.#record);
+    this.#persist();
     this.changed();
+  }
+
+  /** Tries again what the disk has not taken. Cheap, called regularly. */
+  catchUp(): void {
+    if (this.#isBehind) this.#persist();
+  }
+
+  #write(record: ContainerRecord): void {
+    writeRecord(this.host.config, record);
+    this.#record = record;
+    this.#isBehind = false;
+    this.changed();
+  }
+
+  #persist(): void {
+    if (this.#record === undefined) return;
+    try {
+      writeRecord(this.host.config, this.#record);
+      this.#isBehind = false;
+    } catch (error) {
+      // It is tried each second, and said once.
+      if (!this.#isBehind)
+        this.logger.error({ err: error }, "what has become of the container cannot be recorded yet");
+      this.#isBehind = true;
+    }
+  }
+
+  /** Resolves when the disk has all that is known of it. */
+  async recorded(signal: AbortSignal): Promise<void> {
+    while (this.#isBehind) await delay(LOOK_MS, undefined, { signal });
   }
 
   /** From now on it has run for long enough to have recovered. Persisted with the next status. */
@@ -83,22 +124,19 @@ export class RecordedContainer {
   /** Takes over what of a changed spec needs no restart. Persists before it returns. */
   amend(wanted: ContainerSpec): void {
     if (this.#record === undefined) throw new GodwitError("internal", "a spec without a record");
-    this.#record = { ...this.#record, spec: amended(this.#record.spec, wanted) };
-    writeRecord(this.host.config, this.#record);
-    this.changed();
+    this.#write({ ...this.#record, spec: amended(this.#record.spec, wanted) });
   }
 
   /** Goes on under a newer epoch as what it is. Persists before it returns. */
   inherit(epoch: number): void {
     if (this.#record === undefined) throw new GodwitError("internal", "an epoch without a record");
-    this.#record = { ...this.#record, epoch };
-    writeRecord(this.host.config, this.#record);
-    this.changed();
+    this.#write({ ...this.#record, epoch });
   }
 
   /** Its files are gone, the record among them. */
   forget(): void {
     this.#record = undefined;
+    this.#isBehind = false;
   }
 
   /** The exit code that the shim has on record for the container's first process. */

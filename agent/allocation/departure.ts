@@ -157,13 +157,15 @@ export class Departure implements Disposable {
     const overheadMs = performance.now() - copied.orderedAtMs - copied.forecastMs;
     host.costs.learn((costs) => learnOverhead(costs, overheadMs));
     if (copied.recording !== undefined) host.held.keep(copied.recording);
+    copied.grip[Symbol.dispose]();
   }
 
   /** The move that it was copied for did not come off. */
   stayed(): void {
-    const recording = this.#copied?.recording;
+    const copied = this.#copied;
     this.#copied = undefined;
-    if (recording !== undefined) this.#container.host.held.drop(recording);
+    if (copied?.recording !== undefined) this.#container.host.held.drop(copied.recording);
+    copied?.grip[Symbol.dispose]();
   }
 
   /** Ends measuring. */

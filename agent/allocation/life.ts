@@ -29,7 +29,7 @@ export class Life {
     const message = this.#whyEnded(exitCode);
     await runtime.tearDown();
     this.#noticeRecovery(status.startedAtMs);
-    this.#container.setStatus({
+    this.#container.found({
       kind: "stopped",
       exitCode: exitCode ?? -1,
       failed: false,
@@ -58,16 +58,18 @@ export class Life {
       restarts: (previous?.restarts ?? 0) + (again ? 1 : 0),
       recentRestarts: isWanted ? 0 : (previous?.recentRestarts ?? 0) + (again ? 1 : 0),
     });
-    await runtime.makeFolders();
-    this.#container.setStatus({ kind: "starting" });
     try {
+      await runtime.makeFolders();
+      this.#container.setStatus({ kind: "starting" });
       const init = await runtime.start(record, signal);
       this.#container.setStatus({ kind: "running", init, startedAtMs: Date.now() });
     } catch (error) {
       const failure = GodwitError.from(error);
       logger.warn({ err: failure }, "the container could not be started");
       await runtime.tearDown();
-      this.#container.setStatus({
+      // Nobody wants it any more, or the agent stops: it has not failed, and is begun again if it is still wanted.
+      if (signal.aborted) return;
+      this.#container.found({
         kind: "stopped",
         exitCode: 127,
         failed: true,
@@ -87,7 +89,7 @@ export class Life {
       exitCode = (await this.#exitCode(status.init.pid)) ?? 0;
     } else await runtime.tearDown();
     this.#container.recover();
-    this.#container.setStatus({ kind: "stopped", exitCode, failed: false, message: "stopped", startAtMs: 0 });
+    this.#container.found({ kind: "stopped", exitCode, failed: false, message: "stopped", startAtMs: 0 });
   }
 
   /** It runs, but does not do its work: it is stopped, and started again as if it had failed by itself. */
@@ -99,7 +101,7 @@ export class Life {
     await runtime.stop(record, init, signal);
     const exitCode = (await this.#exitCode(init.pid)) ?? -1;
     this.#noticeRecovery(startedAtMs);
-    this.#container.setStatus({
+    this.#container.found({
       kind: "stopped",
       exitCode,
       failed: true,

@@ -5,7 +5,7 @@ import {
   Role,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { MigrationProgress } from "../migrate/progress.ts";
-import type { RecordStatus } from "../model/record.ts";
+import { lacksMemory, type RecordStatus } from "../model/record.ts";
 
 /**
  * After a crash between the switch and its report, the record alone tells what became of the container at the target;
@@ -18,13 +18,12 @@ export function settledReport(
   status: RecordStatus | undefined,
   isCleared: boolean,
 ): MigrationReport | undefined {
-  const isFilling = lacksMemory(status);
   // Nobody has watched it to its end, and it may need pages to come there.
   const isBeginning =
     status?.kind === "restoring" && status.stage === "ran" && status.following !== undefined;
   const phase = isBeginning
     ? MigrationPhase.RESTORED
-    : isFilling
+    : lacksMemory(status)
       ? MigrationPhase.FILLING
       : MigrationPhase.RUNNING;
   const settled = new MigrationProgress(order.id, containerId, Role.TARGET, phase, () => undefined);
@@ -43,9 +42,6 @@ export const endedReport = (report: MigrationReport, status: RecordStatus | unde
   report.phase === MigrationPhase.FILLING && !lacksMemory(status)
     ? { ...report, phase: MigrationPhase.RUNNING }
     : report;
-
-const lacksMemory = (status: RecordStatus | undefined): boolean =>
-  status?.kind === "running" && status.following !== undefined;
 
 /** @param measured what it measured as the source belongs to the account of the whole */
 export function releasedReport(

@@ -6,7 +6,7 @@ import { interruption, type Step } from "../model/next-step.ts";
 export class StepInHand {
   #step: Step = { kind: "none" };
   #abort = new AbortController();
-  #commit: PromiseWithResolvers<void> = Promise.withResolvers();
+  #commit = commitment();
 
   get step(): Step {
     return this.#step;
@@ -24,8 +24,7 @@ export class StepInHand {
   begin(step: Step): void {
     this.#step = step;
     this.#abort = new AbortController();
-    this.#commit = Promise.withResolvers();
-    this.#commit.promise.catch(() => undefined);
+    this.#commit = commitment();
   }
 
   end(): void {
@@ -46,7 +45,6 @@ export class StepInHand {
 
   giveUp(reason: GodwitError): void {
     this.#abort.abort(reason);
-    this.#commit.promise.catch(() => undefined);
     this.#commit.reject(reason);
   }
 
@@ -55,4 +53,11 @@ export class StepInHand {
     if (desired?.role === Role.OWNER && desired.migration?.switched === true) return Promise.resolve();
     return this.#commit.promise;
   }
+}
+
+/** Nobody may wait for it when it fails. */
+function commitment(): PromiseWithResolvers<void> {
+  const made = Promise.withResolvers<void>();
+  made.promise.catch(() => undefined);
+  return made;
 }

@@ -20,7 +20,12 @@ export interface CriuSessionOptions {
   readonly trackingLibrary?: string;
   /** `cgroup.procs` files that the process is moved into before it does anything. */
   readonly cgroupProcs?: readonly string[];
+  /** The one that it is moved into to be killed, where those above may be frozen by then. */
+  readonly killedIn?: string | undefined;
 }
+
+/** How long it may take to end by itself. */
+const END_MS = 2_000;
 
 /** Called at each of CRIU's notifications; CRIU waits until it settles, and fails if it rejects. */
 export type CriuNotification = (script: string, pid: number) => Promise<void>;
@@ -34,12 +39,14 @@ export class CriuSession implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #socket: number;
   readonly #exited: Promise<void>;
+  readonly #killedIn: string | undefined;
   #closed = false;
 
-  private constructor(child: ChildProcess, pid: number, socket: number) {
+  private constructor(child: ChildProcess, pid: number, socket: number, killedIn: string | undefined) {
     this.#child = child;
     this.pid = pid;
     this.#socket = socket;
+    this.#killedIn = killedIn;
     this.#exited = new Promise((resolve) => child.once("exit", () => resolve()));
   }
 
@@ -60,7 +67,7 @@ export class CriuSession implements AsyncDisposable {
         throw new GodwitError("unavailable", `CRIU could not be started (${options.criuPath})`, { cause });
       }
       for (const file of options.cgroupProcs ?? []) writeFileSync(file, String(child.pid));
-      return new CriuSession(child, child.pid as number, ours);
+      return new CriuSession(child, child.pid as number, ours, options.killedIn);
     } catch (error) {
       closeSync(ours);
       throw error;
@@ -117,10 +124,21 @@ export class CriuSession implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     shutdownSocket(this.#socket);
-    const patience = setTimeout(() => this.#child.kill("SIGKILL"), 2_000);
+    const patience = setTimeout(() => this.#kill(), END_MS);
     await this.#exited;
     clearTimeout(patience);
     closeSync(this.#socket);
+  }
+
+  #kill(): void {
+    this.#child.kill("SIGKILL");
+    if (this.#killedIn === undefined) return;
+    try {
+      writeFileSync(this.#killedIn, String(this.pid));
+    } catch (error) {
+      // It has ended in between.
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    }
   }
 }
 

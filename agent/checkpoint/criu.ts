@@ -61,10 +61,12 @@ export interface RestoreInputs {
   readonly lazy: boolean;
   /** TCP connections are closed instead of going on: their other ends know of later moments than the image. */
   readonly closesConnections: boolean;
+  /** Its first process exists; CRIU goes on with the rest. */
+  readonly onInit: (initPid: number) => void;
   /** Everything is built and nothing runs yet. CRIU waits; rejecting destroys what was built. */
-  readonly onRestored: (initPid: number) => Promise<void>;
-  /** Sockets are complete: from now on packets may come. */
-  readonly onNetworkUnlock: () => Promise<void>;
+  readonly onRestored: () => Promise<void>;
+  /** It will run, and nobody can have it back. Its sockets are complete: packets may come. */
+  readonly onResumes: () => void;
 }
 
 export async function criuVersion(criuPath: string): Promise<string> {
@@ -135,7 +137,7 @@ export async function dump(inputs: DumpInputs): Promise<void> {
 }
 
 /** Restores a container and resolves when it runs; see RestoreInputs for the two points at which it waits. */
-export async function restore(inputs: RestoreInputs): Promise<number> {
+export async function restore(inputs: RestoreInputs): Promise<void> {
   const images = openSync(inputs.imagesDir, "r");
   try {
     const options = Options.fromPartial({
@@ -161,14 +163,13 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
       logLevel: LOG_LEVEL,
       logFile: "restore.log",
     });
-    let initPid = 0;
     const response = await inputs.session.run(RequestType.RESTORE, options, async (script, pid) => {
-      if (script === "post-restore") {
-        initPid = pid;
-        await inputs.onRestored(pid);
+      if (script === "setup-namespaces") inputs.onInit(pid);
+      if (script === "post-restore") await inputs.onRestored();
+      if (script === "pre-resume") {
+        markResumption(inputs.imagesDir);
+        inputs.onResumes();
       }
-      if (script === "network-unlock") await inputs.onNetworkUnlock();
-      if (script === "pre-resume") markResumption(inputs.imagesDir);
     });
     if (!response.success) {
       throw new GodwitError(
@@ -176,7 +177,6 @@ export async function restore(inputs: RestoreInputs): Promise<number> {
         `CRIU cannot restore it: ${await reason(`${inputs.imagesDir}/restore.log`, response.crErrmsg ?? "")}`,
       );
     }
-    return response.restore?.pid ?? initPid;
   } finally {
     closeSync(images);
   }

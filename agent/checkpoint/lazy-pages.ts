@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { REHEARSE } from "../filler/page-index.ts";
+import { ROUND_ENDED } from "../filler/index-files.ts";
 import { isAlive, processStat, signalExactly } from "../native/process.ts";
 import { openPacketPair, receivePacket, sendPacket, shutdownSocket } from "../native/sockets.ts";
 
@@ -22,7 +22,7 @@ export class LazyPages implements Disposable {
   #filler: Filler | undefined;
   #started = false;
   #closed = false;
-  #isRehearsalDue = false;
+  #isTold = true;
 
   constructor(imagesDir: string) {
     this.#imagesDir = imagesDir;
@@ -34,16 +34,16 @@ export class LazyPages implements Disposable {
     return this.#filler;
   }
 
-  /** What has come so far is in REHEARSAL_FILE: starts the filler, and lets it do with that what it will have to do later. */
-  rehearse(): void {
-    const { ready, socket } = this.begin();
-    if (this.#isRehearsalDue) return;
-    this.#isRehearsalDue = true;
-    const send = (): void => {
-      this.#isRehearsalDue = false;
-      if (!this.#started && !this.#closed) sendPacket(socket, Uint8Array.of(REHEARSE));
+  /** A round has ended, and its index is there: lets the filler, if it was begun, take it in. */
+  roundEnded(): void {
+    if (this.#filler === undefined || !this.#isTold) return;
+    const { ready, socket } = this.#filler;
+    this.#isTold = false;
+    const tell = (): void => {
+      this.#isTold = true;
+      if (!this.#started && !this.#closed) sendPacket(socket, Uint8Array.of(ROUND_ENDED));
     };
-    ready.then(send).catch(() => undefined); // start tells of a filler that is not there
+    ready.then(tell).catch(() => undefined); // start tells of a filler that is not there
   }
 
   /**

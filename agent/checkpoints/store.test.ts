@@ -24,17 +24,26 @@ const open = (): Promise<CheckpointStore> =>
   });
 const [taken, kept] = ["0000000000000001", "0000000000000002"];
 
-test("one that an earlier agent had begun is known as cut off, and leaves nothing", async () => {
+test("one that an earlier agent had begun is known as cut off for as long as it is ordered, and leaves nothing", async () => {
   {
     await using store = await open();
     writeFileSync(store.spoolPath(taken), "half of it");
     expect(store.wasCutOff(taken)).toBe(false);
   }
-  {
+  // Each of them may have ended before the leader heard of it.
+  for (const _agent of [1, 2]) {
     await using store = await open();
     expect(store.wasCutOff(taken)).toBe(true);
+    expect(statSync(store.spoolPath(taken)).size).toBe(0);
+  }
+  {
+    await using store = await open();
+    store.forgetCutOff((id) => id === taken);
+    expect(store.wasCutOff(taken)).toBe(true);
+    store.forgetCutOff(() => false);
+    expect(store.wasCutOff(taken)).toBe(false);
     expect(readdirSync(folder)).toEqual([]);
-    // That it was begun is known for as long as it is ordered, also once it has been sent.
+    // Also of one that has been sent.
     writeFileSync(store.spoolPath(taken), "all of it");
     store.emptySpool(taken);
     expect(statSync(store.spoolPath(taken)).size).toBe(0);

@@ -28,6 +28,8 @@ import { openReceiver } from "../stream/receiver.ts";
 
 /** The source opens its end when it has taken it, which takes as long as it takes. */
 const SOURCE_SILENT_MS = 300_000;
+/** After it has begun to send, it sends again within a minute or so (see take.ts), or never, because it has been told that all is here. */
+const SOURCE_AGAIN_MS = 90_000;
 const TRIES = 3;
 const AGAIN_MS = 1_000;
 const STORED = ".checkpoint";
@@ -72,8 +74,12 @@ export class CheckpointStore implements AsyncDisposable {
         continue;
       }
       // What an earlier agent was about to take or to receive.
-      rmSync(`${terms.folder}/${name}`, { force: true });
-      if (name.endsWith(TAKEN)) this.#cutOff.add(name.slice(0, -TAKEN.length));
+      const taken = name.endsWith(TAKEN) ? name.slice(0, -TAKEN.length) : "";
+      if (isId(taken)) {
+        this.#cutOff.add(taken);
+        // The next agent is to know it, too, should this one end before the leader has heard of it.
+        this.emptySpool(taken);
+      } else rmSync(`${terms.folder}/${name}`, { force: true });
     }
   }
 
@@ -100,6 +106,15 @@ export class CheckpointStore implements AsyncDisposable {
   /** It is not ordered any more. */
   removeSpool(id: string): void {
     rmSync(this.spoolPath(id), { force: true });
+  }
+
+  /** What was begun by an earlier agent is remembered only as long as it is ordered. */
+  forgetCutOff(isOrdered: (id: string) => boolean): void {
+    for (const id of this.#cutOff)
+      if (!isOrdered(id)) {
+        this.removeSpool(id);
+        this.#cutOff.delete(id);
+      }
   }
 
   /** It was begun by an earlier agent of this host. What its keepers got of it nobody knows. */
@@ -167,7 +182,7 @@ export class CheckpointStore implements AsyncDisposable {
   async #receive(kept: KeptCheckpoint, signal: AbortSignal): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#receiveOnce(kept, signal);
+        await this.#receiveOnce(kept, attempt === 1 ? SOURCE_SILENT_MS : SOURCE_AGAIN_MS, signal);
         return;
       } catch (error) {
         if (signal.aborted || attempt === TRIES) throw error;
@@ -176,7 +191,11 @@ export class CheckpointStore implements AsyncDisposable {
     }
   }
 
-  async #receiveOnce({ id, source }: KeptCheckpoint, signal: AbortSignal): Promise<void> {
+  async #receiveOnce(
+    { id, source }: KeptCheckpoint,
+    idleTimeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { connection, folder, identity, node } = this.#terms;
     if (source === undefined) throw new GodwitError("internal", "a checkpoint without a source");
     const part = `${folder}/${id}.part`;
@@ -195,7 +214,7 @@ export class CheckpointStore implements AsyncDisposable {
             peerKey: source.key,
           },
           signal,
-          idleTimeoutMs: SOURCE_SILENT_MS,
+          idleTimeoutMs,
         });
         // It ends well only if the digest over all of it is right.
         for await (const chunk of receiver.chunks())

@@ -113,7 +113,8 @@ export async function takeCheckpoint(
   );
   try {
     const chain = { base, copied: (whole: CopiedWhole) => void (copied = whole) };
-    await copyThrough({ sender: new FileSink(file), pilot: steering, recording: undefined, chain }, running, {
+    const means = { sender: new FileSink(file), pilot: steering, recording: undefined, chain };
+    const grip = await copyThrough(means, running, {
       host,
       runtime,
       record: before,
@@ -124,6 +125,7 @@ export async function takeCheckpoint(
       // Nobody else ever runs it: an agent that finds it frozen lets it go on.
       setStatus: (status) => inputs.setStatus(status.kind === "frozen" ? { ...status, sent: "no" } : status),
     });
+    undo.use(grip);
   } catch (error) {
     host.checkpoints.emptySpool(order.id);
     throw diskError(error);

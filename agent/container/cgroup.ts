@@ -51,6 +51,14 @@ export class CgroupTree {
     return this.mode === "hybrid" ? `${V2_MOUNT}/unified` : undefined;
   }
 
+  /**
+   * The `cgroup.procs` of the agent's own freezer: a process that is moved there goes on, wherever it stood still.
+   * Undefined on v2, where what stands still can be killed without that.
+   */
+  get ownFreezerProcs(): string | undefined {
+    return this.mode === "v2" ? undefined : `${this.#base.get("freezer")}/cgroup.procs`;
+  }
+
   /** @param relative a path such as "godwit/<id>" */
   container(relative: string): ContainerCgroup {
     const folders = new Map<string, string>();
@@ -270,6 +278,17 @@ export class ContainerCgroup {
     if (this.#v2) return Number(/^usage_usec (\d+)$/m.exec(read(`${this.freezerPath}/cpu.stat`))?.[1] ?? 0);
     const folder = this.#folders.get("cpuacct");
     return folder === undefined ? 0 : Math.floor(Number(read(`${folder}/cpuacct.usage`)) / 1000) || 0;
+  }
+
+  /** How long its CPU limit has kept it from running since it was made, summed over CPUs; undefined: it has no limit. */
+  throttledUsec(): number | undefined {
+    const folder = this.#folders.get(this.#v2 ? "" : "cpu");
+    if (folder === undefined) return undefined;
+    const stat = read(`${folder}/cpu.stat`);
+    const [, periods] = /^nr_periods (\d+)$/m.exec(stat) ?? [];
+    if (periods === undefined || periods === "0") return undefined;
+    if (this.#v2) return Number(/^throttled_usec (\d+)$/m.exec(stat)?.[1] ?? 0);
+    return Math.floor(Number(/^throttled_time (\d+)$/m.exec(stat)?.[1] ?? 0) / 1000);
   }
 
   /** Tasks inside now. */

@@ -15,12 +15,18 @@ export interface OverlayMount {
 }
 
 export async function mountOverlay(overlay: OverlayMount): Promise<void> {
+  const mountIt = await prepareOverlay(overlay);
+  mountIt();
+}
+
+/** All that has to be done before. Answers the mount itself, which takes a fraction of a millisecond. */
+export async function prepareOverlay(overlay: OverlayMount): Promise<() => void> {
   for (const folder of [overlay.upper, overlay.work, overlay.target])
     await mkdir(folder, { recursive: true });
   await unmountBelow(overlay.target);
   const options = `lowerdir=${overlay.lower.join(":")},upperdir=${overlay.upper},workdir=${overlay.work},xino=off`;
   // The call itself, for the container stands still meanwhile when it is restored: starting mount(8) takes longer.
-  mount("overlay", overlay.target, "overlay", MountFlag.none, options);
+  return () => mount("overlay", overlay.target, "overlay", MountFlag.none, options);
 }
 
 export interface ResolvedUser {

@@ -8,23 +8,15 @@ import type { Host } from "../host.ts";
 import type { ContainerRecord, InitProcess } from "../model/record.ts";
 import { removeTree, unmountBelow } from "../native/remove-tree.ts";
 import { isAlive, processStat } from "../native/process.ts";
-import { openPipe } from "../native/sockets.ts";
 import { WatchedPaths } from "../obstacles/watches.ts";
 import { type Attachment, attachmentOf, prepareAttachment, removeAttachment } from "../network/attachment.ts";
 import { commandOf, ociConfig, shmBytes, stopSignalOf } from "./bundle.ts";
 import { keepDevMounts, makeDevMounts } from "./dev-mounts.ts";
 import { NetworkPlug } from "../network/plug.ts";
 import type { ContainerCgroup } from "./cgroup.ts";
+import { OutputPipes } from "./output-pipes.ts";
 import { type ContainerPaths, containerPaths } from "./paths.ts";
-import { mountOverlay, resolveUser } from "./rootfs.ts";
-
-/** Pipes that carry a container's output to the shim. This process keeps the read ends open as a spare. */
-export interface OutputPipes {
-  readonly readStdout: number;
-  readonly readStderr: number;
-  readonly writeStdout: number;
-  readonly writeStderr: number;
-}
+import { mountOverlay, prepareOverlay, resolveUser } from "./rootfs.ts";
 
 const DEFAULT_STOP_GRACE_SECONDS = 10;
 
@@ -38,7 +30,7 @@ export class ContainerRuntime {
   readonly cgroup: ContainerCgroup;
   readonly #host: Host;
   /** As long as one reader of a pipe lives, the container's writes do not fail: the shim's, or this one. */
-  #spareReaders: number[] = [];
+  #spareReaders: readonly number[] = [];
   #plug: NetworkPlug | undefined;
 
   constructor(host: Host, id: string) {
@@ -77,22 +69,16 @@ export class ContainerRuntime {
     await this.prepareNetwork(record);
     await this.writeBundle(record, this.paths.rootfs);
     signal.throwIfAborted();
-    const pipes = this.openPipes();
-    let pid: number;
-    try {
-      pid = await this.#host.runc.create(
-        this.id,
-        this.paths.bundle,
-        [pipes.writeStdout, pipes.writeStderr],
-        signal,
-      );
-      const init = this.initProcess(pid);
-      await this.attachOutput(pipes, init);
-      return init;
-    } finally {
-      closeSync(pipes.writeStdout);
-      closeSync(pipes.writeStderr);
-    }
+    using pipes = new OutputPipes();
+    const pid = await this.#host.runc.create(
+      this.id,
+      this.paths.bundle,
+      [pipes.writeStdout, pipes.writeStderr],
+      signal,
+    );
+    const init = this.initProcess(pid);
+    await this.attachOutput(pipes, init);
+    return init;
   }
 
   /** What was created runs from here on, with its address. */
@@ -148,8 +134,14 @@ export class ContainerRuntime {
 
   /** Mounts the root file system over the writable layer as it is now. */
   async mountRootfs(record: ContainerRecord, signal: AbortSignal): Promise<void> {
+    const mountIt = await this.prepareRootfs(record, signal);
+    mountIt();
+  }
+
+  /** For a writable layer that is still to be filled. Answers what mounts it when it is. */
+  async prepareRootfs(record: ContainerRecord, signal: AbortSignal): Promise<() => void> {
     const { lowerDirs } = await this.#host.images.ensure(record.image, signal);
-    await mountOverlay({
+    return await prepareOverlay({
       lower: lowerDirs,
       upper: this.paths.upper,
       work: this.paths.work,
@@ -207,12 +199,6 @@ export class ContainerRuntime {
     await writeFile(`${this.paths.bundle}/config.json`, JSON.stringify(bundle), { mode: 0o600 });
   }
 
-  openPipes(): OutputPipes {
-    const [readStdout, writeStdout] = openPipe();
-    const [readStderr, writeStderr] = openPipe();
-    return { readStdout, writeStdout, readStderr, writeStderr };
-  }
-
   initProcess(pid: number): InitProcess {
     const stat = processStat(pid);
     if (stat === undefined)
@@ -227,11 +213,11 @@ export class ContainerRuntime {
     partial?: { o: string; e: string },
   ): Promise<void> {
     this.#dropSpareReaders();
-    this.#spareReaders = [pipes.readStdout, pipes.readStderr];
+    const [stdout, stderr] = (this.#spareReaders = pipes.takeReaders());
     await this.#attach(
       init,
-      `/proc/${process.pid}/fd/${pipes.readStdout}`,
-      `/proc/${process.pid}/fd/${pipes.readStderr}`,
+      `/proc/${process.pid}/fd/${stdout}`,
+      `/proc/${process.pid}/fd/${stderr}`,
       partial,
     );
   }

@@ -48,30 +48,25 @@ export class ImageFiles implements Disposable {
   /**
    * The container runs: what is settled goes back from now on, and with each step a piece of what was kept, and then of
    * what nobody ever wanted. All in one step would keep the container's first questions waiting.
-   * @param wanted all that is still needed, when it is asked for
+   * @param wanted where the pages lie that there were to be put in place at first, those of one file by rising offset
    */
-  *giveBackAllBut(wanted: () => Iterable<FileRange>): Generator<void, void, undefined> {
+  *giveBackAllBut(wanted: Iterable<FileRange>): Generator<void, void, undefined> {
     this.#givesBack = true;
     for (const { file, offset, bytes } of this.#kept.splice(0)) {
       punchHole(this.#descriptor(file), offset, bytes);
       yield;
     }
-    const byFile = new Map<string, FileRange[]>();
-    for (const range of wanted()) {
-      const ranges = byFile.get(range.file);
-      if (ranges === undefined) byFile.set(range.file, [range]);
-      else ranges.push(range);
+    const ends = new Map<string, number>();
+    for (const { file, offset, bytes } of wanted) {
+      const end = ends.get(file) ?? 0;
+      ends.set(file, offset + bytes);
+      if (offset === end) continue;
+      punchHole(this.#descriptor(file), end, offset - end);
+      yield;
     }
     for (const [file, descriptor] of this.#files) {
-      let at = 0;
-      for (const { offset, bytes } of (byFile.get(file) ?? []).sort((a, b) => a.offset - b.offset)) {
-        if (offset > at) {
-          punchHole(descriptor, at, offset - at);
-          yield;
-        }
-        at = offset + bytes;
-      }
-      punchHole(descriptor, at, fstatSync(descriptor).size - at);
+      const end = ends.get(file) ?? 0;
+      punchHole(descriptor, end, fstatSync(descriptor).size - end);
       yield;
     }
   }

@@ -9,12 +9,11 @@ const RUNS = [
   { address: at(10), pages: 4 },
   { address: at(20), pages: 3 },
 ];
-const imageOf = (runs: readonly { address: number; pages: number }[], follow: boolean): ImagePages =>
-  new ImagePages(
-    new PageIndex([{ file: "f", runs: runs.map((run) => ({ ...run, hasContent: true })) }]),
-    runs,
-    follow,
-  );
+const imageOf = (runs: readonly { address: number; pages: number }[], follow: boolean): ImagePages => {
+  const index = new PageIndex();
+  index.add({ folder: ".", pagesId: 1, runs });
+  return new ImagePages(index, runs, follow);
+};
 
 describe("pages that follow", () => {
   test("are absent until they come, and then where the image has room for them", () => {
@@ -42,7 +41,9 @@ describe("pages that follow", () => {
       { address: at(10), pages: 4 },
       { address: at(21), pages: 2 },
     ]);
-    expect([...image.arrive(at(20), 2)]).toEqual([{ file: "f", offset: at(4), bytes: PAGE_BYTES }]);
+    expect([...image.arrive(at(20), 2)]).toEqual([
+      { file: "./pages-1.img", offset: at(4), bytes: PAGE_BYTES },
+    ]);
   });
 
   test("that the image has not are nobody's", () => {

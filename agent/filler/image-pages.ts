@@ -1,3 +1,4 @@
+import type { Pages } from "../checkpoint/page-runs.ts";
 import { PAGE_BYTES, type PageIndex } from "./page-index.ts";
 import type { PendingRange, Present } from "./pending-pages.ts";
 
@@ -40,26 +41,16 @@ export class ImagePages {
    * @param follow their content is still to come
    * @throws when the image has not all of them
    */
-  constructor(
-    index: PageIndex,
-    pages: Iterable<{ readonly address: number; readonly pages: number }>,
-    follow = false,
-  ) {
-    let count = 0;
+  constructor(index: PageIndex, pages: readonly Pages[], follow = false) {
+    let first = 0;
     for (const run of pages) {
-      this.missing.push({
-        start: run.address,
-        end: run.address + run.pages * PAGE_BYTES,
-        page: count,
-      });
-      for (let done = 0; done < run.pages;) {
-        const place = index.locate(run.address + done * PAGE_BYTES, run.pages - done);
-        if (place === undefined)
-          throw new Error(`no page for ${(run.address + done * PAGE_BYTES).toString(16)} is in the image`);
-        this.#segments.push({ page: count, pages: place.pages, file: place.file, offset: place.offset });
-        count += place.pages;
-        done += place.pages;
-      }
+      this.missing.push({ start: run.address, end: run.address + run.pages * PAGE_BYTES, page: first });
+      first += run.pages;
+    }
+    let count = 0;
+    for (const { file, offset, pages: many } of index.locateAll(pages)) {
+      this.#segments.push({ page: count, pages: many, file, offset });
+      count += many;
     }
     this.#lacking = new Uint32Array(count).fill(1);
     if (follow) {
@@ -193,15 +184,8 @@ export class ImagePages {
     }
   }
 
-  /** Where all lie that somebody still lacks. */
-  *wanted(): Generator<FileRange> {
-    let from = -1;
-    for (let page = 0; page <= this.#lacking.length; page += 1) {
-      const lacks = (this.#lacking[page] ?? 0) > 0;
-      if (lacks && from < 0) from = page;
-      if (lacks || from < 0) continue;
-      yield* this.locate(from, page - from);
-      from = -1;
-    }
+  /** Where all lie, those of one file by rising offset. */
+  *places(): Generator<FileRange> {
+    for (const { file, offset, pages } of this.#segments) yield { file, offset, bytes: pages * PAGE_BYTES };
   }
 }

@@ -5,12 +5,14 @@
  * memory, and ends when everything is in place.
  *
  * Descriptor 3 leads to the agent: "ready" goes out when CRIU may come, as the four bytes of the holder's pid; a
- * byte comes when there is something to rehearse with (REHEARSE), and one when the image is whole. An agent that is gone before that needs nothing any more.
+ * byte comes when a round has ended (ROUND_ENDED), and one when the image is whole. An agent that is gone before that
+ * needs nothing any more.
  *
  * In a post-copy the image is whole when it says which pages there are: their content follows (see page-words.ts).
  */
 import { readFileSync, readSync, rmSync, statSync, writeSync } from "node:fs";
 
+import { type Pages, pagesOf } from "../checkpoint/page-runs.ts";
 import { lazyRanges } from "../checkpoint/pagemap-image.ts";
 import { RESUMED_FILE } from "../checkpoint/resumption.ts";
 import { splitByRanges } from "../checkpoint/split-ranges.ts";
@@ -21,14 +23,8 @@ import { acceptFrom, listenAt, receiveWithDescriptor, waitForAny } from "../nati
 import { AddressSpace } from "./address-space.ts";
 import { ImageFiles } from "./image-files.ts";
 import { ImagePages } from "./image-pages.ts";
-import {
-  INDEX_FILE,
-  PAGE_BYTES,
-  PageIndex,
-  REHEARSAL_FILE,
-  REHEARSE,
-  type RoundIndex,
-} from "./page-index.ts";
+import { IndexReader, readLastIndex, ROUND_ENDED } from "./index-files.ts";
+import { PAGE_BYTES, PageIndex, pagesFileOf } from "./page-index.ts";
 import { PageLine } from "./page-line.ts";
 import { PAGES_SOCKET } from "./page-words.ts";
 
@@ -57,7 +53,10 @@ class Filler {
   /** Nothing more will come from CRIU: the container is about to run. */
   #isRestored = false;
   #files: ImageFiles | undefined;
-  readonly #index = new Map<string, PageIndex>();
+  readonly #index: IndexReader;
+  #rehearsedPages = 0;
+  /** Of each process what it is filled with. */
+  readonly #prepared = new Map<number, ImagePages>();
   /** Of processes whose pages follow. */
   readonly #following = new Map<number, ImagePages>();
   #line: PageLine | undefined;
@@ -74,20 +73,39 @@ class Filler {
     this.#folder = folder;
     this.#listener = listener;
     this.#pagesListener = pagesListener;
+    this.#index = new IndexReader(folder);
+  }
+
+  /** A round has ended, and the container still runs elsewhere. */
+  takeRounds(): void {
+    this.#index.readRounds();
+    const { spaces } = this.#index.image;
+    const pages = spaces.values().reduce((sum, { known }) => sum + pagesOf(known), 0);
+    // As much again is worth it; when the last round comes, none may be under way.
+    if (pages < 2 * this.#rehearsedPages) return;
+    this.#rehearsedPages = pages;
+    for (const { index, known } of spaces.values()) rehearse(index, known);
   }
 
   /** The image is whole. */
   open(): void {
-    const parsed = readIndex(`${this.#folder}/${INDEX_FILE}`);
-    this.#files = new ImageFiles(
-      this.#folder,
-      Object.values(parsed).flatMap((rounds) => rounds.map(({ file }) => file)),
-    );
-    for (const [space, rounds] of Object.entries(parsed)) this.#index.set(space, new PageIndex(rounds));
-    for (const [space, [last]] of Object.entries(parsed)) {
-      if (last?.follows !== true) continue;
-      const pid = Number(space.slice(2));
-      this.#following.set(pid, this.#imageOf(pid, true));
+    this.#index.readRounds();
+    const { image } = this.#index;
+    const last = readLastIndex(this.#folder);
+    const rounds = image.spaces.values().flatMap((space) => space.rounds);
+    this.#files = new ImageFiles(this.#folder, [...Object.values(last), ...rounds].map(pagesFileOf));
+    for (const [space, index] of Object.entries(last)) {
+      const there = image.end(space, index);
+      const pid = processOf(space);
+      if (pid === undefined) continue;
+      const follows = index.follows === true;
+      const pages = this.#imageOf(pid, {
+        index: image.spaces.get(space)?.index ?? new PageIndex(),
+        there,
+        follows,
+      });
+      this.#prepared.set(pid, pages);
+      if (follows) this.#following.set(pid, pages);
     }
     if (this.#following.size > 0)
       this.#line = new PageLine(this.#pagesListener, this.#following, this.#files);
@@ -127,16 +145,22 @@ class Filler {
     const { descriptor } = receiveWithDescriptor(connection, Buffer.alloc(1));
     if (descriptor === undefined) throw new Error(`CRIU sent no descriptor for process ${pid}`);
     if (this.#files === undefined) throw new Error("CRIU restores before the image is whole");
-    const image = this.#following.get(pid) ?? this.#imageOf(pid);
+    const image = this.#prepared.get(pid) ?? new ImagePages(new PageIndex(), []);
     this.#images.push(image);
     this.#imagePages += image.pages;
     this.#spaces.push(AddressSpace.restored(descriptor, image, this.#files));
   }
 
-  #imageOf(pid: number, follow = false): ImagePages {
-    const index = this.#index.get(`1-${pid}`) ?? new PageIndex([]);
+  #imageOf(
+    pid: number,
+    {
+      follows,
+      index,
+      there,
+    }: { readonly index: PageIndex; readonly there: readonly Pages[]; readonly follows: boolean },
+  ): ImagePages {
     const ranges = lazyRanges(readFileSync(`${this.#folder}/mm-${pid}.img`));
-    return new ImagePages(index, lazyPages(index, ranges), follow);
+    return new ImagePages(index, lazyPages(there, ranges), follows);
   }
 
   #answer(space: AddressSpace): void {
@@ -201,12 +225,13 @@ class Filler {
   #giveBackIfRunning(): void {
     if (this.#files === undefined || this.#files.givesBack) return;
     if (statSync(`${this.#folder}/${RESUMED_FILE}`, { throwIfNoEntry: false }) === undefined) return;
-    this.#givingBack = this.#files.giveBackAllBut(() => this.#images.flatMap((image) => [...image.wanted()]));
+    this.#givingBack = this.#files.giveBackAllBut(this.#images.values().flatMap((image) => image.places()));
   }
 }
 
-const readIndex = (path: string): Record<string, RoundIndex[]> =>
-  JSON.parse(readFileSync(path, "utf8")) as Record<string, RoundIndex[]>;
+/** The process whose memory an address space is ("<type>-<id>" as in migrate/page-run.ts); others are shared memory. */
+const processOf = (space: string): number | undefined =>
+  space.startsWith("1-") ? Number(space.slice(2)) : undefined;
 
 const EVERYWHERE = [{ start: 0, end: Number.MAX_SAFE_INTEGER }];
 
@@ -214,33 +239,38 @@ const EVERYWHERE = [{ start: 0, end: Number.MAX_SAFE_INTEGER }];
  * Does once for nothing, with what has come so far, what will have to be done while a container stands still: code that
  * runs for the first time takes several times as long.
  */
-function rehearse(path: string): void {
-  for (const rounds of Object.values(readIndex(path))) {
-    const index = new PageIndex(rounds);
-    const pages = new ImagePages(index, lazyPages(index, EVERYWHERE));
-    for (const _ of pages.settle(pages.missing));
-  }
+function rehearse(index: PageIndex, known: readonly Pages[]): void {
+  const pages = new ImagePages(index, lazyPages(known, EVERYWHERE));
+  for (const _ of pages.settle(pages.missing));
 }
 
-/** Runs of pages that the image has and that lie in mappings which are filled later. */
-function* lazyPages(
-  index: PageIndex,
-  ranges: readonly AddressRange[],
-): Generator<{ address: number; pages: number }> {
-  for (const run of index.runs)
-    for (const { address, pages, inside } of splitByRanges(run, ranges)) if (inside) yield { address, pages };
+/** What of these, which rise, lies in mappings that are filled later. */
+function lazyPages(runs: readonly Pages[], ranges: readonly AddressRange[]): Pages[] {
+  const lazy: Pages[] = [];
+  let at = 0;
+  for (const run of runs) {
+    const end = run.address + run.pages * PAGE_BYTES;
+    while ((ranges[at]?.end ?? Infinity) <= run.address) at += 1;
+    const { start: from, end: to } = ranges[at] ?? { start: Infinity, end: Infinity };
+    if (from >= end) continue;
+    if (from <= run.address && end <= to) lazy.push(run);
+    else
+      for (const { address, pages, inside } of splitByRanges(run, ranges))
+        if (inside) lazy.push({ address, pages });
+  }
+  return lazy;
 }
 
 /** Answers, once there is one, whether there is an image to fill from; the agent may give the move up before. */
-function isWanted(holder: number, folder: string): boolean {
+function isWanted(holder: number, filler: Filler): boolean {
   const word = Buffer.alloc(4);
   word.writeInt32LE(holder);
   try {
     writeSync(AGENT, word);
     for (;;) {
       if (readSync(AGENT, word, 0, 1, null) === 0) return false;
-      if (word[0] !== REHEARSE) return true;
-      rehearse(`${folder}/${REHEARSAL_FILE}`);
+      if (word[0] !== ROUND_ENDED) return true;
+      filler.takeRounds();
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -269,9 +299,9 @@ let isNeeded = false;
 try {
   const listener = listenIn(folder, LAZY_SOCKET);
   const pagesListener = listenIn(folder, PAGES_SOCKET);
-  isNeeded = isWanted(holder, folder);
+  const filler = new Filler(folder, listener, pagesListener);
+  isNeeded = isWanted(holder, filler);
   if (isNeeded) {
-    const filler = new Filler(folder, listener, pagesListener);
     filler.open();
     filler.run();
     rmSync(`${folder}/${UNFINISHED}`, { force: true });

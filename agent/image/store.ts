@@ -25,8 +25,8 @@ export interface ImageStore {
   /** Digests of all images that are unpacked here. */
   list(): Promise<string[]>;
   /**
-   * Fetches and unpacks what is missing. Throws GodwitError: `unavailable` if NATS is lost (try again),
-   * `not-found` if the store lacks a layer, `corrupt`, `invalid`, `exhausted`.
+   * Fetches and unpacks what is missing; waits while NATS does not answer. Throws GodwitError: `not-found` if the
+   * store lacks a layer, `corrupt`, `invalid`, `exhausted`, `unavailable` if the connection to NATS is closed.
    */
   ensure(image: Image, signal: AbortSignal): Promise<ImageRoot>;
   /**
@@ -167,7 +167,14 @@ class DiskImageStore implements ImageStore {
     // A layer that says nothing of the root folder gets what a root folder usually is, whatever the umask.
     await chmod(folder, 0o755);
     try {
-      const tar = decompress(downloadObject(this.#connection, layer.object, signal));
+      const tar = decompress(
+        downloadObject({
+          connection: this.#connection,
+          object: layer.object,
+          logger: this.#logger,
+          signal,
+        }),
+      );
       const { entries, bytes } = await unpackLayer(folder, tar, layer.diffId, signal);
       await syncFolder(made, syncFileSystem);
       await rename(made, join(this.#layersDir, hex));

@@ -1,5 +1,6 @@
 import { createDecipheriv } from "node:crypto";
-import { open, rm } from "node:fs/promises";
+import { type FileHandle, open, rm } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { PAGE_BYTES, PageHasher } from "../native/page-hash.ts";
@@ -9,6 +10,9 @@ import { HELD_CIPHER } from "./recorder-messages.ts";
 /** One read brings at most so many pages. */
 const READ_PAGES = 256;
 const CIPHER_BLOCK_BYTES = 16;
+/** Of what is removed, so much at once, and a pause after it. */
+const GIVEN_BACK_BYTES = 64 * 1024 * 1024;
+const PAUSE_MS = 50;
 
 /** Pages in the order in which they lie in the file. */
 export interface RecordedPages {
@@ -115,8 +119,23 @@ export class HeldMemory {
     return createDecipheriv(HELD_CIPHER, this.#key, counter).update(sealed);
   }
 
-  /** Idempotent. */
+  /** Does not wait until the disk has all of it back. Idempotent. */
   async remove(): Promise<void> {
+    const file = await open(this.#path, "r+").catch(() => undefined);
     await rm(this.#path, { force: true });
+    // Without a name it goes with its descriptor in any case.
+    if (file !== undefined) giveBack(file).catch(() => undefined);
+  }
+}
+
+/** Gigabytes at once would keep a core busy just when a container that has come back needs it. */
+async function giveBack(file: FileHandle): Promise<void> {
+  try {
+    for (let { size } = await file.stat(); size > 0; size -= GIVEN_BACK_BYTES) {
+      await file.truncate(Math.max(0, size - GIVEN_BACK_BYTES));
+      await delay(PAUSE_MS, undefined, { ref: false });
+    }
+  } finally {
+    await file.close();
   }
 }

@@ -122,10 +122,13 @@ test("an agent that starts deletes what an earlier one has left", async () => {
   writeFileSync(join(folder, "held", "a-1.pages"), "x");
   const store = await open();
   expect(readdirSync(join(folder, "held"))).toEqual([]);
-  await using recording = store.record("b");
-  await recording.add("1-1", 0, randomBytes(PAGE));
-  await recording.close();
-  await recording[Symbol.asyncDispose]();
+  for (const isClosed of [true, false]) {
+    await using recording = store.record("b");
+    await recording.add("1-1", 0, randomBytes(PAGE));
+    if (isClosed) await recording.close();
+  }
+  // Its thread has not even begun.
+  await store.record("c")[Symbol.asyncDispose]();
   expect(readdirSync(join(folder, "held"))).toEqual([]);
   await store[Symbol.asyncDispose]();
   expect(existsSync(join(folder, "held"))).toBe(false);

@@ -57,6 +57,7 @@ export class Recording implements AsyncDisposable {
   readonly #beganAt = performance.now();
   #waitedMs = 0;
   #closed = false;
+  #ending = false;
   #failed = false;
   #answered = Promise.withResolvers<void>();
   #memory: HeldMemory | undefined;
@@ -145,9 +146,14 @@ export class Recording implements AsyncDisposable {
    */
   async close(): Promise<void> {
     if (this.#slabPages > 0) this.#send();
-    this.#closed = true;
-    this.#post({ kind: "end" });
+    this.#end();
     await Promise.race([this.#ended, delay(CLOSE_MS, undefined, { ref: false })]);
+  }
+
+  #end(): void {
+    this.#closed = true;
+    if (!this.#ending) this.#post({ kind: "end" });
+    this.#ending = true;
   }
 
   /** After `close`: what is held now, once it is all on the disk. The file is the answer's from then on. */
@@ -162,7 +168,9 @@ export class Recording implements AsyncDisposable {
 
   /** Without a word about `memory` before, nothing is held. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#worker.terminate();
+    // Not terminated: a thread that is stopped while it loads or calls native code takes the whole agent with it.
+    this.#end();
+    await this.#ended;
     if (this.#memory === undefined) await rm(this.#terms.path, { force: true });
   }
 }

@@ -5,8 +5,9 @@ import type { RecordStatus } from "../model/record.ts";
 import { openSender } from "../stream/sender.ts";
 import { bandwidthOf } from "./copy-pilot.ts";
 import { endImage } from "./image-end.ts";
+import { sendLog } from "./log-copy.ts";
 import { RecordWriter } from "./record-writer.ts";
-import { sendLog, type SourceInputs, told } from "./source.ts";
+import { type SourceInputs, told } from "./source.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 import { TreeCopy } from "./tree-copy.ts";
 

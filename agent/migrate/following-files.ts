@@ -1,7 +1,8 @@
-import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
+import { readLastIndex } from "../filler/index-files.ts";
+import { PAGE_BYTES, PageIndex } from "../filler/page-index.ts";
 
 /** Where pages that follow are put when they come: files that the filler reads. */
 export class FollowingFiles implements Disposable {
@@ -11,12 +12,12 @@ export class FollowingFiles implements Disposable {
 
   constructor(folder: string) {
     this.#folder = folder;
-    const indexes = JSON.parse(readFileSync(`${folder}/${INDEX_FILE}`, "utf8")) as Record<
-      string,
-      RoundIndex[]
-    >;
-    for (const [space, rounds] of Object.entries(indexes))
-      if (rounds[0]?.follows === true) this.#spaces.set(space, new PageIndex(rounds));
+    for (const [space, last] of Object.entries(readLastIndex(folder))) {
+      if (last.follows !== true) continue;
+      const index = new PageIndex();
+      index.add(last);
+      this.#spaces.set(space, index);
+    }
   }
 
   /** No page follows. */

@@ -1,6 +1,6 @@
 import { GodwitError } from "../../proto/contract/error.ts";
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
-import { joined, type Pages, without } from "../checkpoint/page-runs.ts";
+import { joined, type Pages, pagesOf, union, without } from "../checkpoint/page-runs.ts";
 import type { PageSegment, PageServerHeader } from "../checkpoint/page-server.ts";
 import { ProcessMemory } from "../checkpoint/process-memory.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
@@ -45,8 +45,8 @@ export class LastRound {
   readonly #tracker: WriteTracker;
   readonly #buffers = [new PageBuffer(), new PageBuffer()] as const;
   readonly #processes = new Map<string, FrozenProcess>();
-  /** What is there, by address space in CRIU's order. */
-  readonly #there = new Map<string, Pages[]>();
+  /** By address space in CRIU's order. */
+  readonly #named = new Map<string, Pages[]>();
 
   constructor(copier: PageCopier, tracker: WriteTracker) {
     this.#copier = copier;
@@ -81,13 +81,16 @@ export class LastRound {
       const memory = ProcessMemory.open(pid);
       if (memory !== undefined) await this.#sendWritten(opened.use(memory), written, signal);
     }
-    if (written.contentPages + written.heldPages > 0)
+    if (written.contentPages + written.heldPages > 0) {
       await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END }));
+      // The target takes it in while CRIU dumps the rest.
+      await sender.flush();
+    }
 
     const writer = new PageWriter(sender);
     await hearDump({ descriptor, header }, this.#buffers, {
       opened: (space) => {
-        this.#there.set(space, []);
+        this.#named.set(space, []);
         return this.#processes.has(space);
       },
       take: (segment, buffer) => this.#take(segment, buffer, writer),
@@ -96,6 +99,7 @@ export class LastRound {
     for (const [space, process] of this.#processes) await this.#sendUntold(space, process, writer, signal);
     const pages = await this.#sendLists(writer, signal);
     await sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END, name: LAST_ROUND }));
+    await sender.flush();
     return {
       pages,
       changedPages: written.contentPages + writer.contentPages,
@@ -114,16 +118,14 @@ export class LastRound {
   }
 
   #take({ space, address, pages, offset }: PageSegment, buffer: PageBuffer, writer: PageWriter): void {
-    const there = this.#there.get(space);
-    if (there === undefined) throw new GodwitError("internal", "CRIU names pages of nobody");
-    there.push({ address, pages });
+    const named = this.#named.get(space);
+    if (named === undefined) throw new GodwitError("internal", "CRIU names pages of nobody");
+    named.push({ address, pages });
     if (offset !== undefined) this.#copier.compare(buffer, offset, { space, address, pages }, writer);
     const process = this.#processes.get(space);
     if (process?.mappings === undefined) return;
     for (const mapping of within(process.mappings, address, address + pages * PAGE_BYTES)) {
-      if (process.named.has(mapping)) continue;
       process.named.add(mapping);
-      there.push(...mapping.there);
     }
   }
 
@@ -134,7 +136,7 @@ export class LastRound {
     writer: PageWriter,
     signal: AbortSignal,
   ): Promise<void> {
-    if (!this.#there.has(space)) return;
+    if (!this.#named.has(space)) return;
     const runs = [...named].flatMap(({ written, there }) => (written === undefined ? there : []));
     await this.#copier.send(memory, runs, writer, signal);
   }
@@ -142,12 +144,18 @@ export class LastRound {
   /** Answers how many pages there are. */
   async #sendLists(writer: PageWriter, signal: AbortSignal): Promise<number> {
     let pages = 0;
-    for (const [space, named] of this.#there) {
-      const there = joined(named);
+    for (const [space, named] of this.#named) {
+      const process = this.#processes.get(space);
+      // Its mappings rise as they are; what CRIU names is little.
+      const stoodFor = process?.mappings?.filter((mapping) => process.named.has(mapping)) ?? [];
+      const there = union(
+        stoodFor.flatMap((mapping) => mapping.there),
+        joined(named),
+      );
       const missing = without(there, this.#copier.ledger.runs(space));
       if (missing.length > 0) await this.#sendMissing(space, missing, writer, signal);
       await writer.writeSpace(space, without(this.#copier.ledger.runs(space), there));
-      pages += there.reduce((sum, run) => sum + run.pages, 0);
+      pages += pagesOf(there);
     }
     return pages;
   }

@@ -1,36 +1,14 @@
-import {
-  closeSync,
-  existsSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, openSync, readSync, writeFileSync, writeSync } from "node:fs";
 import { open, writeFile } from "node:fs/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { type LazySplit, splitLazy } from "../checkpoint/lazy-list.ts";
-import { type Pages, rises } from "../checkpoint/page-runs.ts";
+import { type Pages, pagesOf, rises } from "../checkpoint/page-runs.ts";
 import { encodePagemap, PageFlag, type PagemapRun } from "../checkpoint/pagemap-image.ts";
-import { INDEX_FILE, PAGE_BYTES, PageIndex, type RoundIndex } from "../filler/page-index.ts";
+import type { LastIndex } from "../filler/image-index.ts";
+import { PAGE_BYTES, type PageIndex, pagesFileOf } from "../filler/page-index.ts";
 import type { AddressRange } from "../native/pagemap-scan.ts";
 import { pagemapFileOf } from "./page-run.ts";
-
-/** @param name INDEX_FILE is written last: an image that has it is filled later */
-export function writeIndex(
-  folder: string,
-  indexes: ReadonlyMap<string, readonly RoundIndex[]>,
-  name = INDEX_FILE,
-): void {
-  const draft = `${folder}/${name}.draft`;
-  writeFileSync(draft, JSON.stringify(Object.fromEntries(indexes)), { mode: 0o600 });
-  renameSync(draft, `${folder}/${name}`);
-}
 
 /**
  * One process's list of pages for a CRIU that leaves most of them to the filler, with the few that it restores itself
@@ -40,9 +18,8 @@ export function writeLazyList(
   folder: string,
   { space, pagesId }: { readonly space: string; readonly pagesId: number },
   { lazy, rest }: LazySplit,
-  rounds: readonly RoundIndex[],
+  index: PageIndex,
 ): void {
-  const index = new PageIndex(rounds);
   using files = new DisposableStack();
   const opened = new Map<string, number>();
   const sourceOf = (file: string): number => {
@@ -89,47 +66,22 @@ export async function writeFollowingList(
     following,
   }: {
     readonly pagesId: number;
-    readonly content: readonly PagemapRun[];
+    readonly content: readonly Pages[];
     readonly following: readonly Pages[];
   },
-): Promise<RoundIndex> {
+): Promise<LastIndex> {
   if (!rises(following)) throw new GodwitError("corrupt", "runs of pages that are out of order");
   const { lazy, rest } = splitLazy(following, ranges);
   if (rest.length > 0 || splitLazy(content, ranges).lazy.length > 0)
     throw new GodwitError("corrupt", "pages that follow where none can, or the other way round");
-  const runs: PagemapRun[] = [...lazy.map((run) => ({ ...run, flags: PageFlag.lazy })), ...content];
+  const runs: PagemapRun[] = [
+    ...lazy.map((run) => ({ ...run, flags: PageFlag.lazy })),
+    ...content.map((run) => ({ ...run, flags: PageFlag.present })),
+  ];
   runs.sort((a, b) => a.address - b.address);
   await writeFile(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), { mode: 0o600 });
-  const name = `following-${pagesId}.img`;
-  await using file = await open(`${folder}/${name}`, "wx", 0o600);
-  await file.truncate(following.reduce((sum, { pages }) => sum + pages, 0) * PAGE_BYTES);
-  return {
-    file: `./${name}`,
-    runs: following.map(({ address, pages }) => ({ address, pages, hasContent: true })),
-    follows: true,
-  };
-}
-
-/**
- * Makes an image that was to be filled later one that CRIU restores as a whole, as long as all of it is still there.
- * Idempotent; nothing to do for an image that was whole from the beginning.
- */
-export function makeWhole(folder: string): void {
-  if (!existsSync(`${folder}/${INDEX_FILE}`)) return;
-  const indexes = JSON.parse(readFileSync(`${folder}/${INDEX_FILE}`, "utf8")) as Record<string, RoundIndex[]>;
-  for (const [space, [last]] of Object.entries(indexes)) {
-    const pagesId = Number(/^\.\/pages-(\d+)\.img$/.exec(last?.file ?? "")?.[1]);
-    // An address space that an earlier round had, and the container has no more.
-    if (last === undefined || Number.isNaN(pagesId)) continue;
-    const runs = last.runs.map(({ address, pages, hasContent }) => ({
-      address,
-      pages,
-      flags: hasContent ? PageFlag.present : PageFlag.parent,
-    }));
-    writeFileSync(`${folder}/${pagemapFileOf(space) ?? ""}`, encodePagemap(pagesId, runs), { mode: 0o600 });
-  }
-  const rounds = readdirSync(folder).flatMap((name) => /^round-(\d+)$/.exec(name)?.[1] ?? []);
-  if (rounds.length === 0) return;
-  rmSync(`${folder}/parent`, { force: true });
-  symlinkSync(`round-${Math.max(...rounds.map(Number))}`, `${folder}/parent`);
+  const index: LastIndex = { folder: ".", pagesId, runs: following, follows: true, gone: [] };
+  await using file = await open(`${folder}/${pagesFileOf(index)}`, "wx", 0o600);
+  await file.truncate(pagesOf(following) * PAGE_BYTES);
+  return index;
 }

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
-import { joined, type Pages, without } from "../checkpoint/page-runs.ts";
+import { joined, type Pages, pagesOf, without } from "../checkpoint/page-runs.ts";
 import { lazyRanges } from "../checkpoint/pagemap-image.ts";
 import type { PageSegment } from "../checkpoint/page-server.ts";
 import { ProcessMemory } from "../checkpoint/process-memory.ts";
@@ -11,6 +11,7 @@ import { PAGE_BYTES } from "../native/page-hash.ts";
 import { PagemapScanner } from "../native/pagemap-scan.ts";
 import { encodeRecordHeader } from "../stream/records.ts";
 import type { ImageSender } from "../stream/sender.ts";
+import { lookAt } from "../tracking/look.ts";
 import type { WriteTracking } from "../tracking/support.ts";
 import { hearDump } from "./dump-listener.ts";
 import { type DumpToServe, within } from "./last-round.ts";
@@ -84,7 +85,7 @@ export class NamesRound {
     let followingPages = 0;
     for (const [space, named] of this.#there) {
       const there = joined(named);
-      pages += countOf(there);
+      pages += pagesOf(there);
       followingPages += await this.#sendNames(space, there, writer, signal);
     }
     await this.#copier.sender.write(encodeRecordHeader({ kind: RecordKind.ROUND_END, name: LAST_ROUND }));
@@ -95,12 +96,8 @@ export class NamesRound {
   async #look(memory: ProcessMemory, turn: () => Promise<void>): Promise<NamedMapping[]> {
     const looked: NamedMapping[] = [];
     for (const { start, end } of memory.mappings()) {
-      const there: Pages[] = [];
-      for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages: "all" })) {
-        there.push({ address: found.start, pages: (found.end - found.start) / PAGE_BYTES });
-        await turn();
-      }
-      looked.push({ start, end, there: joined(there) });
+      const { there } = await lookAt(this.#scanner, memory.pagemap, { start, end }, turn);
+      looked.push({ start, end, there });
     }
     return looked;
   }
@@ -142,12 +139,10 @@ export class NamesRound {
       );
     await writer.writeSpace(space, []);
     await writer.writeFollowing(space, following);
-    return countOf(following);
+    return pagesOf(following);
   }
 
   #mmImage({ innerPid }: ProcessMemory): Buffer {
     return readFileSync(`${this.#imagesDir}/mm-${innerPid}.img`);
   }
 }
-
-const countOf = (runs: readonly Pages[]): number => runs.reduce((sum, { pages }) => sum + pages, 0);

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { MigrationOrder } from "../../proto/gen/godwit/v1/agent.ts";
 import { RecordKind } from "../../proto/gen/godwit/v1/stream.ts";
+import { pagesOf } from "../checkpoint/page-runs.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { PageWord } from "../filler/page-words.ts";
 import type { Host } from "../host.ts";
@@ -165,7 +166,7 @@ async function takePages(
   records: AsyncIterable<StreamRecord>,
   { files, line, lacking }: Arriving,
 ): Promise<void> {
-  let left = lacking.reduce((sum, { pages }) => sum + pages, 0);
+  let left = pagesOf(lacking);
   const arrived = new Map<string, PageSet>();
   for await (const { header, body } of records) {
     if (header.kind !== RecordKind.PAGES)

@@ -1,32 +1,30 @@
-import { mkdir, open, readFile, rename, rm, symlink, writeFile, type FileHandle } from "node:fs/promises";
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { PAGE_BYTES } from "../native/page-hash.ts";
-import {
-  encodePagemap,
-  lazyRanges,
-  markLazy,
-  PageFlag,
-  type PagemapRun,
-} from "../checkpoint/pagemap-image.ts";
-import type { HeldMemory } from "../keep/held-memory.ts";
-import { REHEARSAL_FILE, type RoundIndex } from "../filler/page-index.ts";
 import { splitLazy } from "../checkpoint/lazy-list.ts";
-import { joined, type Pages, rises, union, without } from "../checkpoint/page-runs.ts";
+import { joined, type Pages, pagesOf, rises } from "../checkpoint/page-runs.ts";
+import { lazyRanges } from "../checkpoint/pagemap-image.ts";
+import { ImageIndex, type LastIndex } from "../filler/image-index.ts";
+import { writeLastIndex, writeRoundIndex } from "../filler/index-files.ts";
+import { PageIndex, type RoundIndex } from "../filler/page-index.ts";
+import type { HeldMemory } from "../keep/held-memory.ts";
+import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { AddressRange } from "../native/pagemap-scan.ts";
-import { Superseded } from "./superseded.ts";
+import { linkParents, roundFolderOf, writeList, writeParentLists } from "./criu-lists.ts";
+import { writeFollowingList, writeLazyList } from "./lazy-image.ts";
 import { decodePageRun, type PageRun, PAGE_RUN_HEAD_BYTES, pagemapFileOf } from "./page-run.ts";
-import { writeFollowingList, writeIndex, writeLazyList } from "./lazy-image.ts";
 import { sortContent } from "./sort-content.ts";
+import { Superseded } from "./superseded.ts";
 
+/** An address space in the round that is coming. */
 interface Space {
   readonly pagesId: number;
   /** As they came: the content lies in the file in this order. */
-  readonly runs: PagemapRun[];
+  readonly runs: Pages[];
   readonly gone: Pages[];
   /** Pages whose content comes when the container runs. */
   readonly following: Pages[];
-  readonly file: FileHandle;
+  readonly descriptor: number;
 }
 
 /**
@@ -39,29 +37,23 @@ const MAX_COPIED_PAGES = 2048;
 /** A round that brings a smaller share of a process's memory anew is not looked at. */
 const WORTH_NOTING = 0.03;
 
-/** So many runs of a process teach the filler what all of them would. */
-const REHEARSED_RUNS = 4096;
-
-const pagesOf = (runs: readonly Pages[]): number => runs.reduce((sum, { pages }) => sum + pages, 0);
-
 /**
- * The target's side of the memory rounds: each round becomes a folder of CRIU image files whose `parent` is the round
- * before, so that CRIU itself finds a page that did not change where it was first written. A round brings content
- * only; what else was there before is added to its list here, but for what the last round says is gone. That one ends up
- * in the image's own folder.
+ * The target's side of the memory rounds: each brings content only, into a folder of its own, and is taken into the
+ * image's index; what else was there before is known from that. The last one ends up in the image's own folder, and says
+ * what is gone.
  */
-export class PageStore implements AsyncDisposable {
+export class PageStore implements Disposable {
   readonly #folder: string;
   readonly #held: HeldMemory | undefined;
   #round = 1;
   /** The last round has come. */
   #isComplete = false;
   #spaces = new Map<string, Space>();
-  /** Of the round that ended last, and of all before it: the pages that there are by address space. */
-  #last = new Map<string, Space>();
-  readonly #known = new Map<string, Pages[]>();
-  /** By address space, the last round first: what the filler is given. */
-  readonly #indexes = new Map<string, RoundIndex[]>();
+  /** Of the rounds that have ended, but for the last. */
+  readonly #image = new ImageIndex();
+  readonly #ended: Map<string, RoundIndex>[] = [];
+  /** Of these, those that the filler can read. */
+  #written = 0;
   readonly #superseded: Superseded;
   /** What has come, in all rounds. */
   contentBytes = 0;
@@ -76,10 +68,6 @@ export class PageStore implements AsyncDisposable {
     this.#folder = folder;
     this.#held = held;
     this.#superseded = new Superseded(folder);
-  }
-
-  #roundFolder(round: number): string {
-    return `${this.#folder}/round-${round}`;
   }
 
   /** One PAGES record. */
@@ -97,14 +85,14 @@ export class PageStore implements AsyncDisposable {
         if (head.byteLength < PAGE_RUN_HEAD_BYTES) continue;
         const run = decodePageRun(head, length - PAGE_RUN_HEAD_BYTES);
         if (run === undefined) throw new GodwitError("corrupt", "a run of pages that makes no sense");
-        target = await this.#space(this.#round, this.#spaces, space);
+        target = this.#space(space);
         const { address, pages } = run;
         if (run.kind === "gone") target.gone.push({ address, pages });
         else if (run.kind === "following") target.following.push({ address, pages });
-        else target.runs.push({ address, pages, flags: PageFlag.present });
+        else target.runs.push({ address, pages });
         if (run.kind === "held") await this.#fetch(space, run, target);
       }
-      await this.#append(target, content);
+      this.#append(target, content);
     }
     if (target === undefined) throw new GodwitError("corrupt", "a run of pages that is cut short");
   }
@@ -114,77 +102,69 @@ export class PageStore implements AsyncDisposable {
     if (this.#held === undefined)
       throw new GodwitError("corrupt", "a reference to pages, and this host holds none");
     for await (const content of this.#held.read({ space, first: address / PAGE_BYTES, pages }))
-      await this.#append(target, content);
+      this.#append(target, content);
   }
 
-  async #append({ file }: Space, content: Uint8Array): Promise<void> {
+  /** Synchronous: to a tmpfs it is a copy of memory, and what comes next waits for it anyway. */
+  #append({ descriptor }: Space, content: Uint8Array): void {
     this.contentBytes += content.byteLength;
-    for (let written = 0; written < content.byteLength;)
-      written += (await file.write(content, written)).bytesWritten;
+    for (let written = 0; written < content.byteLength;) written += writeSync(descriptor, content, written);
   }
 
-  async #space(round: number, spaces: Map<string, Space>, space: string): Promise<Space> {
-    const known = spaces.get(space);
+  #space(space: string): Space {
+    if (this.#isComplete) throw new GodwitError("corrupt", "memory comes after the last round");
+    const known = this.#spaces.get(space);
     if (known !== undefined) return known;
-    const folder = this.#roundFolder(round);
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const folder = this.#roundFolder();
     const pagesId = this.#nextPagesId;
     this.#nextPagesId += 1;
-    const made = {
-      pagesId,
-      runs: [],
-      gone: [],
-      following: [],
-      file: await open(`${folder}/pages-${pagesId}.img`, "wx", 0o600),
-    };
-    spaces.set(space, made);
+    const descriptor = openSync(`${folder}/pages-${pagesId}.img`, "wx", 0o600);
+    const made = { pagesId, runs: [], gone: [], following: [], descriptor };
+    this.#spaces.set(space, made);
     return made;
   }
 
-  /** The round is complete. Unless it is the last it is a parent from now on. */
+  /** Of the round that is coming; made when it is needed first. */
+  #roundFolder(): string {
+    const folder = `${this.#folder}/${roundFolderOf(this.#round)}`;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    return folder;
+  }
+
+  /** The round is complete. Unless it is the last, later ones build upon it. */
   async endRound(isLast: boolean): Promise<void> {
-    for (const { file } of this.#spaces.values()) await file.close();
-    await mkdir(this.#roundFolder(this.#round), { recursive: true, mode: 0o700 });
-    this.#last = this.#spaces;
+    if (this.#isComplete) throw new GodwitError("corrupt", "a round comes after the last one");
+    const folder = this.#roundFolder();
+    for (const { descriptor } of this.#spaces.values()) closeSync(descriptor);
+    this.#isComplete = isLast;
+    if (isLast) return;
+    const ended = new Map<string, RoundIndex>();
+    for (const [space, { pagesId, runs: came }] of this.#spaces) {
+      // Of a checkpoint, the last round of one that others build upon comes in the order in which CRIU has named its pages.
+      const runs = rises(came) ? joined(came) : await sortContent(`${folder}/pages-${pagesId}.img`, came);
+      const before = this.#image.spaces.get(space);
+      if (before !== undefined && pagesOf(runs) > pagesOf(before.known) * WORTH_NOTING)
+        this.#superseded.note(before.index, runs);
+      const index = { folder: roundFolderOf(this.#round), pagesId, runs };
+      this.#image.add(space, index);
+      ended.set(space, index);
+    }
+    this.#ended.push(ended);
     this.#spaces = new Map();
     this.#round += 1;
-    this.#isComplete = isLast;
-    if (!isLast) await this.#makeParent();
-    const pages = pagesOf([...this.#known.values()].flat());
-    this.#superseded.giveBackAbove(pages * PAGE_BYTES * SUPERSEDED_SHARE);
+    this.#superseded.giveBackAbove(this.#knownPages * PAGE_BYTES * SUPERSEDED_SHARE);
   }
 
-  /** Completes the list of the round that ended last: a child looks up there every page that it does not bring. */
-  async #makeParent(): Promise<void> {
-    const round = this.#round - 1;
-    const folder = this.#roundFolder(round);
-    for (const space of this.#known.keys()) {
-      if (this.#last.has(space)) continue;
-      await (await this.#space(round, this.#last, space)).file.close();
-    }
-    if (round > 1) await symlink(`../round-${round - 1}`, `${folder}/parent`);
-    for (const [space, { pagesId, runs }] of this.#last) {
-      // Of a checkpoint, the last round of one that others build upon comes in the order in which CRIU has named its pages.
-      const content = rises(runs) ? runs : await sortContent(`${folder}/pages-${pagesId}.img`, runs);
-      if (pagesOf(content) > pagesOf(this.#known.get(space) ?? []) * WORTH_NOTING)
-        this.#superseded.note(this.#indexes.get(space) ?? [], content);
-      const inherited = this.#inherited(space, content);
-      const complete = [...content, ...inherited].sort((a, b) => a.address - b.address);
-      const name = pagemapFileOf(space) ?? "";
-      await writeFile(`${folder}/${name}`, encodePagemap(pagesId, complete), { mode: 0o600 });
-      this.#index(space, pagesId, complete, `round-${round}`);
-      this.#known.set(space, union(this.#known.get(space) ?? [], content));
-    }
+  get #knownPages(): number {
+    return this.#image.spaces.values().reduce((sum, { known }) => sum + pagesOf(known), 0);
   }
 
-  /** For the filler, of the round that is coming. */
-  writeRehearsal(): void {
-    const folder = `round-${this.#round}`;
-    const indexes = [...this.#spaces].map(([space, { pagesId, runs }]): [string, RoundIndex[]] => [
-      space,
-      [indexOf(pagesId, runs.slice(0, REHEARSED_RUNS), folder)],
-    ]);
-    writeIndex(this.#folder, new Map(indexes), REHEARSAL_FILE);
+  /** For the filler, of all rounds that have ended. */
+  writeIndexes(): void {
+    for (; this.#written < this.#ended.length; this.#written += 1) {
+      const ended = this.#ended[this.#written];
+      if (ended !== undefined) writeRoundIndex(this.#folder, this.#written + 1, ended);
+    }
   }
 
   /**
@@ -193,92 +173,74 @@ export class PageStore implements AsyncDisposable {
    */
   async finish(lazy: boolean): Promise<number> {
     if (!this.#isComplete) throw new GodwitError("corrupt", "the image came without its last memory");
-    const round = this.#round - 1;
-    const folder = this.#roundFolder(round);
+    const folder = this.#roundFolder();
+    const last = new Map<string, LastIndex>();
     let hasParent = false;
     let pages = 0;
-    for (const [space, { pagesId, runs: came, gone, following }] of this.#last) {
-      const content = rises(came) ? came : await sortContent(`${folder}/pages-${pagesId}.img`, came);
+    for (const [space, { pagesId, runs: came, gone, following }] of this.#spaces) {
+      const file = `${folder}/pages-${pagesId}.img`;
+      const runs = rises(came) ? joined(came) : await sortContent(file, came);
+      renameSync(file, `${this.#folder}/pages-${pagesId}.img`);
       if (following.length > 0) {
-        await rename(`${folder}/pages-${pagesId}.img`, `${this.#folder}/pages-${pagesId}.img`);
-        pages += await this.#leaveOut(space, { pagesId, content, following });
+        const image = { pagesId, content: runs, following };
+        last.set(space, await writeFollowingList(this.#folder, space, this.#lazyRanges(space), image));
+        pages += pagesOf(runs) + pagesOf(following);
         continue;
       }
-      const runs = [...content, ...this.#inherited(space, [...content, ...gone])].sort(
-        (a, b) => a.address - b.address,
-      );
-      pages += pagesOf(runs);
-      this.#index(space, pagesId, runs, ".");
-      await rename(`${folder}/pages-${pagesId}.img`, `${this.#folder}/pages-${pagesId}.img`);
-      const list = `${this.#folder}/${pagemapFileOf(space) ?? ""}`;
-      const ranges = lazy && space.startsWith("1-") ? await this.#lazyRanges(space) : undefined;
-      const split = ranges === undefined ? undefined : splitLazy(runs, ranges);
-      if (split !== undefined && pagesOf(split.rest) <= MAX_COPIED_PAGES) {
-        const pagesId = this.#nextPagesId;
-        this.#nextPagesId += 1;
-        writeLazyList(this.#folder, { space, pagesId }, split, this.#indexes.get(space) ?? []);
-      } else {
-        await writeFile(list, encodePagemap(pagesId, markLazy(runs, ranges ?? [])), { mode: 0o600 });
-        hasParent ||= round > 1;
-      }
+      const index = { folder: ".", pagesId, runs, gone: joined(gone.filter((run) => run.pages > 0)) };
+      last.set(space, index);
+      const there = this.#image.end(space, index);
+      pages += pagesOf(there);
+      const ranges = lazy && space.startsWith("1-") ? this.#lazyRanges(space) : undefined;
+      hasParent = this.#writeList(space, index, there, ranges) || hasParent;
     }
-    if (lazy) writeIndex(this.#folder, this.#indexes);
-    if (hasParent) await symlink(`round-${round - 1}`, `${this.#folder}/parent`);
-    await rm(folder, { recursive: true });
+    if (lazy) {
+      this.writeIndexes();
+      writeLastIndex(this.#folder, last);
+    }
+    rmSync(folder, { recursive: true });
+    if (hasParent) linkParents(this.#folder, this.#round - 1);
     return pages;
   }
 
-  /** Pages that follow are the filler's; all others have come. Answers how many pages there are. */
-  async #leaveOut(
+  /** By which CRIU finds the pages of an address space. Answers whether it has to look into earlier rounds. */
+  #writeList(
     space: string,
-    image: {
-      readonly pagesId: number;
-      readonly content: readonly PagemapRun[];
-      readonly following: readonly Pages[];
-    },
-  ): Promise<number> {
-    const index = await writeFollowingList(this.#folder, space, await this.#lazyRanges(space), image);
-    this.#indexes.set(space, [index]);
-    return pagesOf(image.content) + pagesOf(image.following);
+    last: RoundIndex,
+    there: readonly Pages[],
+    ranges: readonly AddressRange[] | undefined,
+  ): boolean {
+    const known = this.#image.spaces.get(space);
+    const split = ranges === undefined ? undefined : splitLazy(there, ranges);
+    if (split !== undefined && pagesOf(split.rest) <= MAX_COPIED_PAGES) {
+      const pagesId = this.#nextPagesId;
+      this.#nextPagesId += 1;
+      writeLazyList(this.#folder, { space, pagesId }, split, known?.index ?? new PageIndex());
+      return false;
+    }
+    writeList(this.#folder, space, last, there, ranges);
+    const rounds = known?.rounds ?? [];
+    if (rounds.length > 0) writeParentLists(this.#folder, space, rounds, this.#round - 1);
+    return rounds.length > 0;
   }
 
-  async #lazyRanges(space: string): Promise<AddressRange[]> {
-    return lazyRanges(await readFile(`${this.#folder}/mm-${space.slice(2)}.img`));
-  }
-
-  /** What earlier rounds brought, but for some. */
-  #inherited(space: string, but: readonly Pages[]): PagemapRun[] {
-    const rest = without(this.#known.get(space) ?? [], joined(but));
-    return rest.map((run) => ({ ...run, flags: PageFlag.parent }));
-  }
-
-  #index(space: string, pagesId: number, runs: readonly PagemapRun[], folder: string): void {
-    const index = indexOf(pagesId, runs, folder);
-    this.#indexes.set(space, [index, ...(this.#indexes.get(space) ?? [])]);
+  #lazyRanges(space: string): AddressRange[] {
+    return lazyRanges(readFileSync(`${this.#folder}/mm-${space.slice(2)}.img`));
   }
 
   /** Some pages are only named. */
   get hasFollowing(): boolean {
-    return [...this.#last.values()].some(({ following }) => following.length > 0);
+    return this.#spaces.values().some(({ following }) => following.length > 0);
   }
 
   /** Processes whose memory the last round brought. */
   get processes(): number {
-    return [...this.#last.keys()].filter((space) => space.startsWith("1-")).length;
+    return [...this.#spaces.keys()].filter((space) => space.startsWith("1-")).length;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     this.#superseded[Symbol.dispose]();
-    for (const { file } of this.#spaces.values()) await file.close();
+    if (!this.#isComplete) for (const { descriptor } of this.#spaces.values()) closeSync(descriptor);
     this.#spaces.clear();
   }
 }
-
-const indexOf = (pagesId: number, runs: readonly PagemapRun[], folder: string): RoundIndex => ({
-  file: `${folder}/pages-${pagesId}.img`,
-  runs: runs.map(({ address, pages, flags }) => ({
-    address,
-    pages,
-    hasContent: (flags & PageFlag.present) !== 0,
-  })),
-});

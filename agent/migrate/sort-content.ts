@@ -1,7 +1,6 @@
 import { open, rename } from "node:fs/promises";
 
-import { type PagemapRun, PageFlag } from "../checkpoint/pagemap-image.ts";
-import { joined } from "../checkpoint/page-runs.ts";
+import { joined, type Pages } from "../checkpoint/page-runs.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 
 /**
@@ -9,7 +8,7 @@ import { PAGE_BYTES } from "../native/page-hash.ts";
  * that came twice is taken as it came last.
  * @param runs in the file's order
  */
-export async function sortContent(file: string, runs: readonly PagemapRun[]): Promise<PagemapRun[]> {
+export async function sortContent(file: string, runs: readonly Pages[]): Promise<Pages[]> {
   const offsets = new Map<number, number>();
   let offset = 0;
   for (const { address, pages } of runs) {
@@ -43,7 +42,7 @@ export async function sortContent(file: string, runs: readonly PagemapRun[]): Pr
     }
   }
   await rename(scratch, file);
-  return sorted.map((run) => ({ ...run, flags: PageFlag.present }));
+  return sorted;
 }
 
 const MAX_COPIED_PAGES = 256;

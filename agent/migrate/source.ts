@@ -25,7 +25,6 @@ import { openStreamPair, shutdownSocket } from "../native/sockets.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { inspect } from "../obstacles/inspect.ts";
 import { watchesOf } from "../obstacles/watches.ts";
-import { logRange, readLog } from "../shim/log-store.ts";
 import { openSender, type ImageSender } from "../stream/sender.ts";
 import { WriteTracker } from "../tracking/write-tracker.ts";
 import type { Copied } from "./copied.ts";
@@ -33,6 +32,7 @@ import { bandwidthOf, CopyPilot } from "./copy-pilot.ts";
 import { endImage } from "./image-end.ts";
 import { listImageFiles, makeImageFolder } from "./image-folder.ts";
 import type { DumpToServe } from "./last-round.ts";
+import { sendLog } from "./log-copy.ts";
 import { MemoryRounds, type RoundFigures } from "./memory-rounds.ts";
 import { NamesRound } from "./names-round.ts";
 import type { MigrationProgress } from "./progress.ts";
@@ -40,7 +40,7 @@ import { takeOffer } from "./offer.ts";
 import { RecordWriter } from "./record-writer.ts";
 import { TreeCopy } from "./tree-copy.ts";
 import { treesOf } from "./trees.ts";
-import { freezeAtRest } from "./stand-still.ts";
+import { freezeAtRest, unplug } from "./stand-still.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 
 /** A smaller container's memory is sent again sooner than a thread has begun that would record it. */
@@ -71,6 +71,8 @@ export interface CopyOutcome {
   readonly forecastMs: number;
   /** What this host may go on holding of the container's memory, once it has left. */
   readonly recording: Recording | undefined;
+  /** See copyThrough. */
+  readonly grip: Disposable;
 }
 
 /**
@@ -87,7 +89,9 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   await filled(runtime.paths.lazyPages, inputs.signal);
   await makeImageFolder(runtime.paths.images);
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => removeTree(runtime.paths.images));
+  // Of a copy that has come off it goes with the container, or when that is thawed: the target needs the cores now.
+  await using failed = new AsyncDisposableStack();
+  failed.defer(() => removeTree(runtime.paths.images));
   const pilot = undo.use(await CopyPilot.begin(inputs));
   const { signal } = pilot;
   const sender = await openSender({
@@ -101,8 +105,9 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   const isWorthHolding =
     inputs.order.mode === MigrationMode.PRECOPY && runtime.cgroup.memoryBytes() >= HELD_FROM_BYTES;
   const recording = isWorthHolding ? host.held.record(runtime.id) : undefined;
+  let grip: Disposable;
   try {
-    await copyThrough({ sender, pilot, recording }, running, inputs);
+    grip = await copyThrough({ sender, pilot, recording }, running, inputs);
   } catch (error) {
     const reason = reasonOf(error, signal, runtime, running.init);
     // Whichever host is heard first: the operator is to read the cause, not that a stream ended.
@@ -112,7 +117,8 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   }
   progress.sent(sender.rawBytes);
   progress.enter(MigrationPhase.DUMPED);
-  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs, recording };
+  failed.move();
+  return { forecastMs: pilot.elapsedMs + pilot.arrivalMs, recording, grip };
 }
 
 /** Who decides how a copy goes on. */
@@ -134,11 +140,15 @@ export interface CopiedWhole extends Copied {
   readonly wholeBytes: number;
 }
 
+/**
+ * Freezes the container and brings all of it to the other end. Answers the grip on its memory by which its writes were
+ * known: letting go of gigabytes takes time, which is there when the container runs again, or is gone.
+ */
 export async function copyThrough(
   { sender, pilot, recording, chain }: CopyMeans,
   running: Extract<RecordStatus, { kind: "running" }>,
   inputs: Omit<SourceInputs, "sampler">,
-): Promise<void> {
+): Promise<Disposable> {
   const { host, runtime, record, progress } = inputs;
   const { init } = running;
   const { signal } = pilot;
@@ -170,8 +180,15 @@ export async function copyThrough(
   ).blockers;
   if (obstacle !== undefined) throw new GodwitError("refused", obstacle.reason);
   pilot.follow(sender);
-  const tracker = undo.use(new WriteTracker(tracking, host.logger));
+  using grip = new DisposableStack();
+  const tracker = grip.use(new WriteTracker(tracking, host.logger));
   const plug = await runtime.plug(record);
+  let standsStill = false;
+  const stragglers = await plug.openStragglers(chain !== undefined);
+  undo.defer(() => {
+    if (!standsStill) plug.dropStragglers();
+  });
+  const link = { plug, stragglers };
 
   const pids = (): number[] => [...runtime.cgroup.processes()];
   const trees = treesOf(runtime.paths).map(
@@ -223,16 +240,18 @@ export async function copyThrough(
     sent,
   });
   const watched = await runtime.watchedPaths.find(init.pid, watchesOf(runtime.cgroup.processes()));
-  // Those who are held off try again, and reach the target.
-  if (connectionsArrive(init.pid)) plug.unplug();
+  inputs.setStatus(frozen("no"));
+  standsStill = true;
+  // Whoever finds that gives back what is taken from now on. Those who are held off reach the target.
+  if (connectionsArrive(init.pid)) unplug(link);
   pilot.freezes();
   const frozenAt = performance.now();
-  inputs.setStatus(frozen("no"));
-  await freezeAtRest(runtime, init.pid, plug, signal);
+  await freezeAtRest(runtime, init.pid, link, signal);
   if (!runtime.isRunning(init)) throw new GodwitError("refused", "the container ended before it was frozen");
   progress.enter(MigrationPhase.FROZEN);
   sender.hurry();
-  // Packets that come to this host are lost once CRIU has looked at the sockets: until then the other hosts know better.
+  // The other hosts are to learn soon where the container goes: what comes here from now on makes a detour.
+  if (chain === undefined) stragglers.hearTunnel();
   await writer.write(RecordKind.STANDSTILL, new Uint8Array(0));
   await sender.flush();
   const standingAt = performance.now();
@@ -289,8 +308,11 @@ export async function copyThrough(
     });
     const sent = (word: "maybe" | "yes"): void => {
       inputs.setStatus(frozen(word));
-      pilot.committed();
+      if (word === "maybe") pilot.committed();
     };
+    // Of a checkpoint they are the container's that goes on here.
+    if (chain === undefined)
+      for (const packet of stragglers.take()) await writer.write(RecordKind.PACKET, packet);
     await endImage(writer, sender, description, { signal, sent });
     chain?.copied({
       ledger: memory.ledger,
@@ -325,7 +347,7 @@ export async function copyThrough(
       onBegun: begun.resolve,
       // Until here the kernel still took packets in and acknowledged them: fewer are sent again later.
       onNetworkLock: () => {
-        plug.unplug();
+        unplug(link);
         return Promise.resolve();
       },
       onDumped: async () => {
@@ -343,6 +365,7 @@ export async function copyThrough(
     shutdownSocket(pageSocket);
     await lastRound.catch(() => undefined);
   }
+  return grip.move();
 }
 
 /** Of all that fails in a row, what failed first. */
@@ -366,23 +389,6 @@ export const told = (value: unknown): string => {
 function correctTimers(filesImage: string): void {
   const image = readFileSync(filesImage);
   if (keepTimersGoing(image) > 0) writeFileSync(filesImage, image);
-}
-
-/** What the container has written up to now, from `from` on as far as it is still kept. */
-export async function sendLog(
-  writer: RecordWriter,
-  dir: string,
-  from: number,
-): Promise<{ startOffset: number; endOffset: number }> {
-  const range = await logRange(dir);
-  let offset = Math.max(range.startOffset, from);
-  while (offset < range.endOffset) {
-    const piece = await readLog(dir, offset);
-    if (piece.data.length === 0) break;
-    await writer.write(RecordKind.LOG, piece.data, String(piece.offset));
-    offset = piece.offset + piece.data.length;
-  }
-  return { startOffset: range.startOffset, endOffset: offset };
 }
 
 /** What the target provides itself: /dev and /dev/shm, and of the masked files those that this kernel has. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 
-import { type RoundIndex, PageIndex } from "../filler/page-index.ts";
+import { PageIndex } from "../filler/page-index.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import { Superseded } from "./superseded.ts";
 
@@ -18,11 +18,11 @@ test("of what later rounds bring anew the old content goes, and nothing else", (
       const folder = mkdtempSync(join(tmpdir(), "superseded-"));
       try {
         using superseded = new Superseded(folder);
-        let indexes: RoundIndex[] = [];
+        const index = new PageIndex();
         const newest = new Map<number, number>();
         const copies: { file: string; page: number; value: number; offset: number }[] = [];
         rounds.forEach((brought, number) => {
-          const file = `round-${number}`;
+          const file = `./pages-${number}.img`;
           const content: number[] = [];
           brought.forEach((is, page) => is && content.push(page));
           content.forEach((page, index) => {
@@ -33,17 +33,14 @@ test("of what later rounds bring anew the old content goes, and nothing else", (
             Buffer.concat(content.map(() => Buffer.alloc(PAGE_BYTES, number + 1))),
           );
           superseded.note(
-            indexes,
+            index,
             content.map((page) => ({ address: page * PAGE_BYTES, pages: 1 })),
           );
           for (const page of content) newest.set(page, number + 1);
-          const runs = [...newest.keys()]
-            .sort((a, b) => a - b)
-            .map((page) => ({ address: page * PAGE_BYTES, pages: 1, hasContent: brought[page] === true }));
-          indexes = [{ file, runs }, ...indexes];
+          const runs = content.map((page) => ({ address: page * PAGE_BYTES, pages: 1 }));
+          index.add({ folder: ".", pagesId: number, runs });
           superseded.giveBackAbove(0);
         });
-        const index = new PageIndex(indexes);
         const buffer = Buffer.alloc(1);
         const read = (file: string, offset: number): number => {
           const descriptor = openSync(join(folder, file), "r");

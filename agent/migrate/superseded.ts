@@ -1,6 +1,6 @@
 import { closeSync, openSync } from "node:fs";
 
-import { PAGE_BYTES, PageIndex, type PageLocation, type RoundIndex } from "../filler/page-index.ts";
+import { PAGE_BYTES, type PageIndex, type PageLocation } from "../filler/page-index.ts";
 import { punchHole } from "../native/files.ts";
 import type { Pages } from "../checkpoint/page-runs.ts";
 
@@ -15,10 +15,8 @@ export class Superseded implements Disposable {
     this.#folder = folder;
   }
 
-  /** @param rounds of one address space before this round, the last first; @param content that this round brings */
-  note(rounds: readonly RoundIndex[], content: readonly Pages[]): void {
-    if (rounds.length === 0) return;
-    const index = new PageIndex(rounds);
+  /** @param index of one address space before this round; @param content that this round brings */
+  note(index: PageIndex, content: readonly Pages[]): void {
     for (const { address, pages } of content) {
       for (let done = 0; done < pages;) {
         const place = index.locate(address + done * PAGE_BYTES, pages - done);

@@ -26,6 +26,8 @@ export interface TakeInEvents {
   readonly begun?: () => void;
   /** The container has been frozen at its source. */
   readonly standsStill?: () => void;
+  /** It came to the source after that. */
+  readonly packet?: (packet: Buffer) => void;
   /** Its files are here, all of them; what is left is the image. */
   readonly filesComplete?: () => void;
 }
@@ -42,11 +44,13 @@ export async function takeIn(
   let description: CheckpointDescription | undefined;
   let open: { name: string; descriptor: number } | undefined;
   let files = 0;
-  let rehearsalAtBytes = FILLER_FROM_BYTES;
+  let isStill = false;
   using log = new LogImport(runtime.paths.log);
-  await using pages = new PageStore(runtime.paths.images, held);
+  using pages = new PageStore(runtime.paths.images, held);
   const folders = new Map(treesOf(runtime.paths).map(({ name, folder }) => [name, folder]));
   const folderOf = (name: string): string => {
+    // They are being mounted by then.
+    if (files > 0) throw new GodwitError("corrupt", "the container's files come after its image");
     const folder = folders.get(name);
     if (folder === undefined) throw new GodwitError("corrupt", `'${name}' is no tree of files`);
     return folder;
@@ -62,11 +66,9 @@ export async function takeIn(
       const { header, body } = next.value;
       switch (header.kind) {
         case RecordKind.LAYER:
-          if (files > 0) throw new GodwitError("corrupt", "the container's files come after its image");
           await applyLayer(folderOf(header.name), layerBytes(body, header.length, iterator), { signal });
           break;
         case RecordKind.LAYER_DELETIONS: {
-          if (files > 0) throw new GodwitError("corrupt", "the container's files come after its image");
           await applyDeletions(folderOf(header.name), decodePaths(await collect(body)));
           break;
         }
@@ -94,18 +96,24 @@ export async function takeIn(
         }
         case RecordKind.PAGES:
           await pages.add(header.name, body, header.length);
-          if (pages.contentBytes >= rehearsalAtBytes) {
-            // Twice as much of it is worth another one; when the last comes, none may be under way.
-            rehearsalAtBytes *= 2;
-            pages.writeRehearsal();
-            lazyPages.rehearse();
-          }
+          // In time before the image is whole: its start takes longer than a container may stand still.
+          if (pages.contentBytes >= FILLER_FROM_BYTES) lazyPages.begin();
           break;
         case RecordKind.STANDSTILL:
+          isStill = true;
           events.standsStill?.();
           break;
+        case RecordKind.PACKET: {
+          const packet = await collect(body);
+          events.packet?.(packet);
+          break;
+        }
         case RecordKind.ROUND_END:
           await pages.endRound(header.name === LAST_ROUND);
+          // What ends while the container stands still is taken in with the last.
+          if (isStill || header.name === LAST_ROUND || pages.contentBytes < FILLER_FROM_BYTES) break;
+          pages.writeIndexes();
+          lazyPages.roundEnded();
           break;
         case RecordKind.DESCRIPTION:
           description = CheckpointDescription.decode(await collect(body));

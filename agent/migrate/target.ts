@@ -9,11 +9,12 @@ import { restore } from "../checkpoint/criu.ts";
 import { CriuSession } from "../checkpoint/criu-session.ts";
 import { endFilling, filled, forgetFilling, isUnfinished, LazyPages } from "../checkpoint/lazy-pages.ts";
 import { DEV_MOUNTS, devMountFolder, dropDevMounts } from "../container/dev-mounts.ts";
+import { OutputPipes } from "../container/output-pipes.ts";
 import type { ContainerPaths } from "../container/paths.ts";
 import type { ContainerRuntime } from "../container/runtime.ts";
 import type { Host } from "../host.ts";
 import { learnArrival } from "../model/move-costs.ts";
-import type { ContainerRecord, InitProcess, RecordStatus } from "../model/record.ts";
+import type { ContainerRecord, FollowingMemory, InitProcess, RecordStatus } from "../model/record.ts";
 import { removeTree } from "../native/remove-tree.ts";
 import { holdClosings, releaseClosings } from "../network/closings.ts";
 import type { PacketHold } from "../network/packet-hold.ts";
@@ -21,7 +22,7 @@ import { openReceiver } from "../stream/receiver.ts";
 import { readRecords } from "../stream/records.ts";
 import { makeImageFolder } from "./image-folder.ts";
 import { Offer } from "./offer.ts";
-import { makeWhole } from "./lazy-image.ts";
+import { makeWhole } from "./criu-lists.ts";
 import type { PageFollowing } from "./page-following.ts";
 import type { MigrationProgress } from "./progress.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
@@ -75,12 +76,10 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     offersPages: loan !== undefined && !isPostcopy,
   });
   using offer = loan === undefined || isPostcopy ? undefined : new Offer(host, order, loan.memory, signal);
+  const mountRootfs = await runtime.prepareRootfs(record, signal);
+  let isMounted = false;
   progress.enter(MigrationPhase.READY);
 
-  let mounted: Promise<void> | undefined;
-  await using undo = new AsyncDisposableStack();
-  // What unmounts it after a failure must find it mounted.
-  undo.defer(() => mounted?.catch(() => undefined));
   const taken = await takeIn(
     { runtime, lazyPages, held: loan?.memory, isPostcopy },
     readRecords(receiver.chunks()),
@@ -88,9 +87,10 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
     {
       begun: () => progress.enter(MigrationPhase.RECEIVING),
       standsStill: () => hold.begin(),
+      packet: (packet) => hold.take(packet),
       filesComplete: () => {
-        mounted = runtime.mountRootfs(record, signal);
-        mounted.catch(() => undefined); // awaited by the restore, unless something else fails first
+        mountRootfs();
+        isMounted = true;
       },
     },
   );
@@ -99,9 +99,8 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   loan?.settle();
   return await restoreReceived(inputs, place, lazyPages, taken, {
     ...(isPostcopy ? { following: { migrationId, from: order.peerNode } } : {}),
-    closesConnections: false,
     hold,
-    mounted,
+    isMounted,
   });
 }
 
@@ -111,18 +110,13 @@ export async function restoreReceived(
   place: RestorePlace,
   lazyPages: LazyPages,
   { description, lazy, processes }: Awaited<ReturnType<typeof takeIn>>,
-  terms: {
-    /** Most of its memory is still at the source. */
-    readonly following?: { readonly migrationId: string; readonly from: string };
-    readonly closesConnections: boolean;
-    /** What has been sent to it while it stood still. */
-    readonly hold?: PacketHold;
-    /** The root file system is about to be mounted; absent: it is not. */
-    readonly mounted?: Promise<void> | undefined;
+  terms: Pick<RestoreTerms, "closesConnections" | "hold" | "isMounted"> & {
+    /** Most of its memory is still there. */
+    readonly following?: FollowingMemory;
   },
 ): Promise<InitProcess> {
   const { host, migrationId, progress, runtime } = inputs;
-  const { closesConnections, following, hold, mounted } = terms;
+  const { following, ...rest } = terms;
   const receivedAt = performance.now();
   const { memoryBytes, ownMemoryBytes } = description;
   progress.figures({ memoryBytes });
@@ -150,13 +144,11 @@ export async function restoreReceived(
     receivedAt,
     lazy,
     filling,
-    closesConnections,
+    ...rest,
     // Of a move: what a checkpoint takes says nothing of those.
-    ...(closesConnections
+    ...(rest.closesConnections === true
       ? {}
       : { took: (ms) => host.costs.learn((costs) => learnArrival(costs, size, ms)) }),
-    ...(hold === undefined ? {} : { hold }),
-    ...(mounted === undefined ? {} : { mounted }),
   });
 }
 
@@ -177,8 +169,8 @@ interface RestoreTerms {
   readonly closesConnections?: boolean;
   readonly receivedAt: number;
   readonly lazy: boolean;
-  /** The root file system is about to be mounted; absent: it is not. */
-  readonly mounted?: Promise<void> | undefined;
+  /** The root file system has been mounted. */
+  readonly isMounted?: boolean;
   /** What has been sent to it while it stood still. */
   readonly hold?: PacketHold;
   /** What fills the memory later is about to be ready. */
@@ -190,15 +182,11 @@ interface RestoreTerms {
 /** Cgroups, network and a waiting CRIU: all that a restore needs and that no image is needed for. */
 export class RestorePlace implements AsyncDisposable {
   readonly #session: CriuSession;
-  readonly #pipes: ReturnType<ContainerRuntime["openPipes"]>;
+  readonly #pipes: OutputPipes;
   readonly #placeholderPid: number;
   #closed = false;
 
-  private constructor(
-    session: CriuSession,
-    pipes: ReturnType<ContainerRuntime["openPipes"]>,
-    placeholderPid: number,
-  ) {
+  private constructor(session: CriuSession, pipes: OutputPipes, placeholderPid: number) {
     this.#session = session;
     this.#pipes = pipes;
     this.#placeholderPid = placeholderPid;
@@ -210,7 +198,8 @@ export class RestorePlace implements AsyncDisposable {
     record: ContainerRecord,
     signal: AbortSignal,
   ): Promise<RestorePlace> {
-    const pipes = runtime.openPipes();
+    using opened = new DisposableStack();
+    const pipes = opened.use(new OutputPipes());
     const placeholderPid = await runtime.createPlaceholder(record, pipes, signal);
     await runtime.plug(record);
     await holdClosings(runtime.attachment);
@@ -222,7 +211,10 @@ export class RestorePlace implements AsyncDisposable {
         criuPath: host.criuPath,
         inherit: [netns, pipes.writeStdout, pipes.writeStderr],
         cgroupProcs: runtime.cgroup.procsFiles,
+        // A lease that ends freezes them, and the cluster may have gone on without this host when it is renewed.
+        killedIn: host.cgroups.ownFreezerProcs,
       });
+      opened.move();
       return new RestorePlace(session, pipes, placeholderPid);
     } finally {
       closeSync(netns);
@@ -232,13 +224,14 @@ export class RestorePlace implements AsyncDisposable {
   async restore(
     inputs: TargetInputs,
     description: CheckpointDescription,
-    { closesConnections = false, receivedAt, lazy, hold, mounted, filling, took }: RestoreTerms,
+    { closesConnections = false, receivedAt, lazy, hold, isMounted, filling, took }: RestoreTerms,
   ): Promise<InitProcess> {
     const { host, runtime, record, migrationId, progress } = inputs;
-    await (mounted ?? runtime.mountRootfs(record, inputs.signal));
+    if (isMounted !== true) await runtime.mountRootfs(record, inputs.signal);
     const plug = await runtime.plug(record);
     await filling;
     let init: InitProcess | undefined;
+    let attached: Promise<void> | undefined;
     let switchedAt = 0;
     let heldPackets = 0;
     // CRIU itself knows of no abort: ending it ends what it built.
@@ -262,13 +255,19 @@ export class RestorePlace implements AsyncDisposable {
       closesConnections,
       lazy,
       session: this.#session,
-      onRestored: async (pid) => {
-        process.kill(this.#placeholderPid, "SIGKILL");
+      onInit: (pid) => {
         init = runtime.initProcess(pid);
-        await runtime.attachOutput(this.#pipes, init, {
+        attached = runtime.attachOutput(this.#pipes, init, {
           o: description.partialStdout,
           e: description.partialStderr,
         });
+        attached.catch(() => undefined); // awaited below, unless CRIU fails first
+      },
+      onRestored: async () => {
+        if (init === undefined)
+          throw new GodwitError("internal", "CRIU never named the container's first process");
+        process.kill(this.#placeholderPid, "SIGKILL");
+        await attached;
         const restoreMs = performance.now() - receivedAt;
         progress.figures({ restoreMs });
         progress.enter(MigrationPhase.RESTORED);
@@ -277,9 +276,9 @@ export class RestorePlace implements AsyncDisposable {
         // From here on CRIU goes on to the end, whatever becomes of this process.
         inputs.setStatus({ kind: "restoring", migrationId, stage: "ran", init });
       },
-      onNetworkUnlock: () => {
+      // Not before: what its sockets here acknowledge, those at the source never get, should it go on there.
+      onResumes: () => {
         heldPackets = plug.plugIn(hold);
-        return Promise.resolve();
       },
     });
     if (init === undefined)
@@ -297,8 +296,7 @@ export class RestorePlace implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     await this.#session[Symbol.asyncDispose]();
-    closeSync(this.#pipes.writeStdout);
-    closeSync(this.#pipes.writeStderr);
+    this.#pipes[Symbol.dispose]();
   }
 }
 

@@ -32,15 +32,15 @@ export const isFilledLater = ({ memoryBytes }: MoveSize, ownMemoryBytes = 0): bo
 
 /** From the freeze to the last byte's acknowledgement, without the time that changed pages take on the link. */
 const DEPARTURE_PRIOR: Prior = [
-  { weight: 90, deviation: 60 },
-  { weight: 5, deviation: 5 }, // each further process
-  { weight: 0.15, deviation: 0.4 }, // each MB: looked at where the kernel does not tell what was written
+  { weight: 60, deviation: 60 },
+  { weight: 2, deviation: 5 }, // each further process
+  { weight: 0.05, deviation: 0.4 }, // each MB: looked at where the kernel does not tell what was written
   { weight: 1, deviation: 1 }, // each MB that has changed
 ];
 /** From the last byte to the first instruction, the switch included. */
 const ARRIVAL_PRIOR: Prior = [
-  { weight: 110, deviation: 60 },
-  { weight: 6, deviation: 6 },
+  { weight: 55, deviation: 60 },
+  { weight: 2, deviation: 6 },
   { weight: 0.02, deviation: 0.05 }, // each MB that is filled in later
   { weight: 0.9, deviation: 0.6 }, // each MB that is put in place first
 ];

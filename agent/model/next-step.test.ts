@@ -113,6 +113,11 @@ describe("nextStep", () => {
     ],
     ["running and to be restarted", step(order(Role.OWNER, { restartGeneration: 1 }), running), "stop"],
     ["a start that was cut off", step(order(Role.OWNER), { kind: "starting" }), "start"],
+    [
+      "a start that was cut off since it is to be stopped",
+      step(order(Role.OWNER, { desired: DesiredState.STOPPED }), { kind: "starting" }),
+      "stop",
+    ],
     ["ended and always restarted", step(order(Role.OWNER), stopped(0)), "start"],
     ["ended, but too early to restart", step(order(Role.OWNER), stopped(0, { startAtMs: 2_000 })), "wait"],
     [
@@ -183,6 +188,18 @@ describe("nextStep", () => {
       "stop",
     ],
     ["cold target without its files", step(order(Role.OWNER, cold), restoring("receiving")), "remove"],
+    ["came here, and the disk never took that it ran", step(order(Role.OWNER), restoring("ran")), "start"],
+    ["the same, and its host was off meanwhile", step(order(Role.OWNER), restoring("received")), "start"],
+    [
+      "the same, and it is to be stopped",
+      step(order(Role.OWNER, { desired: DesiredState.STOPPED }), restoring("ran")),
+      "stop",
+    ],
+    [
+      "half restored from a checkpoint",
+      step(order(Role.OWNER, { restore: { checkpointId: "c1" } }), restoring("ran")),
+      "remove",
+    ],
     ["target that never got the image", step(order(Role.OWNER, switched), restoring("receiving")), "remove"],
   ])("%s: %s", (_, actual, expected) => {
     expect(actual).toBe(expected);

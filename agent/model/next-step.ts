@@ -123,9 +123,15 @@ function ownerStep(desired: DesiredAllocation, observed: Observation, migrationI
         // The source has it back as soon as the leader knows.
         return status.stage === "given-up" ? NONE : { kind: "resume", migrationId };
       }
+      // It has run here, and only the disk has never taken that: its files are the only ones there are.
+      if (
+        desired.migration === undefined &&
+        desired.restore === undefined &&
+        (status.stage === "received" || status.stage === "ran")
+      )
+        return startOrStop(desired);
       return { kind: "remove" };
     case "starting":
-      return { kind: "start" };
     case "halted":
       return startOrStop(desired);
     case "running":

@@ -103,3 +103,9 @@ export function decodeRecord(text: string): ContainerRecord {
   const parsed = JSON.parse(text) as ContainerRecord;
   return { ...parsed, spec: ContainerSpec.fromJSON(parsed.spec), image: Image.fromJSON(parsed.image) };
 }
+
+/** Post-copy: it runs, and some of its memory is still at its source. */
+export const lacksMemory = (
+  status: RecordStatus | undefined,
+): status is Extract<RecordStatus, { kind: "running" }> & { readonly following: FollowingMemory } =>
+  status?.kind === "running" && status.following !== undefined;

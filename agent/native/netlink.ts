@@ -1,6 +1,7 @@
 import { closeSync } from "node:fs";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { macBytes } from "../model/addresses.ts";
 import { openNetlink, openNetlinkIn, receiveNetlink, sendNetlink } from "./netlink-socket.ts";
 
 /**
@@ -51,7 +52,7 @@ export class RouteSocket implements Disposable {
       attributes.push(attribute(IFLA_MASTER, value));
     }
     if (change.address !== undefined) {
-      attributes.push(attribute(IFLA_ADDRESS, Buffer.from(change.address.replaceAll(":", ""), "hex")));
+      attributes.push(attribute(IFLA_ADDRESS, macBytes(change.address)));
     }
     const body = Buffer.concat([Buffer.alloc(IFINFOMSG_BYTES), ...attributes]);
     body.writeInt32LE(index, 4);

@@ -22,6 +22,7 @@ const Page = {
   swapped: 1n << 4n,
   zero: 1n << 5n,
 } as const;
+const WRITTEN = Number(Page.written);
 
 export interface AddressRange {
   readonly start: number;
@@ -47,11 +48,11 @@ export class PagemapScanner {
   readonly #argument = Buffer.alloc(ARGUMENT_BYTES);
   readonly #regions = Buffer.allocUnsafeSlow(REGIONS * REGION_BYTES);
   readonly #regionsAddress = addressOf(this.#regions);
-  /** Each region's start, end and kind. */
-  readonly #words = new BigUint64Array(
+  /** Each region's start, end and kind, of two halves each, the lower one first: BigInts would be thousands of objects. */
+  readonly #halves = new Uint32Array(
     this.#regions.buffer,
     this.#regions.byteOffset,
-    REGIONS * REGION_WORDS,
+    REGIONS * REGION_WORDS * 2,
   );
 
   /** Whether writes to all of a mapping are tracked at this moment. */
@@ -75,6 +76,21 @@ export class PagemapScanner {
    * @throws errno EINVAL or ENOTTY on a kernel without it; ESRCH never: a process that is gone has no pages
    */
   *scan(pagemap: number, options: ScanOptions): Generator<FoundRange> {
+    let ranges: FoundRange[] = [];
+    for (const _ of this.steps(pagemap, options, (start, end, written) =>
+      ranges.push({ start, end, written }),
+    )) {
+      yield* ranges;
+      ranges = [];
+    }
+  }
+
+  /** The same with a step for each call of the kernel: what that has found was told before. */
+  *steps(
+    pagemap: number,
+    options: ScanOptions,
+    tell: (start: number, end: number, written: boolean) => void,
+  ): Generator<void> {
     let { pages, start: at } = options;
     const argument = this.#argument;
     while (at < options.end) {
@@ -103,18 +119,17 @@ export class PagemapScanner {
         throw new Error(`ioctl(PAGEMAP_SCAN): errno ${koffi.errno()}`);
       }
       const next = Number(argument.readBigUInt64LE(32));
-      const ranges: FoundRange[] = [];
+      const halves = this.#halves;
+      let last = 0;
       for (let index = 0; index < found; index += 1) {
-        const at = index * REGION_WORDS;
-        ranges.push({
-          start: Number(this.#words[at]),
-          end: Number(this.#words[at + 1]),
-          written: ((this.#words[at + 2] ?? 0n) & Page.written) !== 0n,
-        });
+        const word = index * REGION_WORDS * 2;
+        const start = (halves[word] ?? 0) + (halves[word + 1] ?? 0) * 2 ** 32;
+        last = (halves[word + 2] ?? 0) + (halves[word + 3] ?? 0) * 2 ** 32;
+        tell(start, last, ((halves[word + 4] ?? 0) & WRITTEN) !== 0);
       }
-      yield* ranges;
+      yield;
       // The kernel's word for how far it came falls short when its own buffer was full at the very end.
-      const reached = Math.max(next, ranges.at(-1)?.end ?? 0);
+      const reached = Math.max(next, last);
       if (reached <= at) return;
       at = reached;
     }

@@ -4,7 +4,7 @@ import { networkInterfaces } from "node:os";
 import { GodwitError } from "../../proto/contract/error.ts";
 import type { NetworkSettings, Peer } from "../../proto/gen/godwit/v1/agent.ts";
 import { mustRun, runCommand } from "../native/command.ts";
-import { addressBytes } from "./addresses.ts";
+import { addressBytes } from "../model/addresses.ts";
 
 export const BRIDGE = "gwbr0";
 export const TUNNEL = "gwvx0";

@@ -1,8 +1,16 @@
-import { PacketSocket } from "../native/packet-socket.ts";
-import { addressBytes, macBytes } from "./addresses.ts";
+import { GodwitError } from "../../proto/contract/error.ts";
+import { addressBytes, macBytes } from "../model/addresses.ts";
+import {
+  FRAME_BYTES,
+  HOLD_BYTES,
+  LONGEST_HOLD_MS,
+  PacketSocket,
+  VNET_HEADER_BYTES,
+} from "../native/packet-socket.ts";
+import { withoutCopies } from "./datagram-copies.ts";
 
-/** Of packets that wait, as the kernel counts them. A container that gets more in a blackout loses the rest, as on any full link. */
-const HOLD_BYTES = 16 * 1024 * 1024;
+/** More than a source's sockets can have kept. */
+const MOST_FIRST_BYTES = 4 * HOLD_BYTES;
 const BROADCAST = Buffer.alloc(6, 0xff);
 const ETHERTYPE_ARP = Buffer.from([0x08, 0x06]);
 /** Ethernet, IPv4, lengths of their addresses, a request. */
@@ -29,7 +37,10 @@ export class PacketHold implements Disposable {
   readonly #socket: PacketSocket;
   readonly #mac: Buffer;
   readonly #announcement: Buffer;
-  #holding = false;
+  /** What came to the source before anything came here. */
+  readonly #first: Buffer[] = [];
+  #firstBytes = 0;
+  #sinceMs: number | undefined;
 
   private constructor(socket: PacketSocket, mac: Buffer, address: Buffer) {
     this.#socket = socket;
@@ -51,19 +62,38 @@ export class PacketHold implements Disposable {
    * have taught them otherwise.
    */
   begin(): void {
-    if (!this.#holding) this.#socket.hear(this.#mac);
-    this.#holding = true;
+    this.#sinceMs ??= performance.now();
+    this.#socket.hear(this.#mac);
+    // Of a host whose lease has ended the tunnel is down, and nobody can be told: they are when the container runs.
     this.#socket.send(this.#announcement);
   }
 
-  /** To be called before the container is reached otherwise, or it would get some of them twice. */
+  /** A packet that came to the source after the container stood still there (stragglers.ts). */
+  take(packet: Buffer): void {
+    const isOurs = packet
+      .subarray(VNET_HEADER_BYTES, VNET_HEADER_BYTES + this.#mac.byteLength)
+      .equals(this.#mac);
+    this.#firstBytes += packet.byteLength;
+    if (!isOurs || packet.byteLength > FRAME_BYTES || this.#firstBytes > MOST_FIRST_BYTES)
+      throw new GodwitError("corrupt", "the image comes with packets that are not the container's");
+    this.#first.push(packet);
+  }
+
+  /** From when the container is reached otherwise, it would get what comes twice. */
   end(): void {
     this.#socket.hearNothing();
   }
 
   /** Answers how many packets went to the interface. */
   deliver(interfaceIndex: number): number {
-    return this.#socket.passTo(interfaceIndex);
+    const heard = this.#socket.take();
+    // What this host's containers sent out by the tunnel may have come to the source in time to go with the image.
+    const sentHere = heard.filter(({ isOutgoing }) => isOutgoing).map(({ packet }) => packet);
+    const first = withoutCopies(this.#first.splice(0), sentHere);
+    if (performance.now() - (this.#sinceMs ?? 0) > LONGEST_HOLD_MS) return 0;
+    return [...first, ...heard.map(({ packet }) => packet)].filter((packet) =>
+      this.#socket.putOn(interfaceIndex, packet),
+    ).length;
   }
 
   [Symbol.dispose](): void {

@@ -3,10 +3,10 @@ import { arch, cpus, freemem, loadavg, release, totalmem } from "node:os";
 
 import type { Load } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import type { Pressure } from "../../proto/gen/godwit/v1/spec.ts";
 import { checkpointFault } from "../checkpoint/criu.ts";
 import type { Host } from "../host.ts";
 import { VERSION } from "../version.ts";
-import { hostPressure } from "./pressure.ts";
 
 /** What this node is and can do. */
 export async function describeNode(host: Host): Promise<NodeInfo> {
@@ -42,8 +42,7 @@ function cpuFlags(): string[] {
   return line.split(" ").filter(Boolean).sort();
 }
 
-export function measureLoad(host: Host, cpuMillisUsed: number): Load {
-  const pressure = hostPressure(host.cgroups.v2Root);
+export function measureLoad(host: Host, cpuMillisUsed: number, pressure: Pressure | undefined): Load {
   return {
     cpuMillisUsed,
     memoryBytesUsed: totalmem() - freemem(),

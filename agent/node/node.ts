@@ -158,6 +158,9 @@ export class Node implements AsyncDisposable {
     }
     for (const id of taken.changed) this.#allocation(id).setDesired(orders.allocations.get(id));
     this.#host.checkpoints.follow([...orders.keptCheckpoints.values()]);
+    this.#host.checkpoints.forgetCutOff((id) =>
+      orders.allocations.values().some(({ checkpoint }) => checkpoint?.id === id),
+    );
     await Promise.all(closing);
     if (base === 0 || desired.network !== undefined || desired.peers.length > 0 || desired.allPeers)
       this.#isNetworkBehind = true;
@@ -177,7 +180,7 @@ export class Node implements AsyncDisposable {
         this.#networkFailure = "";
       } catch (error) {
         this.#isNetworkBehind = true;
-        // It is tried each second, and said once.
+        // It is tried with each answered report, and said once.
         const { message } = GodwitError.from(error);
         if (message !== this.#networkFailure)
           this.#logger.error({ err: error }, "the container network could not be set up");
@@ -204,7 +207,7 @@ export class Node implements AsyncDisposable {
       await publish();
       this.#portFailure = "";
     } catch (error) {
-      // It is tried each second, and said once.
+      // It is tried with each answered report, and said once.
       const { message } = GodwitError.from(error);
       if (message !== this.#portFailure)
         this.#logger.error({ err: error }, "published ports do not lead to their containers");

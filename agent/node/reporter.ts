@@ -6,15 +6,22 @@ import { reportSubject } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import { bootTimeNs } from "../native/boot-clock.ts";
 import type { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
+import type { Pressure } from "../../proto/gen/godwit/v1/spec.ts";
 import type { Host } from "../host.ts";
 import { measureLoad } from "./host-info.ts";
 import type { Node } from "./node.ts";
+import { OwnLimits } from "./own-limits.ts";
+import { groupPressure, hostPressure } from "./pressure.ts";
 
+/** While no leader says otherwise. */
 const INTERVAL_MS = 1_000;
+/** Whatever one says: a lease has to outlive a report that is lost. */
+const REPORTS_PER_LEASE = 3;
 const ANSWER_WITHIN_MS = 3_000;
 
 /**
- * Tells the leader what is here: each second, which renews the node's lease, and at once when something changed.
+ * Tells the leader what is here: each second, or as seldom as the leader of many nodes asks for, which renews the node's
+ * lease, and at once when something changed.
  * One report is under way at a time; changes meanwhile are in the next one.
  */
 export class Reporter implements AsyncDisposable {
@@ -28,7 +35,9 @@ export class Reporter implements AsyncDisposable {
   #closed = false;
   #images: string[] = [];
   #answered: boolean | undefined;
+  #intervalMs = INTERVAL_MS;
   readonly #book: ReportBook;
+  readonly #ownLimits = new OwnLimits();
   #previousCpu: { atMs: number; usageUsec: number } | undefined;
 
   constructor(host: Host, info: NodeInfo, incarnation: string) {
@@ -63,7 +72,7 @@ export class Reporter implements AsyncDisposable {
       await Promise.race([
         this.#wake.promise,
         new Promise<void>((resolve) => {
-          timer = setTimeout(resolve, INTERVAL_MS);
+          timer = setTimeout(resolve, this.#intervalMs);
         }),
       ]);
       clearTimeout(timer);
@@ -84,13 +93,14 @@ export class Reporter implements AsyncDisposable {
       migrations: node.migrationReports(),
       desiredRevision: node.revision,
       desiredEpoch: node.leaderEpoch,
-      load: measureLoad(this.#host, this.#cpuMillisUsed(node)),
+      load: measureLoad(this.#host, this.#cpuMillisUsed(node), this.#pressure(node)),
       ...(fenceMs === undefined ? {} : { fenceMs }),
       fenceFault: this.#host.fence.fault,
       fenceClosed: this.#host.fence.isClosed,
     });
     // The lease begins with the question: when its answer comes, the scheduler has counted from earlier on than this host.
     const sentAtNs = bootTimeNs();
+    this.#intervalMs = INTERVAL_MS;
     try {
       const message = await this.#connection.request(
         reportSubject(this.#host.config.node),
@@ -115,6 +125,10 @@ export class Reporter implements AsyncDisposable {
       }
       this.#book.acknowledge(reply.acknowledged);
       this.#tell(true, "");
+      this.#intervalMs = Math.max(
+        INTERVAL_MS,
+        Math.min(reply.reportEveryMs, reply.leaseMs / REPORTS_PER_LEASE),
+      );
       await this.#host.fence.extend(sentAtNs, reply.fencing ? reply.leaseMs : 0);
       await node.followAnswer(reply.desired);
       // Only by orders that are as new as the lease is it known what may still run here.
@@ -141,6 +155,19 @@ export class Reporter implements AsyncDisposable {
     this.#previousCpu = { atMs, usageUsec };
     if (previous === undefined || usageUsec < previous.usageUsec) return 0;
     return (usageUsec - previous.usageUsec) / Math.max(1, atMs - previous.atMs);
+  }
+
+  #pressure(node: Node): Pressure | undefined {
+    const pressure = hostPressure(this.#host.cgroups.v2Root);
+    if (pressure === undefined) return undefined;
+    const containers = Array.from(node.containers, ({ id, runtime: { cgroup } }) => ({
+      id,
+      throttledUsec: () => cgroup.throttledUsec(),
+      usedUsec: () => cgroup.cpuUsageUsec(),
+      pressure: () =>
+        cgroup.pressureFolder === undefined ? undefined : groupPressure(cgroup.pressureFolder),
+    }));
+    return this.#ownLimits.without(pressure, containers, performance.now());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { becomeSubreaper } from "../native/process.ts";
 import { AgentChild } from "./agent-child.ts";
+import { AGENT_FLAGS } from "./agent-flags.ts";
 import { ContainerTable } from "./container-table.ts";
 import { leaveToSuccessor, takeFromPredecessor } from "./handover.ts";
 import { SHIM_SOCKET } from "./protocol.ts";
@@ -50,9 +51,6 @@ function readStateDir(configPath: string): string {
   }
   return stateDir;
 }
-
-/** V8 lets its young generation grow to some 100 MB under a stream of small buffers, which gains nothing here. */
-const AGENT_FLAGS = ["--max-semi-space-size=4"];
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { config: { type: "string" }, agent: { type: "string" } } });

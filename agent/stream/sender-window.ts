@@ -8,6 +8,13 @@ export interface CreditFigures {
 }
 
 /**
+ * So many chunks are on their way at a time after a loss, and more again as they arrive. Were all of the window sent
+ * again for each chunk that is lost, a network that goes on losing some would get many times what it was to carry, and
+ * what it does not take yet waits in this process's memory.
+ */
+const AFTER_LOSS = 4;
+
+/**
  * The sender's half of the flow control, without I/O or time: which chunks are held, which may be
  * transmitted next, and what a credit changes. Chunks are held from `add` until they are acknowledged, at
  * most `capacity` at a time. Loss is mended by going back to the first chunk that was not acknowledged:
@@ -27,9 +34,12 @@ export class SenderWindow<T> {
   #added = 0;
   #ended = false;
   #complete = false;
+  /** How many may be on their way at a time. */
+  #pace: number;
 
   constructor(capacity: number) {
     this.#capacity = capacity;
+    this.#pace = capacity;
   }
 
   /** Sequence that the next added chunk will have. */
@@ -55,6 +65,15 @@ export class SenderWindow<T> {
     return this.#cursor === this.#added;
   }
 
+  /** The receiver would take more, and is to say first that what is on its way has arrived. */
+  get isHeldBack(): boolean {
+    return this.#cursor < this.#added && this.#cursor < this.#limit && this.#isPaced;
+  }
+
+  get #isPaced(): boolean {
+    return this.#cursor >= this.#acknowledged + this.#pace;
+  }
+
   /** The receiver has nothing left to do but with the chunk that was added last. */
   get isDrained(): boolean {
     return this.#acknowledged === this.#added && this.#consumed === this.#added;
@@ -68,7 +87,7 @@ export class SenderWindow<T> {
 
   /** The next chunk that may be transmitted now, if any; moves on behind it. */
   take(): { readonly chunk: T; readonly again: boolean } | undefined {
-    if (this.#cursor >= this.#added || this.#cursor >= this.#limit) return undefined;
+    if (this.#cursor >= this.#added || this.#cursor >= this.#limit || this.#isPaced) return undefined;
     const chunk = this.#held.get(this.#cursor);
     if (chunk === undefined) throw new RangeError(`chunk ${this.#cursor} is not held`);
     const again = this.#cursor < this.#transmitted;
@@ -92,6 +111,8 @@ export class SenderWindow<T> {
       if (chunk !== undefined) released.push(chunk);
       this.#held.delete(sequence);
     }
+    const pace = credit.resend ? AFTER_LOSS : this.#pace + acknowledged - this.#acknowledged;
+    this.#pace = Math.min(this.#capacity, pace);
     this.#acknowledged = acknowledged;
     this.#consumed = Math.min(acknowledged, Math.max(this.#consumed, credit.consumed ?? acknowledged));
     this.#limit = Math.max(this.#limit, limit);

@@ -281,14 +281,18 @@ class NatsImageSender implements ImageSender {
       if (taken === undefined) {
         // Unasked, the receiver speaks only now and then. One question for each time that all is sent: were every
         // credit answered with one, each that a loss brings about would begin an exchange without an end.
-        if (this.#hasNews && this.#draining && this.#window.isTransmitted && !this.#window.isDrained)
-          this.#probe();
+        if (this.#hasNews && this.#isWaitingForWord) this.#probe();
         return;
       }
       taken.chunk.shared ||= taken.again;
       this.#bucket?.spend(taken.chunk.message.byteLength, this.#clock.nowMs());
       this.#publish(taken.chunk.message);
     }
+  }
+
+  get #isWaitingForWord(): boolean {
+    const { isDrained, isHeldBack, isTransmitted } = this.#window;
+    return isHeldBack || (this.#draining && isTransmitted && !isDrained);
   }
 
   #probe(): void {

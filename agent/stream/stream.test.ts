@@ -38,6 +38,29 @@ function* pieces(count: number): Generator<Buffer> {
   }
 }
 
+/** Loses one of so many messages on their way out. */
+class LossyConnection {
+  readonly connection: NatsConnection;
+  /** Of all messages, those that are lost included. */
+  bytes = 0;
+  #messages = 0;
+
+  constructor(connection: NatsConnection, every: number) {
+    const publish: NatsConnection["publish"] = (subject, payload, options) => {
+      this.bytes += payload?.length ?? 0;
+      this.#messages += 1;
+      if (this.#messages % every !== 0) connection.publish(subject, payload, options);
+    };
+    this.connection = new Proxy(connection, {
+      get: (target, name) => {
+        if (name === "publish") return publish;
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === "function" ? (value.bind(target) as unknown) : value;
+      },
+    });
+  }
+}
+
 async function digestOf(
   receiver: ImageReceiver,
   eachPiece?: (pieces: number) => Promise<void>,
@@ -102,6 +125,27 @@ test("a stream arrives whole, smaller on the wire than it was", async () => {
   // A question that was on its way when all had arrived may be counted by its sender alone.
   expect(sent.sentBytes - receiver.receivedBytes).toBeLessThan(1_000);
   expect(receiver.receivedBytes).toBeLessThanOrEqual(sent.sentBytes);
+});
+
+test("a network that loses every seventh message is not flooded with what is sent again", async () => {
+  const ends = nextEnds();
+  await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
+  const lossy = new LossyConnection(source, 7);
+  await using sender = await openSender({ connection: lossy.connection, ends: ends.source, signal: never });
+  const received = digestOf(receiver);
+  const hash = createHash("sha256");
+  for (let round = 0; round < 2; round += 1) {
+    for (let turn = 0; turn < 10; turn += 1) {
+      const piece = randomBytes(1_000_000);
+      hash.update(piece);
+      await sender.write(piece);
+    }
+    await sender.drain();
+  }
+  await sender.finish();
+  expect(await received).toBe(hash.digest("hex"));
+  // A window for each loss would be five times as much.
+  expect(lossy.bytes).toBeLessThan(3 * sender.rawBytes);
 });
 
 test("an empty stream arrives as an empty one", async () => {

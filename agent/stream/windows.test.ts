@@ -43,6 +43,23 @@ test("sender: goes back on resend, and credits that are late or impossible chang
   }
 });
 
+test("sender: after a loss few are sent at a time, and more again as they arrive", () => {
+  const window = new SenderWindow<number>(16);
+  for (let number = 0; number < 16; number += 1) window.add(number, false);
+  window.credit(credit(0, 16));
+  expect(takeAll(window)).toHaveLength(16);
+  expect(window.isHeldBack).toBe(false);
+  window.credit(credit(2, 18, { resend: true }));
+  expect(takeAll(window)).toEqual([2, 3, 4, 5]);
+  expect(window.isHeldBack).toBe(true);
+  window.credit(credit(6, 22));
+  expect(takeAll(window)).toEqual([6, 7, 8, 9, 10, 11, 12, 13]);
+  expect(window.isHeldBack).toBe(true);
+  window.credit(credit(14, 30));
+  expect(takeAll(window)).toEqual([14, 15]);
+  expect(window.isHeldBack).toBe(false);
+});
+
 test("sender: complete only once the last chunk is acknowledged", () => {
   const window = new SenderWindow<string>(4);
   window.add("a", false);

@@ -2,9 +2,10 @@ import { closeSync, writeFileSync } from "node:fs";
 
 import type { Mapping, MemoryRun, ProcessMemory } from "../checkpoint/process-memory.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
-import { type Pages, joined } from "../checkpoint/page-runs.ts";
+import type { Pages } from "../checkpoint/page-runs.ts";
 import { type AddressRange, PagemapScanner, type ScanOptions } from "../native/pagemap-scan.ts";
 import { enableWriteTracking, trackWrites } from "../native/userfaultfd.ts";
+import { lookAt } from "./look.ts";
 import type { WriteTracking } from "./support.ts";
 import type { Tracer } from "./tracer.ts";
 
@@ -135,16 +136,9 @@ export class TrackedProcess implements Disposable {
     const looked: LastMapping[] = [];
     for (const mapping of memory.mappings()) {
       const { start, end } = mapping;
-      const there: Pages[] = [];
-      const written: MemoryRun[] = [];
       const told = isTracked(mapping) && this.#scanner.isTracked(memory.pagemap, mapping);
-      for (const found of this.#scanner.scan(memory.pagemap, { start, end, pages: "all" })) {
-        const run = { address: found.start, pages: (found.end - found.start) / PAGE_BYTES };
-        there.push(run);
-        if (told && found.written) written.push(run);
-        await turn();
-      }
-      looked.push({ start, end, there: joined(there), written: told ? written : undefined });
+      const { there, written } = await lookAt(this.#scanner, memory.pagemap, mapping, turn);
+      looked.push({ start, end, there, written: told ? written : undefined });
     }
     return looked;
   }

@@ -66,3 +66,21 @@ export class ChangeBook {
     }
   }
 }
+
+/** The same of several books at once: undefined as soon as one of them does not know. */
+export function changedSince<K extends string>(
+  books: Readonly<Record<K, ChangeBook>>,
+  base: number,
+): Record<K, string[]> | undefined {
+  const changed = {} as Record<K, string[]>;
+  for (const name in books) {
+    const keys = books[name].since(base);
+    if (keys === undefined) return undefined;
+    changed[name] = keys;
+  }
+  return changed;
+}
+
+export function settleAll(books: Readonly<Record<string, ChangeBook>>, upTo: number): void {
+  for (const book of Object.values(books)) book.settle(upTo);
+}

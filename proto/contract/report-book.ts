@@ -1,13 +1,13 @@
 /**
  * An agent's reports: full ones, and differences to the last one that a leader has acknowledged. What containers use
- * changes all the time, so each is told in turn, all of a small host's every second. Pure: time is an argument.
+ * changes all the time, so each is told in turn, all of a small host's in each report. Pure: time is an argument.
  */
 import { ObservedAllocation, Report, Usage } from "../gen/godwit/v1/agent.ts";
 import { CheckpointReport } from "../gen/godwit/v1/checkpoint.ts";
 import { NodeInfo } from "../gen/godwit/v1/log.ts";
-import { ChangeBook } from "./change-book.ts";
+import { ChangeBook, changedSince, settleAll } from "./change-book.ts";
 
-/** Containers whose usage is told each second. */
+/** Containers whose usage is told each second, and at most in one report. */
 const USAGES_PER_SECOND = 20;
 /** Of one container. */
 const USAGE_EVERY_MS = 900;
@@ -67,12 +67,7 @@ export type Told = Pick<
 >;
 
 /** What is not known to have been told by a certain report, or after it. */
-interface Changes {
-  readonly node: readonly string[];
-  readonly allocations: readonly string[];
-  readonly checkpoints: readonly string[];
-  readonly usages: readonly string[];
-}
+type Changes = Readonly<Record<"node" | "allocations" | "checkpoints" | "usages", readonly string[]>>;
 
 const printOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("latin1");
 const printOfSight = ({ restartAtMs, seen }: Sight): string =>
@@ -84,10 +79,12 @@ export class ReportBook {
   readonly #session: number;
   #number = 0;
   #base: number | undefined;
-  readonly #node = new ChangeBook();
-  readonly #allocations = new ChangeBook();
-  readonly #checkpoints = new ChangeBook();
-  readonly #usages = new ChangeBook();
+  readonly #books = {
+    node: new ChangeBook(),
+    allocations: new ChangeBook(),
+    checkpoints: new ChangeBook(),
+    usages: new ChangeBook(),
+  };
   /** As they were told last. */
   readonly #sights = new Map<string, Sight>();
   readonly #slots = new Map<string, number>();
@@ -106,7 +103,7 @@ export class ReportBook {
   acknowledge(number: number): void {
     if (number <= (this.#base ?? 0) || number > this.#number) return;
     this.#base = number;
-    for (const book of [this.#node, this.#allocations, this.#checkpoints, this.#usages]) book.settle(number);
+    settleAll(this.#books, number);
   }
   /** The next report is a full one. */
   startAnew(): void {
@@ -116,50 +113,38 @@ export class ReportBook {
   next(view: View): Told {
     this.#number += 1;
     this.#note(view);
-    const changed = this.#base === undefined ? undefined : this.#changedSince(this.#base);
+    const changed = this.#base === undefined ? undefined : changedSince(this.#books, this.#base);
     return changed === undefined ? this.#full(view) : this.#difference(view, this.#base ?? 0, changed);
   }
 
   #note({ checkpoints, images, info, sights }: View): void {
     const at = this.#number;
-    this.#node.put(INFO, printOf(NodeInfo.encode(info).finish()), at);
-    this.#node.put(IMAGES, images.join(), at);
+    this.#books.node.put(INFO, printOf(NodeInfo.encode(info).finish()), at);
+    this.#books.node.put(IMAGES, images.join(), at);
     for (const sight of sights) {
       const id = sight.seen.containerId;
       if (this.#sights.get(id) === sight) continue;
       this.#sights.set(id, sight);
-      this.#allocations.put(id, printOfSight(sight), at);
+      this.#books.allocations.put(id, printOfSight(sight), at);
     }
     if (this.#sights.size > sights.length) {
       const present = new Set(sights.map(({ seen }) => seen.containerId));
       for (const id of [...this.#sights.keys()]) if (!present.has(id)) this.#forget(id);
     }
     for (const one of checkpoints)
-      this.#checkpoints.put(one.id, printOf(CheckpointReport.encode(one).finish()), at);
+      this.#books.checkpoints.put(one.id, printOf(CheckpointReport.encode(one).finish()), at);
     const kept = new Set(checkpoints.map(({ id }) => id));
-    for (const id of [...this.#checkpoints.keys()]) if (!kept.has(id)) this.#checkpoints.remove(id, at);
+    for (const id of [...this.#books.checkpoints.keys()])
+      if (!kept.has(id)) this.#books.checkpoints.remove(id, at);
   }
   #forget(id: string): void {
     this.#sights.delete(id);
-    this.#allocations.remove(id, this.#number);
-    this.#usages.remove(id, this.#number);
+    this.#books.allocations.remove(id, this.#number);
+    this.#books.usages.remove(id, this.#number);
     this.#toldAtMs.delete(id);
     const slot = this.#slots.get(id);
     this.#slots.delete(id);
     if (slot !== undefined) this.#freeSlots.push(slot);
-  }
-
-  #changedSince(base: number): Changes | undefined {
-    const node = this.#node.since(base);
-    const allocations = this.#allocations.since(base);
-    const checkpoints = this.#checkpoints.since(base);
-    const usages = this.#usages.since(base);
-    return node === undefined ||
-      allocations === undefined ||
-      checkpoints === undefined ||
-      usages === undefined
-      ? undefined
-      : { node, allocations, checkpoints, usages };
   }
 
   #full(view: View): Told {
@@ -250,7 +235,11 @@ export class ReportBook {
     const id = seen.containerId;
     this.#toldAtMs.delete(id);
     this.#toldAtMs.set(id, nowMs);
-    const isNew = this.#usages.put(id, printOf(Usage.encode({ slot: 0, ...used }).finish()), this.#number);
+    const isNew = this.#books.usages.put(
+      id,
+      printOf(Usage.encode({ slot: 0, ...used }).finish()),
+      this.#number,
+    );
     return { used, isNew };
   }
 

@@ -17,8 +17,11 @@ import { balanceSettingsOf } from "../state/apply-balance.ts";
 import type { Cluster } from "../state/cluster.ts";
 import type { Outcome } from "../state/rejection.ts";
 import type { Reports } from "./reports.ts";
+import { asRequested, idWithin, takeRequestId } from "./request.ts";
 
 const MOVES_SHOWN = 20;
+/** As many as may be set. */
+const MOST_AT_ONCE = 1_000;
 const NOT_LEADING = "this scheduler does not lead: the leader balances";
 
 export interface BalanceOperationsOptions {
@@ -109,7 +112,7 @@ export class BalanceOperations implements Balancing {
     const fault =
       merged === undefined ? `the balancer has no such setting: ${fields.join(", ")}` : balanceFault(merged);
     if (fault !== undefined) throw new GodwitError("invalid", fault);
-    allow(await propose(command("balanceSet", { settings: merged })));
+    allow(await propose(asRequested(command("balanceSet", { settings: merged }))));
   }
 
   plan(): BalanceProposal {
@@ -119,19 +122,50 @@ export class BalanceOperations implements Balancing {
 
   async run(): Promise<BalanceProposal & { readonly migrationIds: readonly string[] }> {
     const { cluster, newId, nowMs, propose } = this.#options;
+    const request = takeRequestId();
+    const before = request === undefined ? [] : this.#begunBy(request);
+    if (before.length > 0)
+      return {
+        moves: before.map(({ containerId, containerName, from, to, balance }) => ({
+          containerId,
+          container: containerName,
+          from,
+          to,
+          forecast: balance,
+        })),
+        migrationIds: before.map(({ id }) => id),
+        idleBecause: [],
+      };
     const frozen = frozenBecause(balanceSettingsOf(cluster.state), nowMs());
     if (frozen !== undefined)
       throw new GodwitError("refused", `the balancer may not move anything: ${frozen}`);
     const choice = this.#choice();
-    const starts = this.#reports.balancer.startNow(choice, newId);
-    const outcomes = await Promise.all(starts.map((start) => propose(start.command)));
+    let number = 0;
+    const nextId = request === undefined ? newId : () => idWithin(request, number++);
+    const starts = this.#reports.balancer.startNow(choice, nextId);
+    // Each by itself: the log may have taken some of them when the request is made again.
+    const outcomes = await Promise.all(
+      starts.map(({ command: start, id }) =>
+        propose(request === undefined ? start : { ...start, requestId: id }),
+      ),
+    );
     // What has become impossible since a moment ago is left out, and said.
-    const begun = starts.map((_, at) => outcomes[at] === undefined);
+    const begun = starts.map(
+      ({ id }, at) => outcomes[at] === undefined && cluster.state.migrations[id] !== undefined,
+    );
     return {
       moves: choice.moves.map(adviceOf).filter((_, at) => begun[at] === true),
       migrationIds: starts.map(({ id }) => id).filter((_, at) => begun[at] === true),
       idleBecause: [...outcomes.flatMap((outcome) => outcome?.message ?? []), ...choice.remarks],
     };
+  }
+
+  /** What an earlier one of the same request has begun. */
+  #begunBy(request: string): Migration[] {
+    const { migrations } = this.#options.cluster.state;
+    return Array.from({ length: MOST_AT_ONCE }, (_, at) => migrations[idWithin(request, at)]).filter(
+      (one) => one !== undefined,
+    );
   }
 
   get #reports(): Reports {

@@ -10,6 +10,7 @@ import type { CheckpointOperations } from "../public-checkpoints.ts";
 import { restoreCheck } from "../state/apply-checkpoint.ts";
 import { nameOf, nextEpoch, type Cluster } from "../state/cluster.ts";
 import type { Outcome } from "../state/rejection.ts";
+import { asRequested, isRequestDone, takeRequestId } from "./request.ts";
 
 const allow = (outcome: Outcome): void => {
   if (outcome !== undefined) throw new GodwitError(outcome.code, outcome.message);
@@ -36,8 +37,10 @@ export class Checkpoints implements CheckpointOperations {
   async createCheckpoint(containerId: string): Promise<string> {
     const container = this.#cluster.state.containers[containerId];
     if (container === undefined) throw new GodwitError("not-found", `there is no container ${containerId}`);
+    const request = takeRequestId();
+    if (request !== undefined && this.#cluster.index.requests.has(request)) return request;
     const started = startCheckpoint(this.#cluster, this.#seen(), container, "operator", {
-      newId: () => idFrom(this.#machine),
+      newId: () => request ?? idFrom(this.#machine),
       newKey: () => Buffer.from(this.#machine.randomHex(32), "hex"),
     });
     if (started?.command?.$case !== "checkpointStarted")
@@ -45,12 +48,15 @@ export class Checkpoints implements CheckpointOperations {
         "exhausted",
         `no node can keep a checkpoint of ${nameOf(container)}: it takes another one than its own that is ready`,
       );
-    allow(await this.#propose(started));
+    allow(await this.#propose(request === undefined ? started : { ...started, requestId: request }));
     return started.command.value.id;
   }
 
   async restoreCheckpoint(id: string, node?: string): Promise<string> {
     const { containerId, keepers } = this.#find(id);
+    // What it was restored by is where it is, or has been since.
+    if (isRequestDone(this.#cluster))
+      return this.#cluster.state.containers[containerId]?.allocation?.node ?? "";
     const refusals: Outcome[] = [];
     const to = (node === undefined ? keepers : [node]).find((keeper) => {
       const refused = restoreCheck(this.#cluster, containerId, id, keeper);
@@ -62,7 +68,7 @@ export class Checkpoints implements CheckpointOperations {
     const epoch = container === undefined ? 1 : nextEpoch(container);
     allow(
       await this.#propose(
-        command("containerRestored", { containerId, checkpointId: id, node: to ?? "", epoch }),
+        asRequested(command("containerRestored", { containerId, checkpointId: id, node: to ?? "", epoch })),
       ),
     );
     return to ?? "";
@@ -70,7 +76,7 @@ export class Checkpoints implements CheckpointOperations {
 
   async removeCheckpoint(id: string): Promise<void> {
     this.#find(id);
-    allow(await this.#propose(command("checkpointRemoved", { id })));
+    allow(await this.#propose(asRequested(command("checkpointRemoved", { id }))));
   }
 
   #find(id: string): Checkpoint {

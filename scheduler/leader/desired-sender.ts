@@ -1,8 +1,7 @@
 import { hash } from "node:crypto";
 
-import { BinaryWriter } from "@bufbuild/protobuf/wire";
-
-import { ChangeBook } from "../../proto/contract/change-book.ts";
+import { ChangeBook, changedSince, settleAll } from "../../proto/contract/change-book.ts";
+import { encoded, encodedField } from "../../proto/contract/encoded.ts";
 import { desiredSubject } from "../../proto/contract/subjects.ts";
 import { Desired, DesiredAllocation, NetworkSettings } from "../../proto/gen/godwit/v1/agent.ts";
 import { KeptCheckpoint } from "../../proto/gen/godwit/v1/checkpoint.ts";
@@ -17,17 +16,15 @@ interface Orders {
   revision: number;
   /** Of the last message that was sent to it, which it has unless it was lost. */
   sent: number;
-  readonly allocations: ChangeBook;
-  readonly checkpoints: ChangeBook;
-  /** Settings that do not change as long as the node keeps its place among the nodes. */
-  readonly own: ChangeBook;
+  readonly books: {
+    readonly allocations: ChangeBook;
+    readonly checkpoints: ChangeBook;
+    /** Settings that do not change as long as the node keeps its place among the nodes. */
+    readonly own: ChangeBook;
+  };
 }
 
-interface Keys {
-  readonly allocations: readonly string[];
-  readonly checkpoints: readonly string[];
-  readonly own: readonly string[];
-}
+type Keys = Readonly<Record<keyof Orders["books"], readonly string[]>>;
 
 interface Recipient {
   readonly cluster: Cluster;
@@ -55,8 +52,6 @@ const ALLOCATION_TAG = (3 << 3) | 2;
 const NETWORK_TAG = (5 << 3) | 2;
 const CHECKPOINT_TAG = (150 << 3) | 2;
 
-const fieldOf = (tag: number, bytes: Uint8Array): Uint8Array =>
-  new BinaryWriter().uint32(tag).bytes(bytes).finish();
 /** 72 bits: of each allocation of the cluster one is kept. */
 const printOf = (bytes: Uint8Array): string => hash("sha256", bytes, "base64url").slice(0, 12);
 
@@ -145,25 +140,25 @@ export class DesiredSender {
     const containers = before === undefined ? containersOf(cluster, node) : (touched?.containers ?? []);
     const checkpoints =
       before === undefined ? (cluster.index.keeping.get(node) ?? []) : (touched?.checkpoints ?? []);
-    const encoded = new Map<string, Uint8Array>();
+    const fresh = new Map<string, Uint8Array>();
     let isChanged = before === undefined || this.#peers.revision > orders.revision;
     for (const id of containers) {
       const one = desiredAllocation(cluster, volatile, node, id);
-      const bytes = one === undefined ? undefined : DesiredAllocation.encode(one).finish();
-      if (bytes !== undefined) encoded.set(id, bytes);
-      if (note(orders.allocations, id, bytes, at)) isChanged = true;
+      const bytes = one === undefined ? undefined : encoded(DesiredAllocation, one);
+      if (bytes !== undefined) fresh.set(id, bytes);
+      if (note(orders.books.allocations, id, bytes, at)) isChanged = true;
     }
     for (const id of checkpoints) {
       const one = keptCheckpoint(cluster, node, id);
-      const bytes = one === undefined ? undefined : KeptCheckpoint.encode(one).finish();
-      if (note(orders.checkpoints, id, bytes, at)) isChanged = true;
+      const bytes = one === undefined ? undefined : encoded(KeptCheckpoint, one);
+      if (note(orders.books.checkpoints, id, bytes, at)) isChanged = true;
     }
-    const network = NetworkSettings.encode(networkOf(member.index)).finish();
-    if (note(orders.own, NETWORK, network, at)) isChanged = true;
+    const network = encoded(NetworkSettings, networkOf(member.index));
+    if (note(orders.books.own, NETWORK, network, at)) isChanged = true;
     if (!isChanged) return false;
     this.#revision = orders.revision = at;
     this.#orders.set(node, orders);
-    this.#encoded = { orders, revision: at, byContainer: encoded };
+    this.#encoded = { orders, revision: at, byContainer: fresh };
     return true;
   }
 
@@ -181,7 +176,7 @@ export class DesiredSender {
     const orders = this.#orders.get(node);
     if (orders === undefined) return [];
     const base = known.leaderEpoch === this.#epoch && known.revision <= orders.revision ? known.revision : 0;
-    if (base > 0) for (const book of [orders.allocations, orders.checkpoints, orders.own]) book.settle(base);
+    if (base > 0) settleAll(orders.books, base);
     if (base === orders.revision) return [];
     orders.sent = orders.revision;
     return this.#messages({ cluster, volatile, node, orders }, base);
@@ -191,7 +186,7 @@ export class DesiredSender {
   }
 
   #messages(of: Recipient, wanted: number): Uint8Array[] {
-    const changed = wanted > 0 ? keysSince(of.orders, wanted) : undefined;
+    const changed = wanted > 0 ? changedSince(of.orders.books, wanted) : undefined;
     const base = changed === undefined ? 0 : wanted;
     const peers = base === 0 ? this.#peers.all() : this.#peers.since(base);
     const pieces = this.#pieces(of, changed ?? allKeys(of.orders));
@@ -202,7 +197,7 @@ export class DesiredSender {
     return parts.map((part, at) =>
       // Encoded messages that are joined are the message with the fields of all of them.
       Buffer.concat([
-        Desired.encode(parts.length === 1 ? head : { ...head, parts: parts.length, part: at }).finish(),
+        encoded(Desired, parts.length === 1 ? head : { ...head, parts: parts.length, part: at }),
         ...part,
       ]),
     );
@@ -216,19 +211,19 @@ export class DesiredSender {
     for (const id of keys.allocations) {
       const known = fresh?.revision === orders.revision ? fresh.byContainer.get(id) : undefined;
       const one = known === undefined ? desiredAllocation(cluster, volatile, node, id) : undefined;
-      if (known !== undefined) pieces.push(fieldOf(ALLOCATION_TAG, known));
+      if (known !== undefined) pieces.push(encodedField(ALLOCATION_TAG, known));
       else if (one === undefined) removed.removedAllocations.push(id);
-      else pieces.push(fieldOf(ALLOCATION_TAG, DesiredAllocation.encode(one).finish()));
+      else pieces.push(encodedField(ALLOCATION_TAG, encoded(DesiredAllocation, one)));
     }
     for (const id of keys.checkpoints) {
       const one = keptCheckpoint(cluster, node, id);
       if (one === undefined) removed.removedCheckpoints.push(id);
-      else pieces.push(fieldOf(CHECKPOINT_TAG, KeptCheckpoint.encode(one).finish()));
+      else pieces.push(encodedField(CHECKPOINT_TAG, encoded(KeptCheckpoint, one)));
     }
     const network = networkOf(cluster.state.nodes[node]?.index ?? 0);
-    if (keys.own.length > 0) pieces.push(fieldOf(NETWORK_TAG, NetworkSettings.encode(network).finish()));
+    if (keys.own.length > 0) pieces.push(encodedField(NETWORK_TAG, encoded(NetworkSettings, network)));
     if (removed.removedAllocations.length + removed.removedCheckpoints.length > 0)
-      pieces.push(Desired.encode({ ...NOTHING, ...removed }).finish());
+      pieces.push(encoded(Desired, { ...NOTHING, ...removed }));
     return pieces;
   }
 
@@ -258,27 +253,19 @@ export class DesiredSender {
 const begin = (revision: number): Orders => ({
   revision: 0,
   sent: 0,
-  allocations: new ChangeBook(revision),
-  checkpoints: new ChangeBook(revision),
-  own: new ChangeBook(revision),
+  books: {
+    allocations: new ChangeBook(revision),
+    checkpoints: new ChangeBook(revision),
+    own: new ChangeBook(revision),
+  },
 });
 
 /** True: it is another than before. */
 const note = (book: ChangeBook, key: string, bytes: Uint8Array | undefined, at: number): boolean =>
   bytes === undefined ? book.remove(key, at) : book.put(key, printOf(bytes), at);
 
-const allKeys = ({ allocations, checkpoints, own }: Orders): Keys => ({
+const allKeys = ({ books: { allocations, checkpoints, own } }: Orders): Keys => ({
   allocations: [...allocations.keys()],
   checkpoints: [...checkpoints.keys()],
   own: [...own.keys()],
 });
-
-/** Of what has changed since a revision; undefined: that is not known. */
-const keysSince = (orders: Orders, base: number): Keys | undefined => {
-  const allocations = orders.allocations.since(base);
-  const checkpoints = orders.checkpoints.since(base);
-  const own = orders.own.since(base);
-  return allocations === undefined || checkpoints === undefined || own === undefined
-    ? undefined
-    : { allocations, checkpoints, own };
-};

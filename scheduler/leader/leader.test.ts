@@ -187,6 +187,14 @@ test("what cannot be created is said at once, what may fit later waits for room"
   await expect(s.removeImage("redis")).rejects.toMatchObject({ code: "refused", message: /second, third/ });
 });
 
+test("whoever asks for a container waits for one entry of the log, which places it too", async () => {
+  await using cluster = await TestCluster.start();
+  const { s } = await cluster.up(2);
+  const created = await Promise.all([1, 2].map((at) => s.createContainer(sampleSpec(`c${at}`))));
+  const nodes = created.map(({ id }) => s.state().containers[id]?.allocation?.node);
+  expect(new Set(nodes)).toEqual(new Set(["n1", "n2"]));
+});
+
 test("containers go to the least loaded node", async () => {
   await using cluster = await TestCluster.start();
   const { s } = await cluster.up(3);

@@ -4,10 +4,12 @@
  */
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
+import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import type { Committer } from "../log/committer.ts";
 import type { Link } from "../log/link.ts";
 import { idFrom, type Machine } from "../log/machine.ts";
 import { WaitingRoom } from "../plan/placement/waiting-room.ts";
+import { placeAtOnce } from "../plan/place-at-once.ts";
 import { reconcile } from "../plan/reconcile.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { DesiredSender } from "./desired-sender.ts";
@@ -97,6 +99,11 @@ export class Leader implements AsyncDisposable {
   get #acts(): boolean {
     const { committer, leaderLeaseMs } = this.#options;
     return !this.#stopped && committer.confirmedWithin(leaderLeaseMs);
+  }
+
+  /** Placements of the containers that these commands create. */
+  placeAtOnce(commands: readonly Command[]): Command[] {
+    return this.#stopped ? [] : placeAtOnce(this.#cluster, this.reports, commands);
   }
 
   /** Looks at everything at the end of this turn of the event loop. */

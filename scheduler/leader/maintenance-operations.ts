@@ -8,7 +8,7 @@ import type { Seen } from "../plan/movable.ts";
 import { MOVES_PER_LINK } from "../plan/move-limits.ts";
 import type { Cluster } from "../state/cluster.ts";
 import type { Outcome } from "../state/rejection.ts";
-import { requestId, takeRequestId } from "./request.ts";
+import { asRequested, isRequestDone } from "./request.ts";
 import { drainProgressOf, plannedDrain, plannedReturn, returnProgressOf } from "./drain-progress.ts";
 
 const DEFAULT_PARALLEL = 2;
@@ -41,6 +41,7 @@ export class MaintenanceOperations implements Maintenance {
 
   async startDrain(options: DrainOptions): Promise<void> {
     const { deadlineMs, evacuate, force, node, parallel, perLink = 0, plan } = options;
+    if (isRequestDone(this.#means.cluster)) return;
     this.#checkReports(node, "nothing can be moved off it until it reports again");
     if (deadlineMs < 0 || !Number.isSafeInteger(deadlineMs))
       throw new GodwitError("invalid", `${deadlineMs} ms is no deadline`);
@@ -64,7 +65,7 @@ export class MaintenanceOperations implements Maintenance {
 
   async cancelDrain(node: string): Promise<void> {
     this.#checkNode(node);
-    if (this.#isDone) return;
+    if (isRequestDone(this.#means.cluster)) return;
     const drain = this.#means.cluster.state.nodes[node]?.drain;
     if (drain?.outcome !== "") throw new GodwitError("refused", `node ${node} is not being drained`);
     await this.#propose(command("drainEnded", { node, drainId: drain.id, outcome: "cancelled" }));
@@ -81,6 +82,7 @@ export class MaintenanceOperations implements Maintenance {
   }
 
   async startReturn({ node, parallel, perLink }: ReturnOptions): Promise<void> {
+    if (isRequestDone(this.#means.cluster)) return;
     this.#checkReports(node, "nothing can be moved to it until it reports again");
     await this.#propose(
       command("returnStarted", {
@@ -94,7 +96,7 @@ export class MaintenanceOperations implements Maintenance {
 
   async cancelReturn(node: string): Promise<void> {
     this.#checkNode(node);
-    if (this.#isDone) return;
+    if (isRequestDone(this.#means.cluster)) return;
     const back = this.#means.cluster.state.nodes[node]?.return;
     if (back?.outcome !== "")
       throw new GodwitError("refused", `node ${node} is not getting its containers back`);
@@ -106,10 +108,6 @@ export class MaintenanceOperations implements Maintenance {
     return returnProgressOf(cluster, seen(), node, machine.nowMs());
   }
 
-  /** The request was made before, and only its answer was lost. */
-  get #isDone(): boolean {
-    return this.#means.cluster.index.requests.has(requestId() ?? "");
-  }
   #checkNode(name: string): void {
     if (this.#means.cluster.state.nodes[name] === undefined)
       throw new GodwitError("not-found", `there is no node ${name}: "godwit node ls" lists them`);
@@ -120,10 +118,7 @@ export class MaintenanceOperations implements Maintenance {
       throw new GodwitError("refused", `node ${name} is lost: ${why}`);
   }
   async #propose(proposed: Command): Promise<void> {
-    const request = takeRequestId();
-    const outcome = await this.#means.propose(
-      request === undefined ? proposed : { ...proposed, requestId: request },
-    );
+    const outcome = await this.#means.propose(asRequested(proposed));
     if (outcome !== undefined) throw new GodwitError(outcome.code, outcome.message);
   }
 }

@@ -11,6 +11,7 @@ import type { PlacementScheduling, ProjectShare, ProjectView } from "../public-p
 import type { Cluster } from "../state/cluster.ts";
 import { projectUse, quotaCheck } from "../state/quota.ts";
 import type { Outcome } from "../state/rejection.ts";
+import { asRequested } from "./request.ts";
 
 const NO_LIMITS: ProjectShare = { memoryBytes: 0, cpuMillis: 0, containers: 0, diskBytes: 0 };
 
@@ -30,7 +31,7 @@ export class PlacementOperations implements PlacementScheduling {
   }
 
   async #propose(proposed: Command): Promise<void> {
-    allow(await this.#proposeCommand(proposed));
+    allow(await this.#proposeCommand(asRequested(proposed)));
   }
 
   planPlacement(given: ContainerSpec): PlacementView {

@@ -1,10 +1,12 @@
 /** Answers the agents' reports: takes nodes in, renews leases, hands out Desired. */
 import type { Logger } from "pino";
+import { encoded, encodedField } from "../../proto/contract/encoded.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { ALL_REPORTS_SUBJECT, nodeOfReport, reportSubject } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply, type ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo, NodeState, type Command, type Node } from "../../proto/gen/godwit/v1/log.ts";
 import type { Incoming, Link } from "../log/link.ts";
+import { reportIntervalMs } from "../model/lease.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { reportFault } from "../model/report-check.ts";
 import { command } from "../plan/command.ts";
@@ -30,6 +32,7 @@ export interface ReportServiceOptions {
 
 /** Of `desired` in ReportReply, with its wire type. */
 const DESIRED_TAG = (4 << 3) | 2;
+const NO_REPLY = ReportReply.fromPartial({});
 
 type Verdict =
   | { readonly kind: "accepted" }
@@ -124,13 +127,14 @@ export class ReportService implements Disposable {
       leaderEpoch: desiredEpoch,
       revision: desiredRevision,
     });
-    const reply: Parameters<typeof ReportReply.fromPartial>[0] = {
+    const reply: Partial<ReportReply> = {
       accepted: true,
       leaseMs,
       leaderEpoch: cluster.state.epoch,
       fencing: !cluster.state.failoverOff,
       desiredRevision: sender.revisionOf(name) ?? 0,
       acknowledged: number,
+      reportEveryMs: reportIntervalMs(reports.nodes.size, leaseMs),
     };
     if (missing.length === 1) this.#reply(message, reply, missing[0]);
     else {
@@ -141,14 +145,9 @@ export class ReportService implements Disposable {
   }
 
   /** `desired` is encoded already. */
-  #reply(
-    message: Incoming,
-    reply: Parameters<typeof ReportReply.fromPartial>[0],
-    desired?: Uint8Array,
-  ): void {
-    const writer = ReportReply.encode(ReportReply.fromPartial(reply));
-    if (desired !== undefined) writer.uint32(DESIRED_TAG).bytes(desired);
-    message.respond(writer.finish());
+  #reply(message: Incoming, reply: Partial<ReportReply>, desired?: Uint8Array): void {
+    const head = encoded(ReportReply, { ...NO_REPLY, ...reply });
+    message.respond(desired === undefined ? head : Buffer.concat([head, encodedField(DESIRED_TAG, desired)]));
   }
 
   #decode(message: Incoming): Report | string {

@@ -43,6 +43,24 @@ test("the source is told whenever the target gets on, be it in the migration or 
   expect(touchedBy(failed)).toBe(false);
 });
 
+test("the source is told when the target's fence closes or opens: it waits for what stands still there", () => {
+  const drive = new Drive("n1", "n2", "n3");
+  drive.run(1, "web", "n1");
+  drive.startMove(7, 1, "n2");
+  drive.must(command("migrationSwitched", { id: idOf(7) }));
+  const reports = new Reports(1_000, 0);
+  const isNews = (node: string, fenceClosed: boolean): boolean => {
+    drive.cluster.touched.clear();
+    const told = report(node, { base: 1, session: 1, number: 2, fenceClosed });
+    return reports.accept(drive.cluster, node, told, true, 1);
+  };
+  const touched = (): boolean => drive.cluster.touched.has("n1");
+  expect([isNews("n2", true), touched()]).toEqual([true, true]);
+  expect([isNews("n2", true), touched()]).toEqual([false, false]);
+  expect([isNews("n2", false), touched()]).toEqual([true, true]);
+  expect([isNews("n3", true), touched()]).toEqual([true, false]);
+});
+
 test("only the two nodes of a running migration are listened to, and ended ones are forgotten", () => {
   const drive = new Drive("n1", "n2", "n3");
   drive.run(1, "web", "n1");

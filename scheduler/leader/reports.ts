@@ -64,7 +64,7 @@ export class Reports implements Volatile {
     const picture = known ?? new NodePicture();
     this.#tellSources(cluster, node, known, report);
     const wasCurrent = picture.current;
-    const { fenceFault, fenceMs } = picture.report;
+    const { fenceClosed, fenceFault, fenceMs } = picture.report;
     const news = picture.take(report, current);
     if (known === undefined) this.nodes.set(node, picture);
     // What the log says to be there, and is not.
@@ -74,12 +74,14 @@ export class Reports implements Volatile {
       else this.#restartsAtMs.delete(containerId);
     this.balancer.book.accept(cluster, node, { info: picture.info, load: report.load, ...news }, nowMs);
     for (const one of report.migrations) this.#acceptMigration(cluster, node, one, nowMs);
+    if (fenceClosed !== report.fenceClosed) this.#tellSourcesOfFence(cluster, node);
     return (
       report.base === 0 ||
       picture.open.size > 0 ||
       current !== wasCurrent ||
       fenceMs !== report.fenceMs ||
       fenceFault !== report.fenceFault ||
+      fenceClosed !== report.fenceClosed ||
       report.imagesChanged ||
       report.migrations.length + report.checkpoints.length + report.removedCheckpoints.length > 0
     );
@@ -120,6 +122,14 @@ export class Reports implements Volatile {
       const migration = cluster.state.migrations[migrationId];
       if (migration?.to === node && observedOn(before, containerId)?.state !== state)
         touchNode(cluster, migration.from, { container: containerId });
+    }
+  }
+
+  /** Nor do they let go of anything that stands still at its target. */
+  #tellSourcesOfFence(cluster: Cluster, node: string): void {
+    for (const id of cluster.index.moving) {
+      const migration = cluster.state.migrations[id];
+      if (migration?.to === node) touchNode(cluster, migration.from, { container: migration.containerId });
     }
   }
 

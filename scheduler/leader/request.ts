@@ -5,6 +5,8 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { isId } from "../../proto/contract/ids.ts";
+import type { Command } from "../../proto/gen/godwit/v1/log.ts";
+import type { Cluster } from "../state/cluster.ts";
 
 interface Request {
   readonly id: string;
@@ -31,3 +33,18 @@ export const takeRequestId = (): string | undefined => {
   request.taken = true;
   return request.id;
 };
+
+/** Under the request's id, if it is the request's first change. */
+export const asRequested = (command: Command): Command => {
+  const id = takeRequestId();
+  return id === undefined ? command : { ...command, requestId: id };
+};
+
+/** The request was made before, and only its answer was lost. */
+export const isRequestDone = ({ index }: Cluster): boolean => index.requests.has(requestId() ?? "");
+
+/** Of the several things that one request begins: the same wherever and whenever it is made again. */
+export const idWithin = (request: string, number: number): string =>
+  BigInt.asUintN(64, BigInt(`0x${request}`) + BigInt(number))
+    .toString(16)
+    .padStart(16, "0");

@@ -102,6 +102,7 @@ export class RunningScheduler implements Scheduler {
       logger,
       confirmBy,
       reload: opened.reload,
+      together: (commands) => this.#leader?.placeAtOnce(commands) ?? [],
       onCommand: (command) =>
         this.#happenings.push(
           isRepeated(replica.cluster, command) ? [] : happeningsOf(replica.cluster, command),
@@ -194,14 +195,14 @@ export class RunningScheduler implements Scheduler {
     return this.#leader?.reports ?? UNSEEN;
   }
 
-  #onApplied({ entry, outcomes, sequence }: Applied): void {
+  #onApplied({ bytes, entry, outcomes, sequence }: Applied): void {
     // Nobody sends orders here; who begins to lead sends all of them anew.
     if (this.#leader === undefined) forgetTouched(this.#cluster);
     const happened = this.#happenings.filter((_, position) => outcomes[position] === undefined).flat();
     this.#happenings = [];
     this.#options.opened.events.add(happened.map((one) => ({ atMs: entry.atMs, sequence, ...one })));
     this.#stepDownIfOvertaken();
-    if (this.#committer.leading) this.#snapshotter.consider();
+    if (this.#committer.leading) this.#snapshotter.consider(bytes);
     else if (this.#hasReplayed) this.#membership.signOfLife();
     // By an entry that changes nothing a leader only makes sure of itself, or would plan the same again without end.
     if (outcomes.every((outcome) => outcome !== undefined)) return;
@@ -279,11 +280,15 @@ export class RunningScheduler implements Scheduler {
     const paused = state.balancing?.pausedReason ?? "";
     if (paused !== "") warnings.push(`the balancer has paused itself: ${paused}`);
     const leader = this.#leader;
-    for (const [name, node] of Object.entries(state.nodes)) {
-      const leftMs =
-        leader === undefined ? undefined : leader.reports.fencedFromMs(name, node.fenceMs) - leader.nowMs();
-      if (node.state === NodeState.LOST) warnings.push(lostWords(name, node, leftMs, state.failoverOff));
-      else if (node.fenceFault !== "")
+    // Of thousands, for everybody who asks: only what is the matter is looked at more closely.
+    for (const name in state.nodes) {
+      const node = state.nodes[name];
+      if (node?.state === NodeState.LOST) {
+        const fencedFromMs = leader?.reports.fencedFromMs(name, node.fenceMs);
+        const leftMs =
+          leader === undefined || fencedFromMs === undefined ? undefined : fencedFromMs - leader.nowMs();
+        warnings.push(lostWords(name, node, leftMs, state.failoverOff));
+      } else if (node !== undefined && node.fenceFault !== "")
         warnings.push(
           `node ${name} has no fence: ${node.fenceFault}; should it be lost, its containers are not started elsewhere by themselves`,
         );

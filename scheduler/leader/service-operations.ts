@@ -12,7 +12,7 @@ import { creationRefusal } from "../plan/services.ts";
 import { isAvailable } from "../state/availability.ts";
 import type { Cluster } from "../state/cluster.ts";
 import type { Outcome } from "../state/rejection.ts";
-import { takeRequestId } from "./request.ts";
+import { asRequested, isRequestDone } from "./request.ts";
 
 const changeKinds = (service: Service, before: ServiceSpec, after: ServiceSpec): ServiceChangeKind[] => {
   const template =
@@ -38,10 +38,7 @@ export class ServiceOperations implements Services {
   }
 
   async #propose(proposed: Command): Promise<void> {
-    const requestId = takeRequestId();
-    const outcome = await this.#proposeCommand(
-      requestId === undefined ? proposed : { ...proposed, requestId },
-    );
+    const outcome = await this.#proposeCommand(asRequested(proposed));
     if (outcome !== undefined) throw new GodwitError(outcome.code, outcome.message);
   }
   #service(name: string): Service {
@@ -100,6 +97,8 @@ export class ServiceOperations implements Services {
 
   async rollBack(name: string, revision: number): Promise<void> {
     const service = this.#service(name);
+    // From where it has gone back to there may be no way back.
+    if (isRequestDone(this.#cluster)) return;
     const earlier = service.history.findLast((one) => one.revision < service.revision)?.revision;
     const to = revision === 0 ? earlier : revision;
     if (to === undefined)

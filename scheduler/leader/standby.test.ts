@@ -3,8 +3,13 @@ import { expect, test } from "vitest";
 import { ready, running, runOn, stateOf, TestCluster } from "../testing/cluster.ts";
 import { eventually } from "../testing/eventually.ts";
 import { sampleSpec } from "../testing/sample.ts";
+import { CheckpointState } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { AllocationState } from "../../proto/gen/godwit/v1/log.ts";
+import { ServiceSpec } from "../../proto/gen/godwit/v1/service.ts";
+import { BalanceSettings, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { withRequest } from "./request.ts";
+
+const STORED = CheckpointState.STORED;
 
 test("one leads and the others follow; a stop hands over at once, and containers do not notice", async () => {
   await using cluster = await TestCluster.start();
@@ -111,4 +116,71 @@ test("a request that is made again changes nothing, at the next leader either", 
   await remove(s2);
   await expect(create(s2)).rejects.toMatchObject({ code: "not-found", message: /removed again/ });
   await eventually("s1 to follow", () => s1.stateHash() === s2.stateHash());
+});
+
+test("so do services, checkpoints and settings", async () => {
+  await using cluster = await TestCluster.start();
+  const { s: s1 } = await cluster.up(3);
+  const s2 = await cluster.scheduler("s2");
+  let number = 0;
+  /** Asked for twice at the first leader, and then at the next one. */
+  const again: (() => Promise<unknown>)[] = [];
+  const ask = async <T>(work: (s: typeof s1) => Promise<T>): Promise<T> => {
+    const id = (number += 1).toString(16).padStart(16, "0");
+    const askAt = (s: typeof s1): Promise<T> => withRequest(id, () => work(s));
+    const answer = await askAt(s1);
+    expect(await askAt(s1)).toEqual(answer);
+    again.push(async () => expect(await askAt(s2)).toEqual(answer));
+    return answer;
+  };
+  const web = (replicas: number, version: string): ServiceSpec =>
+    ServiceSpec.fromPartial({
+      name: "web",
+      replicas,
+      template: { ...sampleSpec(""), restart: RestartPolicy.ALWAYS, env: { version } },
+    });
+  const service = (): { version: number; revision: number } => {
+    const { revision, version } = s1.state().services["web"] ?? { revision: 0, version: 0 };
+    return { revision, version };
+  };
+  const apply = async (spec: ServiceSpec, expectedVersion: number): Promise<void> => {
+    await ask(async (s) => {
+      await s.services.apply([{ spec, expectedVersion }]);
+    });
+  };
+  await apply(web(1, "a"), 0);
+  expect(service()).toEqual({ revision: 1, version: 1 });
+  await apply(web(1, "b"), 1);
+  expect(service()).toEqual({ revision: 2, version: 2 });
+  await ask((s) => s.services.scale("web", 2));
+  const beforeRollBack = service();
+  await ask((s) => s.services.rollBack("web", 0));
+  expect(service().version).toBe(beforeRollBack.version + 1);
+
+  const id = await runOn(s1, "redis", "n1");
+  const checkpoint = await ask((s) => s.createCheckpoint(id));
+  expect(Object.keys(s1.state().checkpoints)).toEqual([checkpoint]);
+  await eventually("it to be stored", () => s1.state().checkpoints[checkpoint]?.state === STORED);
+  await s1.setDesired(id, "stop");
+  await eventually("it to be stopped", () => stateOf(s1, id) === AllocationState.EXITED);
+  const before = s1.state().containers[id]?.allocation?.epoch ?? 0;
+  await ask((s) => s.restoreCheckpoint(checkpoint));
+  expect(s1.state().containers[id]?.allocation?.epoch).toBe(before + 1);
+  await ask((s) => s.setFailover(false));
+  await ask((s) => s.placement.setNodeLabels("n1", { zone: "a" }, []));
+  await ask((s) => s.balancing.set(BalanceSettings.fromPartial({ parallel: 3 }), ["parallel"]));
+  await ask((s) => s.placement.setProject("blue", { containers: 5 }));
+
+  // What others have changed since is theirs: the old requests do not change it back.
+  await s1.setFailover(true);
+  await s1.placement.setNodeLabels("n1", { zone: "b" }, []);
+  await s1.services.scale("web", 1);
+  const stand = service();
+  await s2.lead();
+  for (const one of again) await one();
+  expect(s2.state().failoverOff).toBe(false);
+  expect(s2.state().nodes["n1"]?.labels).toEqual({ zone: "b" });
+  expect(s2.state().services["web"]).toMatchObject(stand);
+  expect(s2.state().containers[id]?.allocation?.epoch).toBe(before + 1);
+  expect(Object.keys(s2.state().checkpoints)).toEqual([checkpoint]);
 });

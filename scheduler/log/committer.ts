@@ -6,9 +6,11 @@
  * the same append is repeated: if the first one did get in, the repetition is a conflict, and the entry that is found
  * in its place carries our id.
  */
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { Logger } from "pino";
+import { encoded } from "../../proto/contract/encoded.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
-import { LogEntry, type Command } from "../../proto/gen/godwit/v1/log.ts";
+import { Command, LogEntry } from "../../proto/gen/godwit/v1/log.ts";
 import { command } from "../plan/command.ts";
 import { reject, type Outcome } from "../state/rejection.ts";
 import { Appender, backOff, type Fate } from "./appender.ts";
@@ -40,6 +42,8 @@ export interface CommitterOptions {
   readonly confirmBy?: "read" | "append";
   /** The newest snapshot, for a replica that the log was trimmed beyond. */
   readonly reload?: () => Promise<ReplicaStart | undefined>;
+  /** Of a leader: what follows from commands that are about to be applied, for the same entry. */
+  readonly together?: (commands: readonly Command[]) => readonly Command[];
   /** Told each command before it is applied. */
   readonly onCommand?: (command: Command) => void;
   readonly onApplied?: (applied: Applied) => void;
@@ -62,6 +66,8 @@ export class Committer implements AsyncDisposable {
   /** Of `confirm`: the next append answers them. */
   #awaitingAppend: PromiseWithResolvers<void>[] = [];
   readonly #confirmation: Confirmation;
+  /** Keeps its buffer from one entry to the next. */
+  readonly #writer = new BinaryWriter();
   readonly #appender: Appender;
   #shortSinceMs: number | undefined;
   #wake = Promise.withResolvers<void>();
@@ -299,6 +305,19 @@ export class Committer implements AsyncDisposable {
     return applied;
   }
 
+  #together(members: readonly Proposal[]): readonly Uint8Array[] {
+    const { logger, together } = this.#options;
+    if (members.length === 0) return [];
+    try {
+      const commands = together?.(members.map((proposal) => proposal.command)) ?? [];
+      return commands.map((one) => encoded(Command, one));
+    } catch (error) {
+      // What was proposed is to get into the log all the same.
+      logger.error({ err: error }, "what follows from proposed commands could not be planned with them");
+      return [];
+    }
+  }
+
   async #commit(batch: readonly Proposal[]): Promise<void> {
     const { machine, replica } = this.#options;
     const election = batch.find((proposal) => proposal.command.command?.$case === "leaderElected");
@@ -315,9 +334,11 @@ export class Committer implements AsyncDisposable {
       prevHash: replica.chainHash,
       commands: [],
     };
-    const writer = LogEntry.encode(entry);
-    // They were encoded to be measured.
-    for (const { encoded } of members) writer.uint32(COMMANDS_TAG).bytes(encoded);
+    const follows = election === undefined ? this.#together(members) : [];
+    // The members were encoded to be measured.
+    const parts = [...members.map((proposal) => proposal.encoded), ...follows];
+    const writer = LogEntry.encode(entry, this.#writer);
+    for (const part of parts) writer.uint32(COMMANDS_TAG).bytes(part);
     const bytes = writer.finish();
     const sequence = replica.sequence + 1;
     for (const proposal of members) proposal.inFlight = true;

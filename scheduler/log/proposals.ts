@@ -1,4 +1,5 @@
 /** Commands that wait to be committed, each with a deadline of its own. */
+import { encoded } from "../../proto/contract/encoded.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Command } from "../../proto/gen/godwit/v1/log.ts";
 import { formatBytes } from "../model/quantity.ts";
@@ -29,7 +30,7 @@ export class Proposal {
     onDeadline: (proposal: Proposal) => void,
   ) {
     this.command = command;
-    this.encoded = Command.encode(command).finish();
+    this.encoded = encoded(Command, command);
     if (this.bytes > MAX_COMMAND_BYTES)
       throw new GodwitError(
         "invalid",

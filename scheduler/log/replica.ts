@@ -9,9 +9,12 @@ import type { StoredEntry } from "./jetstream-log.ts";
 
 export const sha256 = (bytes: Uint8Array): Buffer => createHash("sha256").update(bytes).digest();
 
-export const stateHash = (cluster: Cluster): string => {
+export const stateHash = (
+  cluster: Cluster,
+  pieces: Iterable<Uint8Array> = canonicalPieces(cluster),
+): string => {
   const hash = createHash("sha256");
-  for (const piece of canonicalPieces(cluster)) hash.update(piece);
+  for (const piece of pieces) hash.update(piece);
   return hash.digest("hex");
 };
 
@@ -19,6 +22,8 @@ export interface Applied {
   readonly sequence: number;
   readonly entry: LogEntry;
   readonly outcomes: readonly Outcome[];
+  /** Of the entry in the log. */
+  readonly bytes: number;
 }
 
 export interface ReplicaStart {
@@ -90,6 +95,6 @@ export class Replica {
     this.#sequence = sequence;
     this.#chainHash = sha256(bytes);
     this.#lastAtMs = Math.max(this.#lastAtMs, entry.atMs);
-    return { sequence, entry, outcomes };
+    return { sequence, entry, outcomes, bytes: bytes.length };
   }
 }

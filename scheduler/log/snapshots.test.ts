@@ -4,11 +4,13 @@ import { Objm } from "@nats-io/obj";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { LOG_STREAM, LOG_SUBJECT, SNAPSHOT_STORE } from "../../proto/contract/subjects.ts";
+import { firstFormatPieces } from "../state/hash.ts";
 import { join, LogMembers, nodesOf, type Member } from "../testing/log-members.ts";
 import { silent } from "../testing/sample.ts";
 import { JetStreamLog } from "./jetstream-log.ts";
 import { openLog } from "./open.ts";
 import { thisMachine } from "./machine.ts";
+import { sha256 } from "./replica.ts";
 import { makeSnapshot, type MakeSnapshot } from "./snapshot-making.ts";
 import { SnapshotStore, takeSnapshot } from "./snapshots.ts";
 import { Snapshotter } from "./snapshotter.ts";
@@ -59,7 +61,7 @@ const running = async (): Promise<Member & { snapshotter: Snapshotter }> => {
 const grow = async (a: Member & { snapshotter: Snapshotter }, entries: number): Promise<void> => {
   for (let at = 0; at < entries; at += 1) {
     await a.committer.propose(join(`n${a.replica.sequence}`));
-    a.snapshotter.consider();
+    a.snapshotter.consider(1);
     await a.snapshotter.settle();
   }
 };
@@ -99,6 +101,28 @@ test("a damaged newest one is passed over for the one before", async () => {
   expect(b.replica.hash()).toBe(a.replica.hash());
 });
 
+test("one of the first format is gone on from", async () => {
+  const a = await running();
+  await grow(a, 20);
+  const { chainHash, cluster, sequence } = a.replica;
+  const bytes = Buffer.concat([...firstFormatPieces(cluster)]);
+  const store = await new Objm(connection).open(SNAPSHOT_STORE);
+  for (const { name } of await store.list()) await store.delete(name);
+  const metadata = {
+    format: "1",
+    sequence: String(sequence),
+    stateHash: sha256(bytes).toString("hex"),
+    chainHash: chainHash.toString("hex"),
+  };
+  await store.putBlob({ name: `state-${String(sequence).padStart(16, "0")}`, metadata }, bytes);
+  const { replica } = await opened();
+  expect(replica.sequence).toBe(sequence);
+  expect(replica.hash()).toBe(a.replica.hash());
+  await grow(a, EVERY);
+  expect((await opened()).replica.sequence).toBe(a.snapshotter.sequence);
+  expect(a.snapshotter.sequence).toBeGreaterThan(sequence);
+});
+
 test("without any whole one a trimmed log is not enough, and says so", async () => {
   const a = await running();
   await grow(a, 20);
@@ -134,6 +158,44 @@ test("one of another log is not taken", async () => {
   await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /before the snapshot/ });
   for (let at = 0; at < 10; at += 1) await manager.jetstream().publish(LOG_SUBJECT, `other ${at}`);
   await expect(opened()).rejects.toMatchObject({ code: "corrupt", message: /was not made from this log/ });
+});
+
+test("large ones are made when the log has grown by as much", async () => {
+  const large = 9 * 1024 ** 2;
+  const made: number[] = [];
+  const replica = { sequence: 0 };
+  const make: MakeSnapshot = (sequence) => {
+    made.push(sequence);
+    return Promise.resolve({ sequence, stateHash: "", bytes: large, trimBehind: undefined });
+  };
+  await using snapshotter = new Snapshotter({
+    make,
+    rescue: () => Promise.reject(new Error("not needed")),
+    log: { trimBefore: () => Promise.resolve() },
+    replica,
+    every: EVERY,
+    machine: thisMachine(),
+    logger: silent,
+  });
+  const grow = async (entries: number, bytes: number): Promise<void> => {
+    for (let at = 0; at < entries; at += 1) {
+      replica.sequence += 1;
+      snapshotter.consider(bytes);
+      await snapshotter.settle();
+    }
+  };
+  await grow(EVERY, 1);
+  expect(made).toEqual([EVERY]);
+  // Many small ones.
+  await grow(10 * EVERY, 1);
+  expect(made).toEqual([EVERY]);
+  await grow(1, large);
+  expect(made).toEqual([EVERY, 11 * EVERY + 1]);
+  // A few large ones.
+  await grow(EVERY - 1, large);
+  expect(made).toHaveLength(2);
+  await grow(1, 1);
+  expect(made).toEqual([EVERY, 11 * EVERY + 1, 12 * EVERY + 1]);
 });
 
 test("one that cannot be stored is tried again, and the log is kept", async () => {

@@ -1,16 +1,27 @@
 /** Snapshots in a JetStream object store: the canonical state, named by the log entry that it covers. */
 import { StorageType } from "@nats-io/jetstream";
-import { Objm, type ObjectInfo, type ObjectStore } from "@nats-io/obj";
+import { Objm, setSha256Backend, type ObjectInfo, type ObjectStore } from "@nats-io/obj";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { SNAPSHOT_STORE } from "../../proto/contract/subjects.ts";
 import type { Cluster } from "../state/cluster.ts";
-import { decodeCluster } from "../state/decode.ts";
-import { canonicalPieces } from "../state/hash.ts";
+import { decodeCluster, decodeFirstFormat } from "../state/decode.ts";
+import { canonicalPieces, firstFormatPieces } from "../state/hash.ts";
 import { sha256, stateHash, type Replica, type ReplicaStart } from "./replica.ts";
 
+// The store's own digest of each object, which is computed in JavaScript unless it is told otherwise.
+setSha256Backend("native");
+
+type Pieces = (cluster: Cluster) => Iterable<Uint8Array>;
+
 const KEPT = 2;
-const FORMAT = "1";
+const FORMAT = "2";
+/** Formats that can be read: how, and what their hash is of. */
+const FORMATS: ReadonlyMap<string, { readonly decode: typeof decodeCluster; readonly pieces: Pieces }> =
+  new Map([
+    ["1", { decode: decodeFirstFormat, pieces: firstFormatPieces }],
+    [FORMAT, { decode: decodeCluster, pieces: canonicalPieces }],
+  ]);
 const PREFIX = "state-";
 
 export interface Snapshot {
@@ -100,7 +111,8 @@ export class SnapshotStore {
     const { format, sequence, stateHash: expected, chainHash } = info.metadata ?? {};
     const broken = (why: string, cause?: unknown): GodwitError =>
       new GodwitError("corrupt", `snapshot ${info.name}: ${why}`, { cause });
-    if (format !== FORMAT) throw broken(`its format ${format ?? "(none)"} is not known to this version`);
+    const known = FORMATS.get(format ?? "");
+    if (known === undefined) throw broken(`its format ${format ?? "(none)"} is not known to this version`);
     let bytes: Uint8Array | null;
     try {
       bytes = await this.#store.getBlob(info.name);
@@ -114,12 +126,12 @@ export class SnapshotStore {
     if (sha256(bytes).toString("hex") !== expected) throw broken("its content was changed");
     let cluster: Cluster;
     try {
-      cluster = decodeCluster(bytes);
+      cluster = known.decode(bytes);
     } catch (error) {
       throw broken("its content cannot be read", error);
     }
     const { state } = cluster;
-    if (String(state.lastSequence) !== sequence || stateHash(cluster) !== expected)
+    if (String(state.lastSequence) !== sequence || stateHash(cluster, known.pieces(cluster)) !== expected)
       throw broken("it is not the state that it says it is");
     return { cluster, sequence: state.lastSequence, chainHash: Buffer.from(chainHash ?? "", "hex") };
   }

@@ -12,7 +12,7 @@ export interface SnapshotterOptions {
   readonly rescue: () => Promise<SnapshotSaved>;
   readonly log: Pick<LogStore, "trimBefore">;
   readonly replica: Pick<Replica, "sequence">;
-  /** Entries between two snapshots. */
+  /** Entries between two snapshots; more where they are small beside the state. */
   readonly every: number;
   readonly machine: Pick<Machine, "after">;
   readonly logger: Logger;
@@ -20,6 +20,12 @@ export interface SnapshotterOptions {
 
 /** A small state's snapshot is there by then; a large one is given up, and made by the next leader. */
 const SETTLE_MS = 3_000;
+/**
+ * A snapshot of more costs seconds of a core. It is made anew when the log has grown by as much as it takes, so that
+ * making snapshots takes no larger part of the work, and reading the log no more time beside reading one, in a large
+ * cluster than in a small one.
+ */
+const LARGE_BYTES = 8 * 1024 ** 2;
 
 /** Has a snapshot made every so many entries and trims the log behind the older of the two that are kept. */
 export class Snapshotter implements AsyncDisposable {
@@ -28,6 +34,10 @@ export class Snapshotter implements AsyncDisposable {
   #sequence: number;
   #stateHash = "";
   #nextAt: number;
+  /** Of the newest snapshot that was made here. */
+  #bytes = 0;
+  /** Of the entries since, as far as they were seen. */
+  #grownBytes = 0;
   #saving: Promise<void> | undefined;
   #failure: GodwitError | undefined;
 
@@ -49,10 +59,12 @@ export class Snapshotter implements AsyncDisposable {
     return this.#failure;
   }
 
-  /** To be called after each entry. */
-  consider(): void {
+  /** To be called after each entry, with its size. */
+  consider(bytes: number): void {
     const { replica } = this.#options;
+    this.#grownBytes += bytes;
     if (this.#saving !== undefined || this.#stop.signal.aborted || replica.sequence < this.#nextAt) return;
+    if (this.#bytes >= LARGE_BYTES && this.#grownBytes < this.#bytes) return;
     this.#saving = this.#save(replica.sequence).finally(() => {
       this.#saving = undefined;
     });
@@ -70,11 +82,14 @@ export class Snapshotter implements AsyncDisposable {
 
   async #save(wanted: number): Promise<void> {
     const { every, log, logger, replica } = this.#options;
+    const coveredBytes = this.#grownBytes;
     try {
       const { bytes, sequence, stateHash, trimBehind } = await this.#made(wanted);
       this.#sequence = sequence;
       this.#stateHash = stateHash;
       this.#nextAt = sequence + every;
+      this.#bytes = bytes;
+      this.#grownBytes -= coveredBytes;
       this.#failure = undefined;
       // The entry that the older snapshot covers stays, to check the snapshot against it.
       if (trimBehind !== undefined) await log.trimBefore(trimBehind);

@@ -1,3 +1,4 @@
+import { encoded } from "../../proto/contract/encoded.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { signalNumber } from "../../proto/contract/signals.ts";
 import { isName } from "../../proto/contract/ids.ts";
@@ -148,7 +149,7 @@ export const checkSpec = (spec: ContainerSpec): void => {
     );
   if (spec.stopGraceSeconds > MAX_STOP_GRACE_SECONDS)
     throw invalid(`a stop grace of ${spec.stopGraceSeconds} s is more than ${MAX_STOP_GRACE_SECONDS} s`);
-  const size = ContainerSpec.encode(spec).finish().length;
+  const size = encoded(ContainerSpec, spec).length;
   if (size >= MAX_SPEC_BYTES)
     throw invalid(
       `the specification takes ${formatBytes(size)}; command, environment and labels may take ${formatBytes(MAX_SPEC_BYTES)} together`,

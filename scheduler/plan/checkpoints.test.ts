@@ -88,6 +88,14 @@ test("one builds upon the one before, for as long as its keepers have all of tha
   );
 });
 
+test("none is begun of a container that is being removed, however long that takes", () => {
+  const site = new Site();
+  site.drive.atMs += EVERY_MS;
+  expect(site.plan()).toMatchObject([{ $case: "checkpointStarted" }]);
+  site.drive.must(command("containerRemoveRequested", { id: idOf(1), force: true }));
+  expect(site.plan()).toEqual([]);
+});
+
 test("what a keeper has lost ends what was to build upon it, and the next one holds everything", () => {
   const site = new Site();
   const first = site.take(100);

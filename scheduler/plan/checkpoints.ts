@@ -135,7 +135,8 @@ export interface CheckpointTerms {
 
 /** One is due so long after the last one began, or after the container was placed. */
 const isDue = (cluster: Cluster, container: Container, nowMs: number): boolean => {
-  const { allocation, migrationId, spec } = container;
+  const { allocation, migrationId, removing, spec } = container;
+  if (removing) return false;
   const everyMs = (spec?.checkpointEverySeconds ?? 0) * 1_000;
   if (everyMs === 0 || migrationId !== "" || allocation?.state !== AllocationState.RUNNING) return false;
   if (cluster.state.nodes[allocation.node]?.state !== NodeState.READY) return false;

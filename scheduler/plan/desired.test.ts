@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { MigrationPhase, Role, type DesiredAllocation } from "../../proto/gen/godwit/v1/agent.ts";
-import { DesiredState } from "../../proto/gen/godwit/v1/log.ts";
+import { AllocationState, DesiredState } from "../../proto/gen/godwit/v1/log.ts";
 import { Drive, idOf } from "../testing/drive.ts";
 import { FakeVolatile } from "../testing/fake-volatile.ts";
 import { digestOf, sampleImage } from "../testing/sample.ts";
@@ -68,6 +68,21 @@ test("the roles of a migration from its start to its end", () => {
   drive.must(command("migrationFinished", { id: ID, figures: undefined }));
   expect(on("n1")).toEqual([]);
   expect(on("n2")).toMatchObject([{ role: Role.OWNER, epoch: 2, migration: undefined }]);
+});
+
+test("the source keeps its frozen copy while the target's host stands still with what it has restored", () => {
+  const { drive, on, volatile } = setup();
+  drive.startMove(7, 1, "n2");
+  drive.must(command("migrationSwitched", { id: ID }));
+  const held = { containerId: idOf(1), epoch: 2, state: AllocationState.RUNNING };
+  volatile.migration(ID, "target", MigrationPhase.RUNNING);
+  volatile.report("n2", [held], true, { fenceClosed: true });
+  expect(on("n1")).toMatchObject([{ role: Role.SOURCE, migration: { switched: true } }]);
+  volatile.report("n2", [held]);
+  expect(on("n1")).toMatchObject([{ role: Role.RELEASED }]);
+  // What has ended has no need of it, whatever stands still there.
+  volatile.report("n2", [{ ...held, state: AllocationState.EXITED }], true, { fenceClosed: true });
+  expect(on("n1")).toMatchObject([{ role: Role.RELEASED }]);
 });
 
 test("after an abort the source is the owner again and the target has nothing", () => {

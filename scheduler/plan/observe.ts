@@ -9,6 +9,7 @@ import {
 } from "../../proto/gen/godwit/v1/log.ts";
 import type { ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
+import { isOver } from "../model/allocation-state.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { command } from "./command.ts";
@@ -58,11 +59,24 @@ const isMigrationFreeze = (
   observed.state === AllocationState.FROZEN &&
   (!current || cluster.state.migrations[container.migrationId]?.state === MigrationState.RUNNING);
 
+/**
+ * What was restored on a host whose lease has ended need not have run there: until it does, the log says that it starts,
+ * and that its source still has it.
+ */
+const isHeldAtTarget = (
+  cluster: Cluster,
+  container: Container,
+  observed: ObservedAllocation,
+  fenceClosed: boolean,
+): boolean =>
+  fenceClosed &&
+  observed.state === AllocationState.RUNNING &&
+  container.allocation?.state === AllocationState.STARTING &&
+  cluster.state.migrations[container.migrationId]?.state === MigrationState.SWITCHED;
+
 /** Of one that runs and is ill: what its check said. */
 const messageOf = ({ health, healthOutput, message }: ObservedAllocation): string =>
   message === "" && health === HealthState.UNHEALTHY ? healthOutput : message;
-
-const ENDED: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
 
 /**
  * What is to be stopped and is not there is stopped, and no report will ever name it: its agent had not heard of it
@@ -71,7 +85,7 @@ const ENDED: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, All
 const notThere = (container: Container, node: string): Command | undefined => {
   const { allocation, desired, id, migrationId } = container;
   if (allocation?.node !== node || desired !== DesiredState.STOPPED || migrationId !== "") return undefined;
-  if (ENDED.has(allocation.state)) return undefined;
+  if (isOver(allocation.state)) return undefined;
   const wasThere = allocation.state !== AllocationState.PENDING;
   return command("allocationObserved", {
     containerId: id,
@@ -89,7 +103,7 @@ const notThere = (container: Container, node: string): Command | undefined => {
 const compare = (
   cluster: Cluster,
   node: string,
-  { allocations, current }: NodeSeen,
+  { allocations, current, report }: NodeSeen,
   id: string,
 ): Command | "agreed" | "later" => {
   const container = cluster.state.containers[id];
@@ -100,6 +114,7 @@ const compare = (
   if (allocation?.node !== node || allocation.epoch !== observed.epoch) return "agreed";
   if (observed.state === AllocationState.UNSPECIFIED) return "agreed";
   if (isMigrationFreeze(cluster, container, observed, current)) return "later";
+  if (isHeldAtTarget(cluster, container, observed, report.fenceClosed)) return "later";
   if (
     observed.state === allocation.state &&
     observed.exitCode === allocation.exitCode &&

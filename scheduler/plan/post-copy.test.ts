@@ -168,6 +168,13 @@ describe("a source that is gone", () => {
     expect(all.plan()).toEqual([]);
   });
 
+  test("is no loss to a container that is being removed: both hosts have been told to", () => {
+    const all = new Filling();
+    all.drive.must(command("containerRemoveRequested", { id: idOf(1), force: true }));
+    all.volatile.report("n1", []);
+    expect(all.plan()).toEqual([]);
+  });
+
   test("that its fence has stopped is waited for, too: its frozen copy is as good as before", () => {
     const all = new Filling();
     all.drive.must(command("nodeFenceSet", { node: "n1", fenceMs: 10_000, fault: "" }));

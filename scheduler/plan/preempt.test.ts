@@ -133,6 +133,21 @@ test("one that must be stopped waits, and is placed again when there is room", (
   expect(scene.drive.container(1).preemption?.endedAtMs).toBeGreaterThan(0);
 });
 
+test("nobody is put beside one for which room is still being made: it is not there yet", () => {
+  const scene = new Scene("n1");
+  scene.run(1, "n1", 900, { preemption: STOP });
+  scene.drive.create(2, "high", { ...memoryLimit(500), priority: 3, labels: { kind: "front" } });
+  expect(scene.kinds()).toEqual(["containerPreempted"]);
+  const affinity = [{ key: "kind", value: "front", unequal: false }];
+  scene.drive.create(3, "friend", { ...memoryLimit(0), affinity });
+  expect(scene.kinds()).toEqual([]);
+  scene.stopped(1, "n1");
+  expect(scene.kinds()).toEqual(["allocationReleased"]);
+  scene.round();
+  scene.round();
+  expect([scene.nodeOf(2), scene.nodeOf(3)]).toEqual(["n1", "n1"]);
+});
+
 test("room that a lost node was to give is made elsewhere", () => {
   const scene = new Scene("n1", "n2");
   scene.run(1, "n1", 900, { preemption: STOP });

@@ -93,6 +93,24 @@ describe("observations", () => {
     volatile.report("n1", [seen({ state: AllocationState.FROZEN })], true);
     expect(round()).toHaveLength(1);
   });
+
+  test("what a move has brought to a host that stands still is not recorded as running until it can", () => {
+    const { drive, round, volatile } = setup("n1", "n2");
+    drive.run(1, "web", "n1");
+    drive.startMove(7, 1, "n2");
+    drive.must(command("migrationSwitched", { id: idOf(7) }));
+    const restored = seen({ epoch: 2 });
+    volatile.report("n2", [restored], true, { fenceClosed: true });
+    expect(round()).toEqual([]);
+    volatile.report("n2", [restored]);
+    expect(round()).toMatchObject([
+      { $case: "allocationObserved", value: { state: AllocationState.RUNNING } },
+    ]);
+    drive.observe(1, AllocationState.RUNNING);
+    // It has run there: that the host stands still now takes nothing back.
+    volatile.report("n2", [seen({ epoch: 2, restarts: 1 })], true, { fenceClosed: true });
+    expect(round()).toHaveLength(1);
+  });
 });
 
 describe("removal", () => {

@@ -60,9 +60,10 @@ export const endMovesOf = (
       isHeldBySource(cluster, migration) &&
       returnToSource(cluster, migration, `${reason} before it was known to run there`, atMs) === undefined;
     if (isReturned) continue;
+    const isLost = isLostWithSource(migration);
     // What it still has of a post-copied container's memory is waited for, as long as it may come.
-    const isLost = migration.from === name && isLostWithSource(migration);
-    if (isLost && !isForGood) continue;
+    if (isLost && migration.from === name && !isForGood) continue;
+    // A target that is back before the container has gone on elsewhere has it without that memory.
     if (isLost) {
       const told = `${reason}, and with it memory that had not followed`;
       endMigration(cluster, migration, MigrationState.LOST, told, atMs);

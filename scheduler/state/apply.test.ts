@@ -386,18 +386,7 @@ describe("a target that is removed after the switch", () => {
 
   test("but not if it is known to have run: its copy would be an older one", () => {
     const drive = switchedToLost();
-    drive.must(
-      command("allocationObserved", {
-        containerId: idOf(1),
-        epoch: 2,
-        node: "n2",
-        state: AllocationState.RUNNING,
-        exitCode: 0,
-        restarts: 0,
-        message: "",
-        health: HealthState.UNSPECIFIED,
-      }),
-    );
+    drive.observe(1, AllocationState.RUNNING);
     drive.must(command("nodeRemoved", { node: "n2" }));
     expect([...drive.cluster.index.unplaced]).toEqual([idOf(1)]);
   });
@@ -419,6 +408,23 @@ describe("a target that is removed after the switch", () => {
     drive.must(command("migrationFinished", { id: idOf(7), figures: undefined }));
     expect(drive.container(1)).toMatchObject({ migrationId: "", allocation: { node: "n2", epoch: 2 } });
   });
+});
+
+test("a post-copied container whose node is fenced has lost what had not followed, also if that is back at once", () => {
+  const drive = new Drive("n1", "n2", "n3");
+  drive.run(1, "web", "n1");
+  expect(drive.startMove(7, 1, "n2", "", MigrationMode.POSTCOPY)).toBeUndefined();
+  drive.must(command("migrationSwitched", { id: idOf(7) }));
+  drive.observe(1, AllocationState.RUNNING);
+  drive.must(command("nodeFenceSet", { node: "n2", fenceMs: 15_000, fault: "" }));
+  drive.must(command("nodeStateChanged", { node: "n2", state: NodeState.LOST, reason: "" }));
+  drive.must(command("nodeFenced", { node: "n2" }));
+  drive.must(command("nodeStateChanged", { node: "n2", state: NodeState.READY, reason: "" }));
+  expect(drive.cluster.state.migrations[idOf(7)]).toMatchObject({
+    state: MigrationState.LOST,
+    error: "node n2 was lost, and with it memory that had not followed",
+  });
+  expect(drive.container(1).migrationId).toBe("");
 });
 
 describe("stream keys", () => {

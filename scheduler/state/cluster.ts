@@ -249,7 +249,8 @@ const isActive = (migration: Migration): boolean =>
  * A map whose keys are outsiders' words: "constructor" is a valid node name, so the usual object prototype would
  * answer for it.
  */
-const bare = <T>(map: { [key: string]: T }): { [key: string]: T } => Object.assign(Object.create(null), map);
+const bare = <T>(map: { [key: string]: T }): { [key: string]: T } =>
+  Object.getPrototypeOf(map) === null ? map : Object.assign(Object.create(null), map);
 
 /** The one string of a name that everybody keeps. */
 export const keptName = ({ state }: { readonly state: Pick<State, "nodes"> }, node: string): string =>

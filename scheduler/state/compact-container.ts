@@ -69,6 +69,17 @@ export class CompactContainer implements Container {
     return compact;
   }
 
+  /** Number of its address. */
+  get host(): number {
+    return this.#host;
+  }
+  /** All but its specification and what follows from its number. */
+  bare(): Container {
+    const { allocation, createdAtMs, desired, id, service, serviceRevision } = this;
+    const own = { id, desired, allocation, createdAtMs, service, serviceRevision };
+    return { ...this.#exceptional, ...own, spec: undefined, address: "", mac: "" };
+  }
+
   get address(): string {
     return addressOf(this.#host);
   }

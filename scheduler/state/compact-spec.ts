@@ -21,7 +21,7 @@ const frozen = <T>(value: T): T => {
   return Object.freeze(value);
 };
 
-class CompactSpec implements ContainerSpec {
+export class CompactSpec implements ContainerSpec {
   readonly name: string;
   readonly #template: Template;
 
@@ -32,6 +32,10 @@ class CompactSpec implements ContainerSpec {
 
   static templateOf(spec: CompactSpec): Template {
     return spec.#template;
+  }
+  /** Without a name; the same for all that have it in common. */
+  get template(): ContainerSpec {
+    return this.#template.spec;
   }
 
   get image(): ContainerSpec["image"] {
@@ -126,8 +130,16 @@ export class Templates {
   }
 
   /** To be entered (`count`) with the container that it is for. */
-  compact(given: ContainerSpec): ContainerSpec {
-    if (given instanceof CompactSpec) return given;
+  compact(given: ContainerSpec): CompactSpec {
+    return given instanceof CompactSpec ? given : new CompactSpec(given.name, this.#template(given));
+  }
+  /** The same for a template that many have, by their names. */
+  compactor(template: ContainerSpec): (name: string) => CompactSpec {
+    const shared = this.#template(template);
+    return (name) => new CompactSpec(name, shared);
+  }
+
+  #template(given: ContainerSpec): Template {
     // With maps in the order in which they were given: who writes them otherwise shares with others that do.
     const key = JSON.stringify({ ...given, name: "" });
     let template = this.#byKey.get(key);
@@ -136,7 +148,7 @@ export class Templates {
       const spec = { ...rest, name: "", env: sorted(env), labels: sorted(labels) };
       this.#byKey.set(key, (template = { spec: frozen(spec), key, users: 0 }));
     }
-    return new CompactSpec(given.name, template);
+    return template;
   }
 
   /** Enters a container's specification, or takes it out: a template is kept for as long as somebody has it. */

@@ -6,6 +6,8 @@ import { addressOf, macOf } from "../model/network.ts";
 import { clusterOf } from "./cluster.ts";
 import { CompactContainer } from "./compact-container.ts";
 import { Templates } from "./compact-spec.ts";
+import { decodeCluster, decodeFirstFormat } from "./decode.ts";
+import { canonicalPieces, firstFormatPieces } from "./hash.ts";
 
 const word = fc.string({ maxLength: 4 });
 const words = fc.dictionary(word, word, { maxKeys: 3 });
@@ -61,6 +63,7 @@ const anyContainer = fc
     Container.fromPartial({ id: `c${host}`, ...rest, address: addressOf(host), mac: macOf(host) }),
   );
 
+const joined = (pieces: Iterable<Uint8Array>): Buffer => Buffer.concat([...pieces]);
 const field = (message: object, key: string): unknown => (message as Record<string, unknown>)[key];
 
 test("a compact specification reads like the message that it was made from", () => {
@@ -81,6 +84,30 @@ test("a compact container reads, and is encoded, like the message", () => {
       expect(Container.fromPartial(compact ?? {})).toEqual(container);
       expect(compact).toBeInstanceOf(CompactContainer);
     }),
+  );
+});
+
+test("containers come back from a snapshot of either format as they were, and share what they shared", () => {
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(anyContainer, { selector: ({ id }) => id, maxLength: 5 }),
+      anySpec,
+      (given, shared) => {
+        const own = given.map((one) => [one.id, one] as const);
+        const alike = given.map((one) => {
+          const id = `${one.id}-`;
+          return [id, { ...one, id, spec: { ...shared, name: id } }] as const;
+        });
+        const containers = Object.fromEntries([...own, ...alike]);
+        const cluster = clusterOf(State.fromPartial({ containers, epoch: 3, lastSequence: 9 }));
+        const second = decodeCluster(joined(canonicalPieces(cluster)));
+        const first = decodeFirstFormat(joined(firstFormatPieces(cluster)));
+        for (const { index, state } of [first, second]) {
+          expect(State.fromPartial(state)).toEqual(State.fromPartial(cluster.state));
+          expect([...index.templates.specs()]).toHaveLength([...cluster.index.templates.specs()].length);
+        }
+      },
+    ),
   );
 });
 

@@ -1,28 +1,50 @@
 /**
- * From an encoded state to a cluster. A million containers as decoded messages take gigabytes, so they are decoded some
- * at a time, and become compact at once.
+ * From an encoded state to a cluster. A million containers as decoded messages take gigabytes, so they are decoded one
+ * by one (in the first format some at a time), and become compact at once.
  */
 import { BinaryReader } from "@bufbuild/protobuf/wire";
-import { State } from "../../proto/gen/godwit/v1/log.ts";
-import { clusterOf, compacted, type Cluster } from "./cluster.ts";
-import { Templates } from "./compact-spec.ts";
+import { Container, State, StoredContainer } from "../../proto/gen/godwit/v1/log.ts";
+import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
+import { clusterOf, compacted, keptName, type Cluster } from "./cluster.ts";
+import { CompactContainer } from "./compact-container.ts";
+import { Templates, type CompactSpec } from "./compact-spec.ts";
 
 /** Of State.containers. */
 const CONTAINERS = 6;
 const AT_A_TIME_BYTES = 1024 * 1024;
 
-const joined = (parts: readonly Uint8Array[]): Uint8Array => {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
+const EMPTY = Container.fromPartial({});
+
+/** Of a StoredState, whose fields come in their canonical order. Throws whatever decoding throws. */
+export const decodeCluster = (bytes: Uint8Array): Cluster => {
+  let state = State.fromPartial({});
+  const templates = new Templates();
+  const specs: ((name: string) => CompactSpec)[] = [];
+  const containers: State["containers"] = Object.create(null) as State["containers"];
+  const reader = new BinaryReader(bytes);
+  while (reader.pos < reader.len) {
+    const [field, type] = reader.tag();
+    if (field === 1) state = State.decode(reader, reader.uint32());
+    else if (field === 2) specs.push(templates.compactor(ContainerSpec.decode(reader, reader.uint32())));
+    else if (field === 3) {
+      const {
+        container: given = EMPTY,
+        host,
+        name,
+        template,
+      } = StoredContainer.decode(reader, reader.uint32());
+      const compact = CompactContainer.from(given, host);
+      compact.spec = specs[template - 1]?.(name);
+      const { allocation } = compact;
+      if (allocation !== undefined) allocation.node = keptName({ state }, allocation.node);
+      containers[given.id] = compact;
+    } else reader.skip(type, field);
   }
-  return whole;
+  return clusterOf({ ...state, containers }, templates);
 };
 
-/** Throws whatever decoding throws. */
-export const decodeCluster = (bytes: Uint8Array): Cluster => {
+/** Of a State message, as the first format of snapshots had it. Throws whatever decoding throws. */
+export const decodeFirstFormat = (bytes: Uint8Array): Cluster => {
   const rest: Uint8Array[] = [];
   const ranges: (readonly [number, number])[] = [];
   const reader = new BinaryReader(bytes);
@@ -36,7 +58,7 @@ export const decodeCluster = (bytes: Uint8Array): Cluster => {
       ranges[ranges.length - 1] = [last[0], reader.pos];
     else ranges.push([begin, reader.pos]);
   }
-  const state = State.decode(joined(rest));
+  const state = State.decode(Buffer.concat(rest));
   const templates = new Templates();
   const containers: State["containers"] = Object.create(null) as State["containers"];
   for (const [begin, end] of ranges)

@@ -10,8 +10,8 @@ import { memoryLimit, MIB, sampleImage } from "../testing/sample.ts";
 import { apply } from "./apply.ts";
 import { chainOf, isBuiltUpon } from "./checkpoint-chain.ts";
 import { emptyCluster, type Cluster } from "./cluster.ts";
-import { decodeCluster } from "./decode.ts";
-import { canonicalPieces } from "./hash.ts";
+import { decodeCluster, decodeFirstFormat } from "./decode.ts";
+import { canonicalPieces, firstFormatPieces } from "./hash.ts";
 import { portKey } from "./placement-index.ts";
 
 /** Everything in the index, in an order of its own. */
@@ -141,7 +141,11 @@ class Walk {
   }
 
   snapshot(): void {
-    this.#twin = copyOf(this.drive.cluster);
+    const { cluster } = this.drive;
+    this.#twin = copyOf(cluster);
+    const first = decodeFirstFormat(Buffer.concat([...firstFormatPieces(cluster)]));
+    if (stateHash(first) !== stateHash(cluster) || indexAsText(first) !== indexAsText(cluster))
+      this.faults.push("a snapshot of the first format is another state");
   }
 
   step(one: Command): void {

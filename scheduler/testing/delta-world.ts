@@ -14,7 +14,6 @@ import {
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { CheckpointPhase, CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { AllocationState, type Command } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState } from "../../proto/gen/godwit/v1/spec.ts";
 import { DesiredSender } from "../leader/desired-sender.ts";
 import { ReportService } from "../leader/report-service.ts";
 import { Reports } from "../leader/reports.ts";
@@ -25,7 +24,7 @@ import type { Volatile } from "../plan/volatile.ts";
 import { apply } from "../state/apply.ts";
 import type { Cluster } from "../state/cluster.ts";
 import { Drive } from "./drive.ts";
-import { sampleNode, silent } from "./sample.ts";
+import { sampleNode, sampleSight, silent } from "./sample.ts";
 
 const LEASE_MS = 1_000_000;
 
@@ -92,23 +91,14 @@ class Agent {
     ]);
   }
   sights(): Sight[] {
-    return [...this.held].map(([containerId, { epoch, exitCode, state, usec }]) => ({
-      seen: {
-        containerId,
-        epoch,
-        state,
-        exitCode,
-        restarts: 0,
-        message: "",
-        restartGeneration: 0,
-        blockers: [],
-        needs: [],
-        health: HealthState.UNSPECIFIED,
-        restartInMs: 0,
-      },
-      restartAtMs: 0,
-      use: () => ({ memoryBytes: 1, cpuUsageUsec: usec, pids: 1, healthOutput: "" }),
-    }));
+    return [...this.held].map(([containerId, { epoch, exitCode, state, usec }]) =>
+      sampleSight({ containerId, epoch, state, exitCode }, () => ({
+        memoryBytes: 1,
+        cpuUsageUsec: usec,
+        pids: 1,
+        healthOutput: "",
+      })),
+    );
   }
 }
 

@@ -26,7 +26,10 @@ export class FakeVolatile implements Volatile {
     node: string,
     allocations: readonly Partial<ObservedAllocation>[],
     current = true,
-    rest: Pick<Parameters<typeof Report.fromPartial>[0], "load" | "images" | "checkpoints"> = {},
+    rest: Pick<
+      Parameters<typeof Report.fromPartial>[0],
+      "load" | "images" | "checkpoints" | "fenceClosed"
+    > = {},
   ): News {
     const full = allocations.map((allocation) => ObservedAllocation.fromPartial(allocation));
     const picture = this.nodes.get(node) ?? new NodePicture();

@@ -1,6 +1,7 @@
 import { pino, type Logger } from "pino";
+import type { Seen, Sight } from "../../proto/contract/report-book.ts";
 import { NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
-import { ContainerSpec, Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
+import { ContainerSpec, HealthState, Image, type Resources } from "../../proto/gen/godwit/v1/spec.ts";
 
 export const MIB = 1024 * 1024;
 
@@ -32,4 +33,24 @@ export const sampleSpec = (name: string, rest: Partial<ContainerSpec> = {}): Con
 
 export const memoryLimit = (mib: number): { limits: Resources } => ({
   limits: { memoryBytes: mib * MIB, cpuMillis: 0, pids: 0, diskBytes: 0 },
+});
+
+/** As an agent without anything of note sees a container. */
+export const sampleSight = (
+  seen: Pick<Seen, "containerId" | "epoch" | "state"> & Partial<Seen>,
+  use: Sight["use"] = () => ({ memoryBytes: 1234, cpuUsageUsec: 0, pids: 0, healthOutput: "" }),
+): Sight => ({
+  seen: {
+    exitCode: 0,
+    restarts: 0,
+    message: "",
+    restartGeneration: 0,
+    blockers: [],
+    needs: [],
+    health: HealthState.UNSPECIFIED,
+    restartInMs: 0,
+    ...seen,
+  },
+  restartAtMs: 0,
+  use,
 });

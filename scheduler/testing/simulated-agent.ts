@@ -4,7 +4,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { Orders } from "../../proto/contract/orders.ts";
-import { ReportBook, type Sight } from "../../proto/contract/report-book.ts";
+import { ReportBook } from "../../proto/contract/report-book.ts";
 import { desiredSubject, reportSubject } from "../../proto/contract/subjects.ts";
 import { CheckpointPhase, CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import {
@@ -17,9 +17,9 @@ import {
   type DesiredAllocation,
 } from "../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, DesiredState, type NodeInfo } from "../../proto/gen/godwit/v1/log.ts";
-import { HealthState, MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
+import { MigrationFigures } from "../../proto/gen/godwit/v1/spec.ts";
 import { connectionOptions } from "../log/connection.ts";
-import { sampleNode } from "./sample.ts";
+import { sampleNode, sampleSight } from "./sample.ts";
 
 type Phase = MigrationPhase;
 
@@ -36,24 +36,6 @@ interface Held {
   exitCode: number;
   generation: number;
 }
-
-const sightOf = (containerId: string, { epoch, exitCode, generation, state }: Held): Sight => ({
-  seen: {
-    containerId,
-    epoch,
-    state,
-    exitCode,
-    restarts: 0,
-    message: "",
-    restartGeneration: generation,
-    blockers: [],
-    needs: [],
-    health: HealthState.UNSPECIFIED,
-    restartInMs: 0,
-  },
-  restartAtMs: 0,
-  use: () => ({ memoryBytes: 1234, cpuUsageUsec: 0, pids: 0, healthOutput: "" }),
-});
 
 export class SimulatedAgent implements AsyncDisposable {
   readonly info: NodeInfo;
@@ -317,7 +299,9 @@ export class SimulatedAgent implements AsyncDisposable {
       ...this.#book.next({
         info: this.info,
         images: [],
-        sights: [...this.held].map(([containerId, held]) => sightOf(containerId, held)),
+        sights: [...this.held].map(([containerId, { epoch, exitCode, generation, state }]) =>
+          sampleSight({ containerId, epoch, state, exitCode, restartGeneration: generation }),
+        ),
         checkpoints: this.#checkpointReports(),
         nowMs: performance.now(),
       }),

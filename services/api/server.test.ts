@@ -22,8 +22,11 @@ import type {
   ListMigrationsResponse,
   ListNodesResponse,
   MigrationInfo,
+  ServiceInfo,
 } from "../../proto/gen/godwit/v1/api.ts";
-import { ContainerSpec, MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
+import type { CheckpointInfo, ListCheckpointsResponse } from "../../proto/gen/godwit/v1/checkpoint.ts";
+import { ServiceSpec } from "../../proto/gen/godwit/v1/service.ts";
+import { ContainerSpec, MigrationMode, RestartPolicy } from "../../proto/gen/godwit/v1/spec.ts";
 import { NatsServer } from "../../scheduler/testing/nats-server.ts";
 import { SimulatedAgent } from "../../scheduler/testing/simulated-agent.ts";
 import { tarOf } from "./image/testing/archives.ts";
@@ -262,5 +265,46 @@ describe("containers", () => {
       true,
     );
     await cluster.remove("mover");
+  });
+
+  test("a request that is sent again under its id is done once", async () => {
+    const under = (id: string): Metadata => {
+      const metadata = new Metadata();
+      metadata.set("godwit-request", id);
+      return metadata;
+    };
+    const twice = async <R>(send: () => Promise<R>): Promise<R> => {
+      await send();
+      return send();
+    };
+    await cluster.run("kept", "n1");
+    const checkpointId = "00000000000000c1";
+    const create = (): Promise<CheckpointInfo> =>
+      ask((done) => cluster.client.createCheckpoint({ container: "kept" }, under(checkpointId), done));
+    expect(await twice(create)).toMatchObject({ id: checkpointId, container: "kept" });
+    const { checkpoints } = await ask<ListCheckpointsResponse>((done) =>
+      cluster.client.listCheckpoints({ container: "kept" }, done),
+    );
+    expect(checkpoints).toHaveLength(1);
+
+    const template = ContainerSpec.fromPartial({ image: "base", restart: RestartPolicy.ALWAYS });
+    const services = [
+      { spec: ServiceSpec.fromPartial({ name: "db", replicas: 1, template }), expectedVersion: 0 },
+    ];
+    const apply = (id: string): Promise<unknown> =>
+      ask((done) => cluster.client.applyServices({ services, dryRun: false }, under(id), done));
+    await twice(() => apply("00000000000000c2"));
+    // Another one was made for a cluster without the service.
+    await expect(apply("00000000000000c3")).rejects.toMatchObject({ code: status.FAILED_PRECONDITION });
+    const scaled = await twice(() =>
+      ask<ServiceInfo>((done) =>
+        cluster.client.scaleService({ name: "db", replicas: 2 }, under("00000000000000c4"), done),
+      ),
+    );
+    expect(scaled).toMatchObject({ version: 2, spec: { replicas: 2 } });
+    await ask((done) => cluster.client.removeService({ name: "db" }, under("00000000000000c5"), done));
+    await cluster.eventually("db to be gone", () => cluster.scheduler.state().services["db"] === undefined);
+    await ask((done) => cluster.client.removeCheckpoint({ id: checkpointId }, done));
+    await cluster.remove("kept");
   });
 });

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import {
+  connectivityState,
   credentials,
   InterceptingCall,
   Metadata,
@@ -48,16 +49,29 @@ const ONCE: ReadonlySet<string> = new Set<UnaryName>([
   "trustNodeKey",
   "setSchedulable",
   "cancelDrain",
+  "cancelReturn",
   "applyServices",
   "scaleService",
   "rollBackService",
   "removeService",
+  "createCheckpoint",
+  "restoreCheckpoint",
+  "removeCheckpoint",
+  "setBalance",
+  "runBalance",
+  "setFailover",
+  "setNodeLabels",
+  "setProject",
+  "removeProject",
+  "setPlacementDefault",
 ]);
 const REMOVALS: ReadonlySet<string> = new Set<UnaryName>([
   "removeContainer",
   "removeImage",
   "removeNode",
   "removeService",
+  "removeCheckpoint",
+  "removeProject",
 ]);
 
 interface Endpoint {
@@ -100,7 +114,7 @@ export class ApiClient implements Disposable {
     let unanswered = 0;
     for (;;) {
       try {
-        return await this.#once(method, request, metadata);
+        return await this.#once(method, request, metadata, giveUpMs);
       } catch (error) {
         if (error instanceof LeftBehind) {
           if (!QUESTIONS.test(method) && !ONCE.has(method))
@@ -161,11 +175,19 @@ export class ApiClient implements Disposable {
     method: M,
     request: RequestOf<M>,
     metadata: Metadata,
+    giveUpMs: number,
   ): Promise<ResponseOf<M>> {
     const from = this.#endpoints[this.#at];
+    const where = `the scheduler at ${from?.target ?? "its address"}`;
+    const channel = this.stub.getChannel();
     let isLeft = false;
+    let isSilent = false;
     const { answer, cancel } = send(this.stub, method, request, metadata);
     const watch = setInterval(() => {
+      // Its kernel takes connections for a process that stands still; once it has answered, keepalive notices that.
+      isSilent =
+        performance.now() > giveUpMs && channel.getConnectivityState(false) !== connectivityState.READY;
+      if (isSilent) cancel();
       void this.#leadsElsewhere(from).then((elsewhere) => {
         if (!elsewhere) return;
         isLeft = true;
@@ -175,10 +197,12 @@ export class ApiClient implements Disposable {
     try {
       return await answer;
     } catch (error) {
-      if (!isLeft) throw error;
-      throw new LeftBehind(`the scheduler at ${from?.target ?? "its address"} does not answer`, {
-        cause: error,
-      });
+      if (isLeft) throw new LeftBehind(`${where} does not answer`, { cause: error });
+      if (isSilent)
+        throw new GodwitError("unavailable", `${where} takes the connection and does not answer`, {
+          cause: error,
+        });
+      throw error;
     } finally {
       clearInterval(watch);
     }

@@ -16,6 +16,8 @@ export interface ProcessSettings {
   readonly logLevel?: string;
   /** What each host says that it has, in thousandths of a core. Default: all that this machine has. */
   readonly cpuMillis?: number;
+  /** And in bytes of memory. Default: its share of what this machine has. */
+  readonly memoryBytes?: number;
 }
 
 const repository = join(import.meta.dirname, "../..");
@@ -41,7 +43,7 @@ export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void
     });
   // What this process may use, where a cgroup limits it (0 where none does).
   const limitBytes = process.constrainedMemory() || totalmem();
-  const memoryBytes = Math.floor(Math.min(totalmem(), limitBytes) / plan.nodes.length);
+  const shareBytes = Math.floor(Math.min(totalmem(), limitBytes) / plan.nodes.length);
   for (const { name, underlayAddress, stateDir, dataDir, configPath } of plan.nodes) {
     writeJson(configPath, {
       node: name,
@@ -51,7 +53,7 @@ export function writeConfigs(plan: ClusterPlan, settings: ProcessSettings): void
       natsUser: agentUser(name),
       natsPasswordFile: passwordFile(plan, agentUser(name)),
       underlayAddress,
-      memoryBytes,
+      memoryBytes: settings.memoryBytes ?? shareBytes,
       cpuMillis: settings.cpuMillis ?? availableParallelism() * 1000,
       logLevel,
     });

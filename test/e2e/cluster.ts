@@ -24,7 +24,10 @@ export class TestCluster extends ClusterUser implements AsyncDisposable {
   /** Up, with the image "redis" (redis and busybox) imported. */
   static async start(
     nodes = 3,
-    options: Pick<DevUpOptions, "leaseMs" | "agentMain" | "apiMain" | "cpuMillis" | "schedulers"> = {},
+    options: Pick<
+      DevUpOptions,
+      "leaseMs" | "agentMain" | "apiMain" | "cpuMillis" | "memoryBytes" | "schedulers"
+    > = {},
   ): Promise<TestCluster> {
     const dataDir = `/var/lib/godwit-test-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
     const dev = await devUp({ nodes, dataDir, announce: false, ...options });

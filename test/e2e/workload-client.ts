@@ -2,13 +2,16 @@
  * A client of workload/network.py on another host: keeps three kinds of connections busy until its standard input
  * ends, then prints one JSON document with what was wrong.
  */
+import { createSocket } from "node:dgram";
 import { connect, type Socket } from "node:net";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 
 const host = process.argv[2] ?? "";
+/** For the last answers to come. */
+const LAST_ANSWERS_MS = 1_000;
 const problems: string[] = [];
-const counts = { echoed: 0, poured: 0, answers: 0 };
+const counts = { echoed: 0, poured: 0, answers: 0, slowestAnswerMs: 0, datagrams: 0, lostDatagrams: 0 };
 let going = true;
 
 /** Numbers of eight digits, one after the other. */
@@ -55,6 +58,7 @@ process.stdin.once("end", () => (going = false));
 
 async function short(): Promise<void> {
   while (going) {
+    const beganAt = performance.now();
     const socket = connect({ host, port: 7005 });
     let answer = "";
     socket.on("data", (data) => (answer += data.toString()));
@@ -66,11 +70,33 @@ async function short(): Promise<void> {
       problems.push(`short: ${String(error)} at ${counts.answers}`);
     }
     counts.answers += 1;
+    counts.slowestAnswerMs = Math.max(counts.slowestAnswerMs, performance.now() - beganAt);
     await delay(2);
   }
 }
 
+/** A datagram every few milliseconds, each of which is to be answered. */
+async function datagrams(): Promise<void> {
+  const socket = createSocket("udp4");
+  const answered = new Set<string>();
+  socket.on("message", (data) => answered.add(data.toString()));
+  socket.on("error", (error) => problems.push(`datagrams: ${error.message}`));
+  socket.bind();
+  await once(socket, "listening");
+  let sent = 0;
+  while (going) {
+    socket.send(String(sent), 7006, host);
+    sent += 1;
+    await delay(2);
+  }
+  await delay(LAST_ANSWERS_MS);
+  socket.close();
+  counts.datagrams = sent;
+  counts.lostDatagrams = sent - answered.size;
+}
+
 const shorts = short();
+const numbered = datagrams();
 let sent = 0;
 while (going) {
   // Up to 256 KB ahead of the echo, which itself holds 64 KB back.
@@ -84,6 +110,6 @@ echo.end();
 await Promise.race([once(echo, "end"), delay(20_000)]);
 if (echoed !== sent) problems.push(`echo: ${sent} numbers sent, ${echoed} came back`);
 counts.echoed = echoed;
-await Promise.race([shorts, delay(20_000)]);
+await Promise.race([Promise.all([shorts, numbered]), delay(20_000)]);
 process.stdout.write(`${JSON.stringify({ problems, ...counts })}\n`);
 process.exit(0);

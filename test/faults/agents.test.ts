@@ -29,6 +29,8 @@ describe("an agent that is killed during a move", () => {
     await client.mark();
   });
   afterEach(async () => {
+    // A test that failed may have left the scheduler standing.
+    for (const { name, pid } of cluster.dev.processes()) if (name === "api") process.kill(pid, "SIGCONT");
     await client[Symbol.asyncDispose]();
     await cluster.must("rm", "-f", "cache");
   });

@@ -12,6 +12,22 @@ import { sleep } from "./replaced/timers.ts";
 
 const TRIES = 3;
 const AGAIN_MS = 1_000;
+const SOURCE_SILENT_MS = 300_000;
+const SOURCE_AGAIN_MS = 90_000;
+
+/** Waits for the other end, and not for ever. */
+const heard = async (piece: Promise<unknown>, idleMs: number, signal: AbortSignal): Promise<void> => {
+  const silent = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => silent.reject(new GodwitError("unavailable", "the source does not answer")),
+    idleMs,
+  );
+  try {
+    await within(Promise.race([piece, silent.promise]), signal);
+  } finally {
+    clearTimeout(timer);
+  }
+};
 
 export const checkpointStream = (id: string, keeper: string): string => `${id}-${keeper}`;
 
@@ -27,13 +43,12 @@ export class SimCheckpoints {
   #wanted = new Set<string>();
 
   /** That an earlier agent of this host had begun to take. */
-  readonly #cutOff: ReadonlySet<string>;
+  readonly #cutOff: Set<string>;
 
   constructor(machine: Machine, changed: () => void) {
     this.#machine = machine;
     this.#changed = changed;
     this.#cutOff = new Set(machine.spool);
-    machine.spool.clear();
   }
 
   wasCutOff(id: string): boolean {
@@ -41,6 +56,13 @@ export class SimCheckpoints {
   }
   removeSpool(id: string): void {
     this.#machine.spool.delete(id);
+  }
+  forgetCutOff(isOrdered: (id: string) => boolean): void {
+    for (const id of this.#cutOff)
+      if (!isOrdered(id)) {
+        this.removeSpool(id);
+        this.#cutOff.delete(id);
+      }
   }
 
   path(id: string): string | undefined {
@@ -76,7 +98,7 @@ export class SimCheckpoints {
     const { signal } = reception.abort;
     for (let attempt = 1; !signal.aborted; attempt += 1) {
       try {
-        await this.#receiveOnce(id, signal);
+        await this.#receiveOnce(id, attempt === 1 ? SOURCE_SILENT_MS : SOURCE_AGAIN_MS, signal);
         this.#receptions.delete(id);
         this.#changed();
         return;
@@ -92,13 +114,13 @@ export class SimCheckpoints {
     }
   }
 
-  async #receiveOnce(id: string, signal: AbortSignal): Promise<void> {
+  async #receiveOnce(id: string, idleMs: number, signal: AbortSignal): Promise<void> {
     const { conditions, hub, random, world } = context();
     const machine = this.#machine;
     using receiver = hub.receive(checkpointStream(id, machine.name), () => isReachable(machine));
-    await within(receiver.begun.promise, signal);
-    await within(receiver.whole.promise, signal);
+    for (const piece of [receiver.begun, receiver.whole]) await heard(piece.promise, idleMs, signal);
     await sleep(conditions.diskMs(random), signal);
+    machine.writes();
     machine.kept.add(id);
     world.trace(`${machine.name} keeps checkpoint ${id}`);
   }

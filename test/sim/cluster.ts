@@ -152,10 +152,11 @@ export class SimCluster {
   heal(): void {
     this.world.trace("everything works again");
     this.conditions.calm();
-    this.kernel.evenFromMs = this.world.nowMs;
+    this.kernel.needs.evenFromMs = this.world.nowMs;
     this.server.down = false;
     this.keptOff.clear();
     for (const machine of this.machines) {
+      machine.isDiskFull = false;
       this.powerOn(machine, false);
       this.restartAgent(machine);
       if (machine.agent !== undefined) this.world.resume(machine.agent);

@@ -16,6 +16,8 @@ export interface Troubles {
   readonly streamFailure: number;
   readonly unreadableSnapshot: number;
   readonly slowFenceMs: number;
+  /** Of one record. */
+  readonly failedWrite: number;
 }
 
 const CALM: Troubles = {
@@ -32,6 +34,7 @@ const CALM: Troubles = {
   streamFailure: 0,
   unreadableSnapshot: 0,
   slowFenceMs: 0,
+  failedWrite: 0,
 };
 
 export const drawTroubles = (random: Random): Troubles => {
@@ -51,6 +54,7 @@ export const drawTroubles = (random: Random): Troubles => {
     streamFailure: some(0.4, 0.3),
     unreadableSnapshot: some(0.2, 0.3),
     slowFenceMs: random.chance(0.5) ? 900 : 0,
+    failedWrite: some(0.15, 0.3),
   };
 };
 

@@ -60,6 +60,14 @@ const FAULTS: Readonly<Record<string, Fault>> = {
       cluster.server.down = false;
     });
   },
+  diskIsFull: (cluster, random, machine) => {
+    if (machine.isDiskFull) return;
+    cluster.world.trace(`the disk of ${machine.name} is full`);
+    machine.isDiskFull = true;
+    cluster.world.after(lastsMs(random), undefined, () => {
+      machine.isDiskFull = false;
+    });
+  },
   criuDies: (cluster, _, machine) => cluster.kernel.killCriu(machine),
   containerExits: (cluster, random, machine) => {
     const id = random.maybe([...machine.copies.keys()]);
@@ -144,6 +152,9 @@ export const scheduleFaults = (cluster: SimCluster, untilMs: number): void => {
     const soonMs = (most: number): number => 10 ** random.between(-1, most);
     if (random.chance(inMoves))
       strikeIn(soonMs(3), random.pick([from, to]), (machine) => mood.strike(cluster, random, machine));
+    // What follows a post-copy is lost with its source.
+    if (isSwitched && random.chance(inSwitches / 2))
+      strikeIn(soonMs(3), from, (machine) => FAULTS["powerFails"]?.(cluster, random, machine));
     if (isSwitched && random.chance(inSwitches))
       strikeIn(soonMs(2), to, (machine) => FAULTS[random.pick(TARGETS_FAULTS)]?.(cluster, random, machine));
   };

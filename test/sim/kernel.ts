@@ -1,4 +1,5 @@
 /** What runs in the kernels of all hosts, and whose memory it is. The ground truth. */
+import { CpuNeeds } from "./cpu-needs.ts";
 import type { Copy, Machine, ReceivedImage } from "./machine.ts";
 import type { World } from "./world.ts";
 
@@ -46,12 +47,11 @@ export class Kernel {
   /** By checkpoint: what it builds upon. */
   readonly #bases = new Map<string, string>();
   readonly #wanted = new Map<string, Wanted>();
-  readonly #needs = new Map<string, { readonly cpuMillis: number; readonly turnsMs: number }>();
-  /** From then on each container takes the same all the time. */
-  evenFromMs = Infinity;
+  readonly needs: CpuNeeds;
 
   constructor(world: World) {
     this.#world = world;
+    this.needs = new CpuNeeds(world);
   }
 
   excuse(containerId: string, why: string): void {
@@ -62,6 +62,15 @@ export class Kernel {
   forgive(containerId: string): void {
     this.excuse(containerId, "its node was lost");
     this.#filesExcused.add(containerId);
+  }
+
+  /**
+   * The log gives it back to the source of a move, whose target may have run it unseen, and has been lost: what became
+   * of it there, be it another beginning, is what is lost.
+   */
+  givenBack(containerId: string, source: string): void {
+    const copy = this.machines.get(source)?.copies.get(containerId);
+    if (copy !== undefined) this.#lives.set(containerId, copy.life);
   }
 
   runningOn(containerId: string): Machine[] {
@@ -76,6 +85,11 @@ export class Kernel {
     for (const machine of this.machines.values())
       if (machine.copies.values().some(isWhole) || machine.images.values().some(isWhole)) return true;
     return false;
+  }
+
+  /** Of the container's lives, the newest that has run; each begins with a start. */
+  newestLife(containerId: string): number | undefined {
+    return this.#lives.get(containerId);
   }
 
   /** Where the container is as it was last, and from where it can go on; undefined: nowhere. */
@@ -206,21 +220,10 @@ export class Kernel {
   cpuUsedUsec(copy: Copy): number {
     const { nowMs } = this.#world;
     if (copy.state !== "running") return Math.round(copy.usedUsec);
-    const need = this.#needOf(copy.containerId);
-    const isQuiet = Math.floor(Math.min(nowMs, this.evenFromMs) / need.turnsMs) % 2 === 1;
     // A thousandth of a CPU is a µs in each ms.
-    copy.usedUsec += (nowMs - copy.usedUntilMs) * need.cpuMillis * (isQuiet ? 0.2 : 1);
+    copy.usedUsec += (nowMs - copy.usedUntilMs) * this.needs.cpuMillisAt(copy.containerId, nowMs);
     copy.usedUntilMs = nowMs;
     return Math.round(copy.usedUsec);
-  }
-  #needOf(containerId: string): { readonly cpuMillis: number; readonly turnsMs: number } {
-    let need = this.#needs.get(containerId);
-    if (need === undefined) {
-      const random = this.#world.random.fork(`need ${containerId}`);
-      need = { cpuMillis: random.pick([5, 50, 300, 900]), turnsMs: random.pick([10_000, 25_000, 100_000]) };
-      this.#needs.set(containerId, need);
-    }
-    return need;
   }
 
   /** The lease of the host has ended. */
@@ -235,6 +238,14 @@ export class Kernel {
     machine.isFenced = false;
     for (const copy of machine.copies.values())
       if (copy.state === "running") this.#check(machine, copy, machine.record(copy.containerId)?.epoch ?? 0);
+      else this.goesOn(machine, copy);
+  }
+  /** What was about to run does, unless something still holds it. */
+  goesOn(machine: Machine, copy: Copy): void {
+    const { onOpen } = copy;
+    if (machine.isFenced || copy.isHeldBack) return;
+    copy.onOpen = undefined;
+    onOpen?.();
   }
 
   #check(machine: Machine, copy: Copy, epoch: number): void {

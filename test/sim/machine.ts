@@ -19,6 +19,8 @@ export interface Copy {
   usedUntilMs: number;
   /** After a post-copy: pieces of its memory that are still at its source. */
   lacking: number;
+  /** It was about to run, and its host or it itself stood still: what happens the moment that neither does any more. */
+  onOpen?: (() => void) | undefined;
   /** Told that its CRIU was killed, and with it what it has built. */
   onCriuDeath?: () => void;
 }
@@ -58,6 +60,8 @@ export class Machine {
   readonly kept = new Set<string>();
   /** Ids of checkpoints that were begun here and are still ordered. */
   readonly spool = new Set<string>();
+  /** Nothing can be written any more; what is there can be read, and removed. */
+  isDiskFull = false;
   /** When it last came back with another disk. */
   diskSinceMs = 0;
   /** Containers, with their epochs, that a checkpoint could not be made into here. */
@@ -74,6 +78,11 @@ export class Machine {
     this.incarnation = incarnation;
     this.memoryBytes = size.memoryBytes;
     this.cpuMillis = size.cpuMillis;
+  }
+  /** Throws as a write does when there is no room for it. */
+  writes(): void {
+    if (!this.isDiskFull) return;
+    throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
   }
   /** Another one after each restart of the machine. */
   get bootedAs(): string {

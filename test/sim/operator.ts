@@ -9,6 +9,7 @@ import { MISSED_TOO_MUCH, type SimScheduler } from "./scheduler-process.ts";
 
 /** A lost answer is asked for again, under the same name, so often. */
 const REPEATS = 4;
+const ANSWER_LOST = 0.15;
 
 /** What people are told when something may not be done, or by a scheduler that was away for longer than the log is kept. */
 const isAnswer = (error: unknown): error is GodwitError =>
@@ -21,6 +22,8 @@ export class Operator {
   readonly random: Random;
   readonly promised: Promised[] = [];
   readonly counts = new Map<string, number>();
+  /** By request: what it was answered with. */
+  readonly #answers = new Map<string, string>();
   readonly #weights: readonly (readonly [name: string, weight: number, draw: Draw])[];
   readonly #everyMs: number;
 
@@ -95,6 +98,13 @@ export class Operator {
           world.trace(`operator: ${name} at ${asked.id}: ${promised?.identity ?? "done"}`);
           if (promised !== undefined) this.promised.push(promised);
           this.#count(name);
+          if (requestId === undefined) return;
+          this.#compare(name, requestId, promised);
+          // Its answer was lost on the way to who asked.
+          if (repeats > 0 && random.chance(ANSWER_LOST))
+            world.after(random.between(1, 3_000), undefined, () =>
+              this.#askOne(name, requestId, () => call, 0),
+            );
         } catch (error) {
           if (!isAnswer(error)) throw error;
           world.trace(`operator: ${name} at ${asked.id}: ${error.code}: ${error.message}`);
@@ -107,6 +117,16 @@ export class Operator {
         }
       })();
     });
+  }
+
+  /** One request has one answer, whoever gives it. */
+  #compare(name: string, requestId: string, promised: Promised | undefined): void {
+    const before = this.#answers.get(requestId);
+    if (promised !== undefined) this.#answers.set(requestId, promised.identity);
+    if (before !== undefined && before !== promised?.identity)
+      this.cluster.world.violated(
+        `${name} was answered with ${before}, and when it was asked for again with ${promised?.identity ?? "nothing"}`,
+      );
   }
 
   #count(what: string): void {

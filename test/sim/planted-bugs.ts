@@ -275,7 +275,7 @@ export const PLANTED: readonly Planted[] = [
     rewrites: [
       {
         file: "scheduler/plan/arrived.ts",
-        line: "migration.mode === MigrationMode.POSTCOPY ? isWhole(seen, migration) : hasArrived(seen, migration);",
+        line: "hasArrived(seen, migration) && (migration.mode !== MigrationMode.POSTCOPY || isWhole(seen, migration));",
         instead: "hasArrived(seen, migration);",
       },
     ],
@@ -341,6 +341,30 @@ export const PLANTED: readonly Planted[] = [
       {
         file: "scheduler/plan/balance/choose.ts",
         line: "if (left.has(to.node)) continue;",
+        instead: "",
+      },
+    ],
+  },
+  {
+    name: "remembered-unwritten",
+    what: "An agent goes by what it was about to do, also where its disk has not taken that",
+    rewrites: [
+      {
+        file: "agent/allocation/container.ts",
+        line: `writeRecord(this.host.config, record);
+    this.#record = record;`,
+        instead: `this.#record = record;
+    writeRecord(this.host.config, record);`,
+      },
+    ],
+  },
+  {
+    name: "granted-again",
+    what: "A request that is sent again is granted once more",
+    rewrites: [
+      {
+        file: "scheduler/state/requests.ts",
+        line: "if (index.requests.has(requestId)) return true;",
         instead: "",
       },
     ],

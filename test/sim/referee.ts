@@ -19,12 +19,14 @@ import { isAvailable } from "../../scheduler/state/availability.ts";
 import { Replica, stateHash } from "../../scheduler/log/replica.ts";
 import type { StoredEntry } from "../../scheduler/log/jetstream-log.ts";
 import type { Kernel, Ruling } from "./kernel.ts";
+import { Refusals } from "./refusals.ts";
 import { isClosed, neighbourFault, stateFault } from "./state-rules.ts";
 import type { World } from "./world.ts";
 
 /** Of commands that are made once: what tells one from all others. */
 const identityOf = ({ command }: Command): string | undefined => {
   switch (command?.$case) {
+    case "checkpointStarted":
     case "containerCreated":
     case "migrationStarted":
       return `${command.$case} ${command.value.id}`;
@@ -78,8 +80,11 @@ export class Referee implements Ruling {
   /** By container: when a move of it was last seen to have ended. */
   readonly #movedAtMs = new Map<string, number>();
   readonly #takenAtMs = new Map<string, number>();
+  readonly #refusals = new Refusals();
   /** Migrations that are known to have lost something. */
   readonly #lost = new Set<string>();
+  /** By migration: which life of its container was switched. */
+  readonly #moved = new Map<string, number | undefined>();
   #leaderEpoch = 0;
   /** Told each step of each move. */
   onMove: (from: string, to: string, isSwitched: boolean) => void = () => undefined;
@@ -102,11 +107,14 @@ export class Referee implements Ruling {
     this.#entryIds.add(entry.id);
     const isStale = entry.epoch < this.state.epoch;
     const before = isStale ? this.#contentHash() : undefined;
-    const explained = this.#explain();
+    const explained = new Map(this.#explain());
     const breaches: (string | undefined)[] = [];
     // Asked before each command, for what it breaks if it is accepted.
     const { outcomes } = this.replica.apply(stored, (command) => {
       this.#endRepeated(stored.sequence);
+      // A node may be lost, fenced and back within one entry.
+      if (command.command?.$case === "nodeFenced")
+        for (const [id, how] of this.#explain()) if (!explained.has(id)) explained.set(id, how);
       breaches.push(this.#breach(command));
       if (this.#requests.has(command.requestId ?? "")) this.#repeated = this.#contentHash();
     });
@@ -122,6 +130,8 @@ export class Referee implements Ruling {
       const isAccepted = outcomes[at] === undefined;
       const isRepeated = this.#requests.has(command.requestId ?? "");
       this.#count(command, isAccepted);
+      const refusal = this.#refusals.note(command, isAccepted);
+      if (refusal !== undefined) this.#world.violated(`entry ${stored.sequence}: ${refusal}`);
       const breach = breaches[at];
       if (isAccepted && !isRepeated && breach !== undefined)
         this.#world.violated(`entry ${stored.sequence}: ${breach}`);
@@ -137,8 +147,12 @@ export class Referee implements Ruling {
     this.#followCheckpoints(entry.commands, outcomes);
     for (const { command } of entry.commands)
       if (command?.$case === "migrationStarted" || command?.$case === "migrationSwitched") {
-        const { from, state, to } = this.state.migrations[command.value.id] ?? {};
-        if (from !== undefined && to !== undefined) this.onMove(from, to, state === MigrationState.SWITCHED);
+        const { containerId, from, id, state, to } = this.state.migrations[command.value.id] ?? {};
+        if (id === undefined || from === undefined || to === undefined) continue;
+        const isSwitched = state === MigrationState.SWITCHED;
+        if (isSwitched && !this.#moved.has(id))
+          this.#moved.set(id, this.#kernel.newestLife(containerId ?? ""));
+        this.onMove(from, to, isSwitched);
       }
   }
 
@@ -214,8 +228,10 @@ export class Referee implements Ruling {
   #forgive(id: string, { epoch, source }: Explained): void {
     const now = this.state.containers[id]?.allocation;
     if (now?.epoch === epoch) return;
-    const isKept = now !== undefined && now.node === source && this.#kernel.whereItIs(id)?.name === source;
-    if (!isKept) this.#kernel.forgive(id);
+    const isBack = now !== undefined && now.node === source;
+    if (isBack && this.#kernel.whereItIs(id)?.name === source) return;
+    this.#kernel.forgive(id);
+    if (isBack) this.#kernel.givenBack(id, now.node);
   }
 
   /** A cold move that nobody has asked for takes one away for a while. */
@@ -294,7 +310,8 @@ export class Referee implements Ruling {
         const { id } = command.value;
         const { containerId = "" } = state.migrations[id] ?? {};
         const where = this.#kernel.whereItIs(containerId);
-        return where === undefined
+        // Its host may have begun it anew before anybody knew what it had lost.
+        return where === undefined || this.#kernel.newestLife(containerId) !== this.#moved.get(id)
           ? undefined
           : `migration ${id} counts ${containerId} as lost, and ${where.name} has it`;
       }

@@ -317,7 +317,10 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
       if (what === "create" || one === undefined)
         return container === undefined
           ? undefined
-          : silent((scheduler) => scheduler.createCheckpoint(container.id));
+          : async (scheduler) => {
+              const id = await scheduler.createCheckpoint(container.id);
+              return { what: "checkpoint", identity: `checkpointStarted ${id}` };
+            };
       if (what === "remove") return silent((scheduler) => scheduler.removeCheckpoint(one.id));
       return ofStopped.length > 0
         ? silent((scheduler) => scheduler.restoreCheckpoint(one.id))
@@ -328,7 +331,11 @@ export const DRAWS: Readonly<Record<string, readonly [weight: number, draw: Draw
     0.7,
     (_, { random }) => {
       const isAuto = random.chance(0.8);
-      if (random.chance(0.3)) return silent((scheduler) => scheduler.balancing.run());
+      if (random.chance(0.3))
+        return async (scheduler) => {
+          const [id] = (await scheduler.balancing.run()).migrationIds;
+          return id === undefined ? undefined : { what: "balance", identity: `migrationStarted ${id}` };
+        };
       const settings = BalanceSettings.fromPartial({
         policy: isAuto ? BalancePolicy.AUTO : random.pick([BalancePolicy.OFF, BalancePolicy.RECOMMEND]),
         threshold: random.pick([0.02, 0.1]),

@@ -17,6 +17,12 @@ interface ReceivingEnd {
   readonly whole: PromiseWithResolvers<number>;
 }
 
+/** How long an end waits for the other one. */
+interface Patience {
+  readonly signal: AbortSignal;
+  readonly idleMs?: number;
+}
+
 export class StreamHub {
   readonly #world: World;
   readonly #conditions: Conditions;
@@ -48,8 +54,12 @@ export class StreamHub {
     };
   }
 
-  async #reach(migrationId: string, isReachable: () => boolean, signal: AbortSignal): Promise<ReceivingEnd> {
-    for (let waitedMs = 0; waitedMs < IDLE_MS; waitedMs += TRY_MS) {
+  async #reach(
+    migrationId: string,
+    isReachable: () => boolean,
+    { signal, idleMs = IDLE_MS }: Patience,
+  ): Promise<ReceivingEnd> {
+    for (let waitedMs = 0; waitedMs < idleMs; waitedMs += TRY_MS) {
       signal.throwIfAborted();
       const end = this.#receivers.get(migrationId);
       if (end !== undefined && end.isReachable() && isReachable()) return end;
@@ -58,8 +68,8 @@ export class StreamHub {
     throw new GodwitError("unavailable", "the target does not answer");
   }
 
-  async begin(migrationId: string, isReachable: () => boolean, signal: AbortSignal): Promise<void> {
-    const end = await this.#reach(migrationId, isReachable, signal);
+  async begin(migrationId: string, isReachable: () => boolean, patience: Patience): Promise<void> {
+    const end = await this.#reach(migrationId, isReachable, patience);
     this.#world.after(0, end.owner, end.begun.resolve);
     if (this.#random.chance(this.#conditions.troubles.streamFailure))
       throw new GodwitError("unavailable", "the stream broke");
@@ -70,14 +80,15 @@ export class StreamHub {
     migrationId: string,
     life: number,
     isReachable: () => boolean,
-    signal: AbortSignal,
+    patience: Patience,
   ): Promise<void> {
-    const end = await this.#reach(migrationId, isReachable, signal);
+    const { idleMs = IDLE_MS, signal } = patience;
+    const end = await this.#reach(migrationId, isReachable, patience);
     this.#world.after(0, end.owner, () => end.whole.resolve(life));
     await sleep(this.#random.between(1, 20), signal);
     if (this.#random.chance(this.#conditions.troubles.streamFailure))
       throw new GodwitError("unavailable", "the target's answer was lost");
-    for (let waitedMs = 0; waitedMs < IDLE_MS && end.owner?.alive !== false; waitedMs += TRY_MS) {
+    for (let waitedMs = 0; waitedMs < idleMs && end.owner?.alive !== false; waitedMs += TRY_MS) {
       if (end.isReachable() && isReachable()) return;
       await sleep(TRY_MS, signal);
     }

@@ -60,6 +60,7 @@ async function move(cluster: TestCluster, plan: Plan): Promise<string> {
     async () => (await cluster.nodes()).every(({ state }) => state === "ready"),
     SETTLE_MS,
   );
+  for (const name of HOSTS) await agentIsBack(cluster, name);
   const { node: source } = await cluster.info(tenant.name);
   const others = HOSTS.filter((name) => name !== source);
   const target = others[plan.target] ?? "n1";
@@ -91,6 +92,27 @@ async function move(cluster: TestCluster, plan: Plan): Promise<string> {
   }
   await checkWhole(cluster, tenant, home);
   return `${source} → ${target} ${ended.state}${ended.error === "" ? "" : ` (${ended.error})`}`;
+}
+
+/** By name of the host, of the agent that was known to report. */
+const agents = new Map<string, number>();
+
+/** One that was killed a moment ago starts again, and would call the next move off: its host is said to be ready meanwhile. */
+async function agentIsBack(cluster: TestCluster, host: string): Promise<void> {
+  const pid = await cluster.dev.node(host).agentPid();
+  if (agents.get(host) === pid) return;
+  let lastMs = Infinity;
+  await until(
+    `a report of the new agent of ${host}`,
+    async () => {
+      const leaseMs = (await cluster.nodes()).find(({ name }) => name === host)?.leaseMs ?? 0;
+      const hasReported = leaseMs > lastMs;
+      lastMs = leaseMs;
+      return hasReported;
+    },
+    SETTLE_MS,
+  );
+  agents.set(host, pid);
 }
 
 async function checkWhole(cluster: TestCluster, tenant: Tenant, home: string): Promise<void> {

@@ -4,9 +4,11 @@
  * smoothing has caught up, so that nobody acts twice on one and the same load. Pure: time is an argument.
  */
 import type { Load, ObservedAllocation } from "../../../proto/gen/godwit/v1/agent.ts";
-import { AllocationState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
+import type { NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
+import { isOver } from "../../model/allocation-state.ts";
 import { balanceSettingsOf } from "../../state/apply-balance.ts";
 import type { Cluster } from "../../state/cluster.ts";
+import type { News } from "../node-seen.ts";
 import { LoadTable, type Field } from "./load-table.ts";
 
 const SAMPLES_PER_HALF_LIFE = 6;
@@ -88,17 +90,10 @@ const measured = (value: number): number => (Number.isFinite(value) && value > 0
 const weightOf = (share: number, elapsedMs: number, watchedMs: number): number =>
   Math.max(share, elapsedMs / (watchedMs + elapsedMs));
 
-const OVER: ReadonlySet<AllocationState> = new Set([AllocationState.EXITED, AllocationState.FAILED]);
-
 /** What a report tells of the use of its node and of some of its containers. */
-export interface LoadNews {
+export interface LoadNews extends News {
   readonly info: Pick<NodeInfo, "cpuMillis"> | undefined;
   readonly load: Load | undefined;
-  /** Containers that have changed otherwise. */
-  readonly listed: readonly ObservedAllocation[];
-  readonly used: readonly ObservedAllocation[];
-  /** Containers that are not there any more. */
-  readonly gone: readonly string[];
 }
 
 export class LoadBook {
@@ -297,7 +292,7 @@ const smooth = (
   terms: SampleTerms,
   isMoving: boolean,
 ): void => {
-  if (OVER.has(observed.state)) {
+  if (isOver(observed.state)) {
     for (const field of SMOOTHED) table.set(row, field, 0);
     for (const field of ["baseUsec", "clockMs"] as const) table.set(row, field, Number.NaN);
     return;

@@ -1,6 +1,7 @@
+import type { Container } from "../../../proto/gen/godwit/v1/log.ts";
 import { portText } from "../../model/placement-check.ts";
 import { portKey } from "../placement-index.ts";
-import { hasLabel, repels, type Demand, type Spot } from "./demand.ts";
+import { hasLabel, repels, type Demand, type LabelRule, type Spot } from "./demand.ts";
 import type { Filter, Obstacle } from "./filter.ts";
 
 const publishes = ({ planned }: Spot, key: number): boolean =>
@@ -78,23 +79,27 @@ export const ANTI_AFFINITY: Filter = {
   },
 };
 
+/** Room is being made for it, which may take its time, or come to nothing: nobody is beside it yet. */
+const isAwaited = ({ allocation, nominatedNode }: Container): boolean =>
+  allocation === undefined && nominatedNode !== "";
+
+const isBeside = ({ label, nodes }: LabelRule, { name, planned }: Spot): boolean =>
+  nodes?.has(name) === true || planned.some((other) => hasLabel(other, label) && !isAwaited(other));
+
 /** `--affinity`. */
 export const AFFINITY: Filter = {
   kind: "affinity",
   concerns: ({ beside }) => beside.length > 0,
-  blocks: ({ beside }, { name, planned }) => {
-    for (const { label, nodes } of beside)
-      if (nodes?.has(name) !== true && !planned.some((other) => hasLabel(other, label))) return true;
+  blocks: ({ beside }, spot) => {
+    for (const rule of beside) if (!isBeside(rule, spot)) return true;
     return false;
   },
-  obstacles: ({ beside }, { name, planned }) =>
+  obstacles: ({ beside }, spot) =>
     beside
-      .filter(
-        ({ label, nodes }) => nodes?.has(name) !== true && !planned.some((other) => hasLabel(other, label)),
-      )
+      .filter((rule) => !isBeside(rule, spot))
       .map(({ label }) => ({
         code: "refused",
-        message: `node ${name} has no container with ${label}, which it must be beside (affinity)`,
+        message: `node ${spot.name} has no container with ${label}, which it must be beside (affinity)`,
         one: `has no container with ${label} (affinity)`,
         many: `have no container with ${label} (affinity)`,
       })),

@@ -65,7 +65,7 @@ export class CheckpointService {
     const { checkpoints } = this.#scheduler.state();
     const checkpoint = checkpoints[id];
     if (checkpoint === undefined)
-      throw new GodwitError("internal", `checkpoint ${id} was recorded and is not there`);
+      throw new GodwitError("not-found", `checkpoint ${id} was begun by this request and is gone again`);
     return infoOf(checkpoints, checkpoint);
   }
 

@@ -6,11 +6,16 @@
  *
  *   placements/s   containers created, placed and in the log on disk, per second, from none to all of them
  *   µs CPU each    CPU time of the scheduler's process for each of them, which a busy machine does not change much
- *   run ms         of single creations beside that load, from asked for to placed: median and 99th percentile
+ *   run ms         of single creations beside that load, from asked for to placed: median and 99th percentile. As many
+ *                  as can be are under way at a time then, so each waits for those before it
+ *   at a rate ms   the same of PACED creations a second, asked for whether those before have been answered or not
  *   KB/container   of the scheduler's memory after a collection, less what it took without containers
- *   stall ms       the longest that its event loop stood still while a snapshot was made, and in as long a time without
- *   load s         a second scheduler from its start to having everything in memory
+ *   load s         a second scheduler, a process of its own, from its start to having everything in memory: from the log
+ *                  alone, and (a third one) from a snapshot
  *   take over ms   from the first one's going to the second one's leading
+ *   stall ms       the longest that an append took, and that the event loop stood still, while the second one made a
+ *                  snapshot; in parentheses: in a time without
+ *   fail-over ms   from its being killed to the third one's leading
  *   drain plan ms  the plan of a drain of 200 containers
  *   round ms       what the balancer would move, weighed over all nodes once
  *   reports %      CPU time of the scheduler per second while nothing happens but reports
@@ -27,50 +32,26 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-import Table from "cli-table3";
-
 import { NodeState } from "../../../proto/gen/godwit/v1/log.ts";
 import { startScheduler, type Scheduler } from "../../../scheduler/mod.ts";
 import { eventually } from "../../../scheduler/testing/eventually.ts";
 import { NatsServer } from "../../../scheduler/testing/nats-server.ts";
 import { sampleImage, sampleSpec, silent } from "../../../scheduler/testing/sample.ts";
 import { quantile } from "../statistics.ts";
+import { renderTable, type Figures, type Others } from "./figures.ts";
+import { SecondScheduler } from "./second-scheduler.ts";
 
 const NODES_MAIN = fileURLToPath(new URL("simulated-nodes.ts", import.meta.url));
 const LEASE_MS = 60_000;
 /** Creations that are under way at a time: clients that wait for their answer. */
 const CONCURRENT = 256;
 const PROBE_EVERY_MS = 20;
+const PACED_PER_SECOND = 1_000;
+const PACED_MS = 5_000;
 const DRAINED = 200;
 const POLL_MS = 200;
-const SETTLE_MS = 5_000;
 const JOIN_DEADLINE_MS = 600_000;
 const NEVER = Number.MAX_SAFE_INTEGER;
-
-interface Figures {
-  readonly nodes: number;
-  readonly containers: number;
-  readonly placementsPerSecond: number;
-  /** CPU time of the process for each placement, in microseconds. */
-  readonly cpuUsEach: number;
-  /** Of the scheduler's event loop, meanwhile. */
-  readonly busyShare: number;
-  /** Of the log, that all of it took. */
-  readonly entries: number;
-  readonly runMedianMs: number;
-  readonly run99Ms: number;
-  readonly bytesPerContainer: number;
-  readonly loadStallMs: number;
-  readonly snapshotStallMs: number;
-  /** As long a time without a snapshot: what the machine and the reports do by themselves. */
-  readonly idleStallMs: number;
-  readonly snapshotMs: number;
-  readonly loadMs: number;
-  readonly takeOverMs: number;
-  readonly drainPlanMs: number;
-  readonly balancingRoundMs: number;
-  readonly reportsCpuShare: number;
-}
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
@@ -151,7 +132,8 @@ class Bench implements AsyncDisposable {
     const drainPlanMs = this.#drainPlan(perNode);
     const reportsCpuShare = await this.#idle(10_000);
     const balancingRoundMs = this.#balancingRound();
-    const second = await this.#takeOver();
+    const paced = await this.#paced();
+    const others = await this.#others();
     return {
       nodes,
       containers,
@@ -160,7 +142,8 @@ class Bench implements AsyncDisposable {
       balancingRoundMs,
       reportsCpuShare,
       ...load,
-      ...second,
+      ...paced,
+      ...others,
     };
   }
 
@@ -195,11 +178,7 @@ class Bench implements AsyncDisposable {
     let filling = true;
     const probing = (async (): Promise<void> => {
       for (let at = 0; filling; at += 1) {
-        const askedAt = performance.now();
-        const { id } = await this.#leader.createContainer(spec(`probe${at}`));
-        for await (const _ of this.#leader.changes(AbortSignal.timeout(60_000)))
-          if (this.#leader.state().containers[id]?.allocation !== undefined) break;
-        probes.push(performance.now() - askedAt);
+        probes.push(await this.#run(`probe${at}`));
         await delay(PROBE_EVERY_MS);
       }
     })();
@@ -218,6 +197,28 @@ class Bench implements AsyncDisposable {
       run99Ms: quantile(probes, 0.99),
       loadStallMs: stall.max / 1e6,
     };
+  }
+
+  /** How long it takes until the container has a node. */
+  async #run(name: string): Promise<number> {
+    const askedAt = performance.now();
+    const { id } = await this.#leader.createContainer(spec(name));
+    if (this.#leader.state().containers[id]?.allocation === undefined)
+      for await (const _ of this.#leader.changes(AbortSignal.timeout(60_000)))
+        if (this.#leader.state().containers[id]?.allocation !== undefined) break;
+    return performance.now() - askedAt;
+  }
+
+  async #paced(): Promise<Pick<Figures, "pacedMedianMs" | "paced99Ms">> {
+    const began = performance.now();
+    const runs: Promise<number>[] = [];
+    while (performance.now() - began < PACED_MS) {
+      const due = ((performance.now() - began) * PACED_PER_SECOND) / 1000;
+      while (runs.length < due) runs.push(this.#run(`paced${runs.length}`));
+      await delay(1);
+    }
+    const took = await Promise.all(runs);
+    return { pacedMedianMs: quantile(took, 0.5), paced99Ms: quantile(took, 0.99) };
   }
 
   #drainPlan(perNode: number): number {
@@ -240,35 +241,26 @@ class Bench implements AsyncDisposable {
     return usedUs(began) / 1000 / forMs;
   }
 
-  /** A second scheduler, which makes a snapshot as soon as it leads. */
-  async #takeOver(): Promise<
-    Pick<Figures, "idleStallMs" | "loadMs" | "snapshotMs" | "snapshotStallMs" | "takeOverMs">
-  > {
-    const beganAt = performance.now();
-    const second = await this.#startScheduler("s2", 1);
-    while (second.status().logSequence < this.#leader.status().logSequence) await delay(10);
-    const loadMs = performance.now() - beganAt;
+  /** A second scheduler, which makes a snapshot once it has led for a while, and a third one. */
+  async #others(): Promise<Others> {
+    const { logSequence } = this.#leader.status();
+    const second = this.#stack.use(new SecondScheduler(this.#server.url, "s2", logSequence));
+    const { loadMs } = await second.said("loaded");
+    say(`  a second scheduler has all of it after ${(loadMs / 1000).toFixed(1)} s`);
     const leftAt = performance.now();
     await this.#leader[Symbol.asyncDispose]();
-    this.#scheduler = second;
-    while (!second.status().leading) await delay(1);
+    await second.said("leading");
     const takeOverMs = performance.now() - leftAt;
-    while (second.status().snapshotSequence === 0) await delay(10);
-    // What a new leader has to do at first is over by then. The same time without a snapshot, for comparison.
-    await delay(SETTLE_MS);
-    const stall = monitorEventLoopDelay({ resolution: 1 });
-    const { snapshotSequence } = second.status();
-    const began = performance.now();
-    stall.enable();
-    await second.addImage(sampleImage("another", "b"));
-    while (second.status().snapshotSequence === snapshotSequence) await delay(10);
-    const snapshotMs = performance.now() - began;
-    const snapshotStallMs = stall.max / 1e6;
-    stall.reset();
-    await delay(snapshotMs);
-    stall.disable();
-    const idleStallMs = stall.max / 1e6;
-    return { loadMs, takeOverMs, snapshotMs, snapshotStallMs, idleStallMs };
+    const stalls = await second.said("measured");
+    const beganAt = performance.now();
+    const third = await this.#startScheduler("s3", NEVER);
+    const snapshotLoadMs = performance.now() - beganAt;
+    const killedAt = performance.now();
+    second.kill();
+    while (!third.leads) await delay(1);
+    const failOverMs = performance.now() - killedAt;
+    this.#scheduler = third;
+    return { loadMs, takeOverMs, ...stalls, snapshotLoadMs, failOverMs };
   }
 }
 
@@ -289,47 +281,6 @@ function countUnplaced(scheduler: Scheduler): number {
   const { containers } = scheduler.state();
   for (const id in containers) if (containers[id]?.allocation === undefined) count += 1;
   return count;
-}
-
-const digits = (value: number, places = 0): string => (Number.isNaN(value) ? "-" : value.toFixed(places));
-
-function renderTable(figures: readonly Figures[]): string {
-  const table = new Table({
-    head: [
-      "nodes",
-      "containers",
-      "placements/s",
-      "µs CPU each",
-      "run ms (99 %)",
-      "bytes/container",
-      "drain plan ms",
-      "round ms",
-      "reports, cores",
-      "load s",
-      "take over ms",
-      "snapshot s",
-      "its stall ms (without)",
-    ],
-    style: { head: [], border: [] },
-    colAligns: Array.from({ length: 13 }, () => "right" as const),
-  });
-  for (const one of figures)
-    table.push([
-      one.nodes,
-      one.containers,
-      digits(one.placementsPerSecond),
-      digits(one.cpuUsEach),
-      `${digits(one.runMedianMs, 1)} (${digits(one.run99Ms, 1)})`,
-      digits(one.bytesPerContainer),
-      digits(one.drainPlanMs, 1),
-      digits(one.balancingRoundMs, 1),
-      digits(one.reportsCpuShare, 2),
-      digits(one.loadMs / 1000, 1),
-      digits(one.takeOverMs),
-      digits(one.snapshotMs / 1000, 1),
-      `${digits(one.snapshotStallMs)} (${digits(one.idleStallMs)})`,
-    ]);
-  return table.toString();
 }
 
 const { values } = parseArgs({

@@ -15,9 +15,8 @@ import {
   type DesiredAllocation,
 } from "../../../proto/gen/godwit/v1/agent.ts";
 import { AllocationState, DesiredState, type NodeInfo } from "../../../proto/gen/godwit/v1/log.ts";
-import { HealthState } from "../../../proto/gen/godwit/v1/spec.ts";
 import { connectionOptions } from "../../../scheduler/mod.ts";
-import { sampleNode } from "../../../scheduler/testing/sample.ts";
+import { sampleNode, sampleSight } from "../../../scheduler/testing/sample.ts";
 
 const GIB = 1024 ** 3;
 /** Of one node: large enough for all that the benchmark asks for. */
@@ -27,28 +26,15 @@ const REPLY_TIMEOUT_MS = 20_000;
 const EMPTY = Report.fromPartial({});
 
 /** It runs, and uses a little all the time. */
-const sightOf = ({ containerId, desired, epoch, restartGeneration }: DesiredAllocation): Sight => ({
-  seen: {
-    containerId,
-    epoch,
-    state: desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING,
-    exitCode: 0,
-    restarts: 0,
-    message: "",
-    restartGeneration,
-    blockers: [],
-    needs: [],
-    health: HealthState.UNSPECIFIED,
-    restartInMs: 0,
-  },
-  restartAtMs: 0,
-  use: () => ({
+const sightOf = ({ containerId, desired, epoch, restartGeneration }: DesiredAllocation): Sight => {
+  const state = desired === DesiredState.STOPPED ? AllocationState.EXITED : AllocationState.RUNNING;
+  return sampleSight({ containerId, epoch, state, restartGeneration }, () => ({
     memoryBytes: 4_194_304,
     cpuUsageUsec: Math.round(performance.now()),
     pids: 3,
     healthOutput: "",
-  }),
-});
+  }));
+};
 
 class SimulatedNode {
   readonly #connection: NatsConnection;
@@ -120,12 +106,13 @@ class SimulatedNode {
           timeout: REPLY_TIMEOUT_MS,
         },
       );
-      const { acknowledged, desired, fullWanted } = ReportReply.decode(message.data);
+      const { acknowledged, desired, fullWanted, reportEveryMs } = ReportReply.decode(message.data);
       if (fullWanted) {
         this.#book.startAnew();
         this.#again = true;
       }
       this.#book.acknowledge(acknowledged);
+      everyMs = Math.max(Number(every), reportEveryMs);
       if (desired !== undefined) this.#take(desired);
     } catch {
       // No leader at this moment: the next report is due soon.
@@ -134,15 +121,16 @@ class SimulatedNode {
 }
 
 const [url = "", count = "0", every = "1000"] = process.argv.slice(2);
+/** As the leader asks for. */
+let everyMs = Number(every);
 const connection = await connect({ servers: url, ...connectionOptions });
 const nodes = Array.from({ length: Number(count) }, (_, at) => new SimulatedNode(connection, `n${at + 1}`));
 // One after the other, evenly over the interval, as many hosts do by chance.
 let next = 0;
 const TICK_MS = 10;
-const perTick = (nodes.length * TICK_MS) / Number(every);
 let due = 0;
 setInterval(() => {
-  for (due += perTick; due >= 1; due -= 1) {
+  for (due += (nodes.length * TICK_MS) / everyMs; due >= 1; due -= 1) {
     nodes[next % nodes.length]?.report();
     next += 1;
   }

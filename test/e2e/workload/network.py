@@ -178,3 +178,18 @@ def short_connections():
     threading.Thread(target=serve, daemon=True).start()
     while (yield):
         pass
+
+
+@kind
+def udp_outside():
+    """Answers each datagram with itself; the client notes which were lost."""
+    server = socket.socket(type=socket.SOCK_DGRAM)
+    server.bind(("0.0.0.0", 7006))
+
+    def serve():
+        while True:
+            server.sendto(*server.recvfrom(100))
+
+    threading.Thread(target=serve, daemon=True).start()
+    while (yield):
+        pass

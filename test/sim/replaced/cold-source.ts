@@ -24,7 +24,7 @@ export async function copyStopped(inputs: Omit<SourceInputs, "sampler">): Promis
   });
   progress.enter(MigrationPhase.COPYING);
   try {
-    await hub.begin(order.id, reachable, signal);
+    await hub.begin(order.id, reachable, { signal });
     await sleep(random.between(1, 200), signal);
     progress.sent(1_000);
     signal.throwIfAborted();
@@ -37,7 +37,7 @@ export async function copyStopped(inputs: Omit<SourceInputs, "sampler">): Promis
     await sleep(random.between(1, 50), signal);
     signal.throwIfAborted();
     inputs.setStatus(halted("maybe"));
-    await hub.finish(order.id, 0, reachable, signal);
+    await hub.finish(order.id, 0, reachable, { signal });
     inputs.setStatus(halted("yes"));
   } catch (error) {
     hub.abort(order.id, GodwitError.from(signal.aborted ? signal.reason : error).message, reachable);

@@ -30,8 +30,10 @@ class SimCgroup {
   }
   thaw(): void {
     const copy = this.#copy;
-    if (copy !== undefined) copy.isHeldBack = false;
-    if (copy?.state !== "frozen") return;
+    if (copy === undefined) return;
+    copy.isHeldBack = false;
+    context().kernel.goesOn(this.#machine, copy);
+    if (copy.state !== "frozen") return;
     context().kernel.run(this.#machine, copy, this.#machine.record(this.#id)?.epoch ?? 0);
   }
   isFrozen(): boolean {
@@ -87,6 +89,7 @@ export class ContainerRuntime {
 
   async makeFolders(): Promise<void> {
     await Promise.resolve();
+    this.#machine.writes();
   }
 
   async start(record: ContainerRecord, signal: AbortSignal): Promise<InitProcess> {
@@ -103,6 +106,7 @@ export class ContainerRuntime {
     await this.tearDown();
     await this.#untilOpen(signal);
     signal.throwIfAborted();
+    this.#machine.writes();
     return kernel.create(this.#machine, this.id).init;
   }
 

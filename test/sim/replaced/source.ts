@@ -26,7 +26,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
   progress.enter(MigrationPhase.COPYING);
   await isFilled(runtime, signal);
   try {
-    await hub.begin(order.id, reachable, signal);
+    await hub.begin(order.id, reachable, { signal });
     for (let round = 0; round < 2; round += 1) {
       await sleep(random.between(1, 200), signal);
       progress.sent((round + 1) * 1_000);
@@ -45,7 +45,7 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     signal.throwIfAborted();
     // From here on the target may have the whole image, whatever this host learns of it.
     inputs.setStatus(frozen("maybe"));
-    await hub.finish(order.id, copy.life, reachable, signal);
+    await hub.finish(order.id, copy.life, reachable, { signal });
     inputs.setStatus(frozen("yes"));
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : error;
@@ -53,5 +53,5 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     throw reason;
   }
   progress.enter(MigrationPhase.DUMPED);
-  return { forecastMs: 0, recording: undefined };
+  return { forecastMs: 0, recording: undefined, grip: new DisposableStack() };
 }

@@ -8,6 +8,7 @@ import { context, isReachable, machineOf } from "../context.ts";
 import { isFilled } from "./target.ts";
 import { sleep } from "./timers.ts";
 
+const KEEPER_SILENT_MS = 60_000;
 const SEND_TRIES = 3;
 const AGAIN_MS = 1_000;
 
@@ -21,6 +22,7 @@ export async function takeCheckpoint(
   if (running?.kind !== "running") throw new GodwitError("refused", "the container does not run");
   const { init, startedAtMs } = running;
   const baseId = inputs.base?.init.pid === init.pid ? inputs.base.id : "";
+  machine.writes();
   machine.spool.add(order.id);
   await isFilled(runtime, signal);
   await sleep(random.between(1, 200), signal);
@@ -57,13 +59,14 @@ export async function sendToKeepers(host: Host, order: CheckpointOrder, signal: 
   const { hub } = context();
   const machine = machineOf(host);
   const reachable = (): boolean => isReachable(machine);
+  const patience = { signal, idleMs: KEEPER_SILENT_MS };
   await Promise.all(
     order.keepers.map(async ({ node }) => {
       const stream = checkpointStream(order.id, node);
       for (let attempt = 1; ; attempt += 1) {
         try {
-          await hub.begin(stream, reachable, signal);
-          await hub.finish(stream, 0, reachable, signal);
+          await hub.begin(stream, reachable, patience);
+          await hub.finish(stream, 0, reachable, patience);
           return;
         } catch (error) {
           if (signal.aborted || attempt === SEND_TRIES) throw error;

@@ -11,8 +11,6 @@ import { sleep } from "./timers.ts";
 /** Of a post-copy's memory. */
 const MOST_PIECES = 12;
 const FILLED_LOOK_MS = 100;
-/** Of what stands still before its first instruction. */
-const HELD_LOOK_MS = 20;
 
 export const within = <T>(promise: Promise<T>, signal: AbortSignal): Promise<T> => {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
@@ -37,6 +35,7 @@ export async function receiveFromSource(inputs: TargetInputs, order: MigrationOr
   await within(receiver.begun.promise, signal);
   progress.enter(MigrationPhase.RECEIVING);
   const life = await within(receiver.whole.promise, signal);
+  machine.writes();
   const isPostcopy = order.mode === MigrationMode.POSTCOPY;
   // One that is small has all of its memory in what comes at once.
   const lacking = isPostcopy ? random.below(MOST_PIECES) : 0;
@@ -95,7 +94,7 @@ export async function restoreImage(inputs: TargetInputs): Promise<InitProcess> {
   const resume = (): void => {
     if (machine.copies.get(runtime.id) !== copy || copy.state !== "held") return;
     if (machine.isFenced || copy.isHeldBack) {
-      world.after(HELD_LOOK_MS, undefined, resume);
+      copy.onOpen = resume;
       return;
     }
     // From a checkpoint another life begins.

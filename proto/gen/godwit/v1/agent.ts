@@ -362,7 +362,7 @@ export interface Load {
   load1: number;
   /** When it was measured, by a clock of the host that only goes forward. 0: not said. */
   measuredAtMs: number;
-  /** Absent: the kernel does not measure it. */
+  /** Absent: the kernel does not measure it. Of the CPU without what containers wait for by their own limits. */
   pressure?: Pressure | undefined;
   diskBytesFree: number;
 }
@@ -423,6 +423,8 @@ export interface ReportReply {
   acknowledged: number;
   /** Not accepted, since it begins at a report that this leader has not: to be said in full, at once. */
   fullWanted: boolean;
+  /** Until the next report, if nothing happens before. 0: a second. */
+  reportEveryMs: number;
 }
 
 /** Everything that one node has to do. In full (base 0), what is not named here is to be removed from the host. */
@@ -1993,6 +1995,7 @@ function createBaseReportReply(): ReportReply {
     fencing: false,
     acknowledged: 0,
     fullWanted: false,
+    reportEveryMs: 0,
   };
 }
 
@@ -2024,6 +2027,9 @@ export const ReportReply: MessageFns<ReportReply> = {
     }
     if (message.fullWanted !== false) {
       writer.uint32(1448).bool(message.fullWanted);
+    }
+    if (message.reportEveryMs !== 0) {
+      writer.uint32(1456).uint32(message.reportEveryMs);
     }
     return writer;
   },
@@ -2113,6 +2119,14 @@ export const ReportReply: MessageFns<ReportReply> = {
             message.fullWanted = reader.bool();
             continue;
           }
+          case 182: {
+            if (tag !== 1456) {
+              break;
+            }
+
+            message.reportEveryMs = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2152,6 +2166,11 @@ export const ReportReply: MessageFns<ReportReply> = {
         : isSet(object.full_wanted)
         ? globalThis.Boolean(object.full_wanted)
         : false,
+      reportEveryMs: isSet(object.reportEveryMs)
+        ? globalThis.Number(object.reportEveryMs)
+        : isSet(object.report_every_ms)
+        ? globalThis.Number(object.report_every_ms)
+        : 0,
     };
   },
 
@@ -2184,6 +2203,9 @@ export const ReportReply: MessageFns<ReportReply> = {
     if (message.fullWanted !== false) {
       obj.fullWanted = message.fullWanted;
     }
+    if (message.reportEveryMs !== 0) {
+      obj.reportEveryMs = Math.round(message.reportEveryMs);
+    }
     return obj;
   },
 
@@ -2203,6 +2225,7 @@ export const ReportReply: MessageFns<ReportReply> = {
     message.fencing = object.fencing ?? false;
     message.acknowledged = object.acknowledged ?? 0;
     message.fullWanted = object.fullWanted ?? false;
+    message.reportEveryMs = object.reportEveryMs ?? 0;
     return message;
   },
 };

@@ -910,6 +910,28 @@ export interface State_ProjectsEntry {
   value: Project | undefined;
 }
 
+/** A state as snapshots keep it, and as it is hashed: what many containers have in common is there once. */
+export interface StoredState {
+  /** all but the containers */
+  rest:
+    | State
+    | undefined;
+  /** Specifications without a name, each before the first container that has it. */
+  templates: ContainerSpec[];
+  /** in the order of their ids */
+  containers: StoredContainer[];
+}
+
+export interface StoredContainer {
+  /** without what is said below */
+  container: Container | undefined;
+  name: string;
+  /** counted from 1; 0: it has no specification */
+  template: number;
+  /** its address and MAC follow from it */
+  host: number;
+}
+
 export interface Balancing {
   /** absent: the defaults */
   settings?:
@@ -9256,6 +9278,230 @@ export const State_ProjectsEntry: MessageFns<State_ProjectsEntry> = {
     message.value = (object.value !== undefined && object.value !== null)
       ? Project.fromPartial(object.value)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseStoredState(): StoredState {
+  return { rest: undefined, templates: [], containers: [] };
+}
+
+export const StoredState: MessageFns<StoredState> = {
+  encode(message: StoredState, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.rest !== undefined) {
+      State.encode(message.rest, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.templates) {
+      ContainerSpec.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.containers) {
+      StoredContainer.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoredState {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoredState();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.rest = State.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.templates.push(ContainerSpec.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.containers.push(StoredContainer.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StoredState {
+    return {
+      rest: isSet(object.rest) ? State.fromJSON(object.rest) : undefined,
+      templates: globalThis.Array.isArray(object?.templates)
+        ? object.templates.map((e: any) => ContainerSpec.fromJSON(e))
+        : [],
+      containers: globalThis.Array.isArray(object?.containers)
+        ? object.containers.map((e: any) => StoredContainer.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: StoredState): unknown {
+    const obj: any = {};
+    if (message.rest !== undefined) {
+      obj.rest = State.toJSON(message.rest);
+    }
+    if (message.templates?.length) {
+      obj.templates = message.templates.map((e) => ContainerSpec.toJSON(e));
+    }
+    if (message.containers?.length) {
+      obj.containers = message.containers.map((e) => StoredContainer.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StoredState>): StoredState {
+    return StoredState.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoredState>): StoredState {
+    const message = createBaseStoredState();
+    message.rest = (object.rest !== undefined && object.rest !== null) ? State.fromPartial(object.rest) : undefined;
+    message.templates = object.templates?.map((e) => ContainerSpec.fromPartial(e)) || [];
+    message.containers = object.containers?.map((e) => StoredContainer.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseStoredContainer(): StoredContainer {
+  return { container: undefined, name: "", template: 0, host: 0 };
+}
+
+export const StoredContainer: MessageFns<StoredContainer> = {
+  encode(message: StoredContainer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.container !== undefined) {
+      Container.encode(message.container, writer.uint32(10).fork()).join();
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.template !== 0) {
+      writer.uint32(24).uint32(message.template);
+    }
+    if (message.host !== 0) {
+      writer.uint32(32).uint32(message.host);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoredContainer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoredContainer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.container = Container.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.template = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.host = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StoredContainer {
+    return {
+      container: isSet(object.container) ? Container.fromJSON(object.container) : undefined,
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      template: isSet(object.template) ? globalThis.Number(object.template) : 0,
+      host: isSet(object.host) ? globalThis.Number(object.host) : 0,
+    };
+  },
+
+  toJSON(message: StoredContainer): unknown {
+    const obj: any = {};
+    if (message.container !== undefined) {
+      obj.container = Container.toJSON(message.container);
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.template !== 0) {
+      obj.template = Math.round(message.template);
+    }
+    if (message.host !== 0) {
+      obj.host = Math.round(message.host);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StoredContainer>): StoredContainer {
+    return StoredContainer.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoredContainer>): StoredContainer {
+    const message = createBaseStoredContainer();
+    message.container = (object.container !== undefined && object.container !== null)
+      ? Container.fromPartial(object.container)
+      : undefined;
+    message.name = object.name ?? "";
+    message.template = object.template ?? 0;
+    message.host = object.host ?? 0;
     return message;
   },
 };

@@ -109,6 +109,8 @@ export const RecordKind = {
   AWAITED_PAGES: "RECORD_KIND_AWAITED_PAGES",
   /** STANDSTILL - The container has been frozen: what is sent to it is the target's to hold from now on. No body. */
   STANDSTILL: "RECORD_KIND_STANDSTILL",
+  /** PACKET - A packet that came to the source after that: a struct virtio_net_hdr (10 bytes) and the Ethernet frame. */
+  PACKET: "RECORD_KIND_PACKET",
 } as const;
 
 export type RecordKind = typeof RecordKind[keyof typeof RecordKind];
@@ -127,6 +129,7 @@ export namespace RecordKind {
   export type MISSING_PAGES = typeof RecordKind.MISSING_PAGES;
   export type AWAITED_PAGES = typeof RecordKind.AWAITED_PAGES;
   export type STANDSTILL = typeof RecordKind.STANDSTILL;
+  export type PACKET = typeof RecordKind.PACKET;
 }
 
 export function recordKindFromJSON(object: any): RecordKind {
@@ -170,6 +173,9 @@ export function recordKindFromJSON(object: any): RecordKind {
     case 162:
     case "RECORD_KIND_STANDSTILL":
       return RecordKind.STANDSTILL;
+    case 163:
+    case "RECORD_KIND_PACKET":
+      return RecordKind.PACKET;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -203,6 +209,8 @@ export function recordKindToJSON(object: RecordKind): string {
       return "RECORD_KIND_AWAITED_PAGES";
     case RecordKind.STANDSTILL:
       return "RECORD_KIND_STANDSTILL";
+    case RecordKind.PACKET:
+      return "RECORD_KIND_PACKET";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }
@@ -236,6 +244,8 @@ export function recordKindToNumber(object: RecordKind): number {
       return 161;
     case RecordKind.STANDSTILL:
       return 162;
+    case RecordKind.PACKET:
+      return 163;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum RecordKind");
   }

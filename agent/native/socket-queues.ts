@@ -3,11 +3,12 @@ import { closeSync } from "node:fs";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { openNetlinkIn, receiveNetlink, sendNetlink } from "./netlink-socket.ts";
 
-/** sock_diag(7): what the kernel knows of listening sockets, without a walk through its table of all connections. */
+/** sock_diag(7): what the kernel knows of sockets, without a walk through its table of all connections. */
 const AF_INET = 2;
 const AF_INET6 = 10;
 const NETLINK_SOCK_DIAG = 4;
 const IPPROTO_TCP = 6;
+const IPPROTO_UDP = 17;
 const SOCK_DIAG_BY_FAMILY = 20;
 const NLM_F_REQUEST_DUMP = 0x301;
 const NLMSG_ERROR = 2;
@@ -17,10 +18,11 @@ const REQUEST_BYTES = 56;
 /** Of inet_diag_msg: four bytes, the socket's id (48) and its timer (4) come before. */
 const RECEIVE_QUEUE_OFFSET = 56;
 const LISTEN_STATE = 1 << 10;
+const ANY_STATE = 0xffff_ffff;
 const ANSWER_BYTES = 64 * 1024;
 
-/** The listening TCP sockets of one network namespace. */
-export class ListenQueues implements Disposable {
+/** What waits at the listening TCP sockets and at the UDP sockets of one network namespace. */
+export class SocketQueues implements Disposable {
   readonly #descriptor: number;
   readonly #answer = Buffer.alloc(ANSWER_BYTES);
 
@@ -29,23 +31,30 @@ export class ListenQueues implements Disposable {
   }
 
   /** @param path of a network namespace, such as /run/netns/NAME */
-  static openIn(path: string): ListenQueues {
-    return new ListenQueues(openNetlinkIn(path, NETLINK_SOCK_DIAG));
+  static openIn(path: string): SocketQueues {
+    return new SocketQueues(openNetlinkIn(path, NETLINK_SOCK_DIAG));
   }
 
   /** Connections that are complete and that no process has accepted yet. */
-  waiting(): number {
-    return this.#waitingOf(AF_INET) + this.#waitingOf(AF_INET6);
+  connections(): number {
+    return (
+      this.#waiting(AF_INET, IPPROTO_TCP, LISTEN_STATE) + this.#waiting(AF_INET6, IPPROTO_TCP, LISTEN_STATE)
+    );
   }
 
-  #waitingOf(family: number): number {
+  /** Bytes of datagrams that no process has read yet, as the kernel counts them. 0 also on a kernel without udp_diag. */
+  datagramBytes(): number {
+    return this.#waiting(AF_INET, IPPROTO_UDP, ANY_STATE) + this.#waiting(AF_INET6, IPPROTO_UDP, ANY_STATE);
+  }
+
+  #waiting(family: number, protocol: number, states: number): number {
     const request = Buffer.alloc(HEADER_BYTES + REQUEST_BYTES);
     request.writeUInt32LE(request.byteLength, 0);
     request.writeUInt16LE(SOCK_DIAG_BY_FAMILY, 4);
     request.writeUInt16LE(NLM_F_REQUEST_DUMP, 6);
     request.writeUInt8(family, HEADER_BYTES);
-    request.writeUInt8(IPPROTO_TCP, HEADER_BYTES + 1);
-    request.writeUInt32LE(LISTEN_STATE, HEADER_BYTES + 4);
+    request.writeUInt8(protocol, HEADER_BYTES + 1);
+    request.writeUInt32LE(states, HEADER_BYTES + 4);
     sendNetlink(this.#descriptor, request);
     let waiting = 0;
     for (;;) {

@@ -1,4 +1,4 @@
-/** Addresses of the container network as a frame has them. */
+/** Addresses of the container network as a frame has them. Pure. */
 
 /** @param address IPv4, with or without prefix length */
 export function addressBytes(address: string): Buffer {
