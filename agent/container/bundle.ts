@@ -104,6 +104,8 @@ export function ociConfig(inputs: BundleInputs): object {
       { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
     ],
     linux: {
+      // systemd shares every mount of its host. One that follows a host's names that host's, and no other could restore it.
+      rootfsPropagation: "rprivate",
       resources: {
         devices: [{ allow: false, access: "rwm" }],
         ...(limits === undefined

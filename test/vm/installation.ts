@@ -146,7 +146,10 @@ function natsConfig(
     nodes
       .map((node) =>
         password(`agent-${node}`)(
-          block.replaceAll("agent-n1", `agent-${node}`).replaceAll("node.n1.", `node.${node}.`),
+          block
+            .replaceAll("agent-n1", `agent-${node}`)
+            .replaceAll("node.n1.", `node.${node}.`)
+            .replaceAll("report.n1", `report.${node}`),
         ),
       )
       .join(""),

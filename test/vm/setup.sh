@@ -112,7 +112,7 @@ make_initrd() { # SUITE
 make_root() {
   say "making a root file system of $root_suite"
   mmdebstrap --mode=root --variant=apt --architectures=amd64 --skip=check/empty \
-    --include=systemd-sysv,openssh-server,iproute2,runc,kmod,mount,procps,busybox-static,libatomic1 \
+    --include=systemd-sysv,openssh-server,iproute2,nftables,runc,kmod,mount,procps,busybox-static,libatomic1 \
     --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     "$root_suite" "$scratch/root" "deb [signed-by=$key] $uri $root_suite main" >"$scratch/mmdebstrap.log" 2>&1 ||
