@@ -92,7 +92,10 @@ export class Arrival {
     }
   }
 
-  /** From a checkpoint. One that cannot be restored leaves a container that is started anew, and says so. */
+  /**
+   * From a checkpoint. Where its memory cannot be restored, the container is started with the files of that moment, as
+   * after a power cut; where these cannot be read either, anew. Both are said.
+   */
   async restore(desired: DesiredAllocation, order: RestoreOrder, signal: AbortSignal): Promise<void> {
     const { checkpointId } = order;
     const { id, logger, runtime } = this.#container;
@@ -115,14 +118,16 @@ export class Arrival {
       // What is half made is removed, and then it is tried again.
       if (signal.aborted || failure.retryable) throw error;
       logger.error({ err: error, checkpoint: checkpointId }, "a checkpoint could not be restored");
-      await runtime.remove();
+      const { status } = this.#container;
+      const hasFiles = status?.kind === "restoring" && status.stage === "received";
+      await (hasFiles ? runtime.tearDown() : runtime.remove());
       this.#container.begin(desired, past);
       await runtime.makeFolders();
       this.#container.found({
         kind: "stopped",
         exitCode: 127,
         failed: true,
-        message: `it is started anew: checkpoint ${checkpointId} could not be restored: ${failure.message}`,
+        message: `it is started ${hasFiles ? "with its files of then alone" : "anew"}: checkpoint ${checkpointId} could not be restored: ${failure.message}`,
         startAtMs: Date.now() + ANEW_AFTER_MS,
       });
     }

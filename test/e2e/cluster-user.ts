@@ -32,6 +32,7 @@ export interface ContainerRow {
   readonly address: string;
   readonly restarts: number;
   readonly epoch: number;
+  readonly message: string;
 }
 
 export interface MoveRow {

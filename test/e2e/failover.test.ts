@@ -1,6 +1,6 @@
 /** Hosts that vanish, and hosts that are cut off: one copy runs, or none, and never two. */
 import { execFile } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -19,6 +19,12 @@ const FILLED_BYTES = 5_000 * 4_000;
 const FILL = `for i = 1, 5000 do redis.call("set", "k" .. i, string.rep(string.format("%08d", i), 500)) end`;
 const WRONG = `local n = 0; for i = 1, 5000 do if redis.call("get", "k" .. i) ~= string.rep(string.format("%08d", i), 500) then n = n + 1 end end return n`;
 const COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.02; done"];
+
+/** Regular files of that name below a folder. */
+const filesNamed = (folder: string, name: string): string[] =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.name === name && entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
 
 describe("lost hosts", () => {
   let cluster: TestCluster;
@@ -161,6 +167,39 @@ describe("lost hosts", () => {
     );
     await cluster.must("rm", "--force", "store");
     await until("nothing to be kept", () => ["n1", "n2", "n3"].every((node) => kept(node).length === 0));
+  });
+
+  test("one whose memory cannot be restored goes on with its files of then", async () => {
+    const program =
+      "[ -e /born ] || cat /proc/sys/kernel/random/uuid >/born; exec 5</etc/group; while :; do sleep 0.1; done";
+    await cluster.must("run", "--node", "n1", "--stop-signal", "KILL", "odd", "redis", "--", "sh", "-c", program);
+    const born = async (): Promise<string> => await cluster.must("exec", "odd", "--", "cat", "/born");
+    const before = await until("its file", async () => {
+      const found = await cluster.cli(["exec", "odd", "--", "cat", "/born"]);
+      return found.code === 0 && found.stdout !== "" ? found.stdout : undefined;
+    });
+    const taken = await cluster.json<CheckpointRow>("checkpoint", "create", "odd");
+    expect(taken.keepers).toContain("n2");
+    await cluster.must("stop", "odd");
+    // So that its image is there.
+    await cluster.must("run", "--node", "n2", "other", "redis", "--", "sleep", "1000");
+    await cluster.must("rm", "--force", "other");
+    // What its program has open is of another size there, which CRIU refuses.
+    const opened = filesNamed(join(cluster.dev.node("n2").dataDir, "images"), "group");
+    expect(opened).toHaveLength(1);
+    appendFileSync(opened[0] ?? "", "more:x:1234:\n");
+    await cluster.must("checkpoint", "restore", taken.id, "--node", "n2");
+    const said = await until("why its memory is lost", async () => {
+      const { message } = await row("odd");
+      return /checkpoint/.test(message) ? message : undefined;
+    });
+    expect(said).toMatch(
+      /^it is started with its files of then alone: checkpoint \w+ could not be restored: .*size/,
+    );
+    await until("it to run", async () => (await row("odd")).state === "running");
+    expect(await row("odd")).toMatchObject({ node: "n2", epoch: 2, restarts: 1 });
+    expect(await born()).toBe(before);
+    await cluster.must("rm", "--force", "odd");
   });
 
   test("everything of a host that vanishes runs elsewhere, what has checkpoints with its memory", async () => {
