@@ -227,6 +227,8 @@ export async function copyThrough(
   const farewell = inputs.farewell ?? `the container moves to ${inputs.order.peerNode}`;
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, farewell);
   undo.defer(() => host.exec().admit(runtime.id));
+  // Nobody has to wait for that while the container stands still.
+  await host.shim.reads(runtime.id, signal);
   signal.throwIfAborted();
 
   const lastMemory = memory.prepareLast();

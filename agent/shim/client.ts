@@ -1,4 +1,5 @@
 import { connect, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import type {
@@ -16,6 +17,8 @@ import type {
 
 const FIRST_RETRY_MS = 50;
 const LONGEST_RETRY_MS = 1_000;
+/** One that was started again has all containers by then. */
+const BACK_WITHIN_MS = 5_000;
 
 interface Waiting {
   readonly resolve: (answer: ShimAnswer & { ok: true }) => void;
@@ -94,6 +97,17 @@ export class ShimClient implements Disposable {
 
   async status(): Promise<readonly ContainerStatus[]> {
     return (await this.#request({ op: "status" })).containers ?? [];
+  }
+
+  /** Resolves when the shim reads this container's output: after a restart of it, the agent has to attach it first. */
+  async reads(container: string, signal: AbortSignal): Promise<void> {
+    const deadlineMs = performance.now() + BACK_WITHIN_MS;
+    for (;;) {
+      const all = await this.status().catch((): readonly ContainerStatus[] => []);
+      if (all.some((one) => one.container === container)) return;
+      if (performance.now() > deadlineMs) throw gone();
+      await delay(FIRST_RETRY_MS, undefined, { signal });
+    }
   }
 
   [Symbol.dispose](): void {

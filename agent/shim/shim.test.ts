@@ -84,11 +84,16 @@ describe("the shim and its agent", () => {
         () => false,
       ),
     );
+    let isRead = false;
+    const read = shim.reads("c1", AbortSignal.timeout(30_000)).then(() => (isRead = true));
+    await shim.status();
+    expect(isRead).toBe(false);
     await host.attach(shim, "c1", {
       ...init,
       stdout: `/proc/${init.pid}/fd/1`,
       stderr: `/proc/${init.pid}/fd/2`,
     });
+    await read;
     await until("the whole log", async () => (await host.logged("c1")).length >= 300);
     expect(await host.logged("c1")).toEqual(Array.from({ length: 300 }, (_, i) => `o line ${i + 1}`));
     expect(host.agentRecord()).toEqual(agent);
