@@ -43,9 +43,12 @@ function wordsOf(error: unknown): string {
 
 /** In bytes a second: memory follows for some seconds. */
 const SLOW = 6e6;
-/** On a machine that does much else a host may be missed before anything is done to it. */
+/**
+ * On a machine that does much else a host may be missed before anything is done to it, and an agent that the row before
+ * has killed may take until now to be back.
+ */
 const ATTEMPTS = 3;
-const MISSED = /^node \w+ was lost \(no report/;
+const MISSED = /^node \w+ was lost \(no report|agent restarted during the move$/;
 class EarlyEnd extends Error {}
 
 const MAY_BE_ELSEWHERE: ReadonlySet<string | undefined> = new Set([
