@@ -50,7 +50,7 @@ describe("rows of the fault matrix", () => {
     await laboratory[Symbol.asyncDispose]();
   });
 
-  test.each(MODES)("a %s comes to each of its points", async (mode) => {
+  test.each(MODES)("a move (%s) comes to each of its points", async (mode) => {
     const { source, target } = await laboratory.ready();
     const folderOf = ({ side }: Point): string =>
       laboratory.holdFolder(side === "source" ? source : side === "target" ? target : side);
