@@ -18,7 +18,7 @@ import type { ContainerRecord } from "../model/record.ts";
 import { type CopiedRound, type CopyDecision, decideAfterRound } from "../model/stop-rule.ts";
 import { PAGE_BYTES } from "../native/page-hash.ts";
 import type { ImageSender } from "../stream/sender.ts";
-import type { RoundFigures } from "./memory-rounds.ts";
+import type { RoundFigures } from "./round-figures.ts";
 import type { MigrationProgress } from "./progress.ts";
 
 /** A round that sends less says more about this host's pace than about the link's. */

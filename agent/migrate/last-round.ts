@@ -9,7 +9,7 @@ import { encodeRecordHeader } from "../stream/records.ts";
 import type { LastMapping } from "../tracking/tracked-process.ts";
 import type { WriteTracker } from "../tracking/write-tracker.ts";
 import { hearDump } from "./dump-listener.ts";
-import type { RoundFigures } from "./memory-rounds.ts";
+import type { RoundFigures } from "./round-figures.ts";
 import { fairTurns, PageBuffer, type PageCopier, spaceOf } from "./page-copier.ts";
 import { LAST_ROUND } from "./page-run.ts";
 import { PageWriter } from "./page-writer.ts";

@@ -9,18 +9,10 @@ import { type DumpToServe, LastRound } from "./last-round.ts";
 import { PageCopier } from "./page-copier.ts";
 import type { PageLedger } from "./page-ledger.ts";
 import { PageWriter } from "./page-writer.ts";
+import type { RoundFigures } from "./round-figures.ts";
 
 /** Memory that is cheaper to send while its container stands still than to look at all the rest once more. */
 const MISSED_BYTES = 8 * 1024 * 1024;
-
-export interface RoundFigures {
-  /** Pages that the container has, as far as is known, and those of them whose content this round sent. */
-  readonly pages: number;
-  readonly changedPages: number;
-  /** Those that the target held since the container's last stay there. */
-  readonly heldPages: number;
-  readonly tookMs: number;
-}
 
 export interface MemoryRoundsTerms {
   readonly sender: ImageSender;

@@ -15,7 +15,7 @@ import { lookAt } from "../tracking/look.ts";
 import type { WriteTracking } from "../tracking/support.ts";
 import { hearDump } from "./dump-listener.ts";
 import { type DumpToServe, within } from "./last-round.ts";
-import type { RoundFigures } from "./memory-rounds.ts";
+import type { RoundFigures } from "./round-figures.ts";
 import { fairTurns, PageBuffer, PageCopier, spaceOf } from "./page-copier.ts";
 import { LAST_ROUND } from "./page-run.ts";
 import { PageWriter } from "./page-writer.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { LogStore } from "../log/jetstream-log.ts";
+import type { LogStore } from "../log/log-store.ts";
 import { thisMachine } from "../log/machine.ts";
 import { eventually } from "../testing/eventually.ts";
 import { LogMembers } from "../testing/log-members.ts";

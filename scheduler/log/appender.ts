@@ -2,7 +2,7 @@
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { LogEntry } from "../../proto/gen/godwit/v1/log.ts";
-import type { LogStore } from "./jetstream-log.ts";
+import type { LogStore } from "./log-store.ts";
 import type { LinkState } from "./link.ts";
 import { pauseOn, type Machine } from "./machine.ts";
 import type { Proposal } from "./proposals.ts";

@@ -15,7 +15,7 @@ import { command } from "../plan/command.ts";
 import { reject, type Outcome } from "../state/rejection.ts";
 import { Appender, backOff, type Fate } from "./appender.ts";
 import { Confirmation } from "./confirmation.ts";
-import type { LogStore } from "./jetstream-log.ts";
+import type { LogStore } from "./log-store.ts";
 import type { LinkState } from "./link.ts";
 import type { Machine } from "./machine.ts";
 import { Proposal, ProposalQueue } from "./proposals.ts";

@@ -9,7 +9,8 @@ import { command } from "../plan/command.ts";
 import { eventually } from "../testing/eventually.ts";
 import { join, LogMembers, nodesOf, type Member } from "../testing/log-members.ts";
 import { sampleImage } from "../testing/sample.ts";
-import { JetStreamLog, type AppendResult, type LogStore } from "./jetstream-log.ts";
+import { JetStreamLog } from "./jetstream-log.ts";
+import type { AppendResult, LogStore } from "./log-store.ts";
 
 let all: LogMembers;
 let connection: NatsConnection;

@@ -3,7 +3,8 @@ import type { NatsConnection, NodeConnectionOptions } from "@nats-io/transport-n
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { EventLog, type EventStore } from "./event-log.ts";
-import { JetStreamLog, type LogStore } from "./jetstream-log.ts";
+import { JetStreamLog } from "./jetstream-log.ts";
+import type { LogStore } from "./log-store.ts";
 import type { Replica, ReplicaStart } from "./replica.ts";
 import { newestStart, restoreReplica } from "./restore.ts";
 import type { MakeSnapshot } from "./snapshot-making.ts";

@@ -1,5 +1,5 @@
 import { GodwitError } from "../../proto/contract/error.ts";
-import type { LogStore, StoredEntry } from "./jetstream-log.ts";
+import type { LogStore, StoredEntry } from "./log-store.ts";
 
 const READ_AHEAD = 64;
 

@@ -5,7 +5,7 @@ import { applyEntry } from "../state/apply.ts";
 import { emptyCluster, replaceCluster, type Cluster } from "../state/cluster.ts";
 import { canonicalPieces } from "../state/hash.ts";
 import type { Outcome } from "../state/rejection.ts";
-import type { StoredEntry } from "./jetstream-log.ts";
+import type { StoredEntry } from "./log-store.ts";
 
 export const sha256 = (bytes: Uint8Array): Buffer => createHash("sha256").update(bytes).digest();
 

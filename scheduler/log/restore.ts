@@ -1,6 +1,6 @@
 /** The state as of the newest snapshot, checked against the log that is to go on from it. */
 import { GodwitError } from "../../proto/contract/error.ts";
-import type { LogStore } from "./jetstream-log.ts";
+import type { LogStore } from "./log-store.ts";
 import { Replica, sha256, type ReplicaStart } from "./replica.ts";
 import type { SnapshotStore } from "./snapshots.ts";
 

@@ -2,7 +2,7 @@
  * A snapshot is made from the one before and the log, not from a leader's memory: the state machine is deterministic,
  * so it comes out the same, and whoever makes it may take his time without holding anybody up.
  */
-import type { LogStore } from "./jetstream-log.ts";
+import type { LogStore } from "./log-store.ts";
 import { restoreReplica } from "./restore.ts";
 import { takeSnapshot, type SnapshotSaved, type SnapshotStore } from "./snapshots.ts";
 

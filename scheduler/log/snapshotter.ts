@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
 import { GodwitError } from "../../proto/contract/error.ts";
-import type { LogStore } from "./jetstream-log.ts";
+import type { LogStore } from "./log-store.ts";
 import type { Machine } from "./machine.ts";
 import type { Replica } from "./replica.ts";
 import type { MakeSnapshot } from "./snapshot-making.ts";

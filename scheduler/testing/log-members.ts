@@ -2,7 +2,8 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Command } from "../../proto/gen/godwit/v1/log.ts";
 import { Committer, type CommitterOptions } from "../log/committer.ts";
-import { JetStreamLog, type LogStore } from "../log/jetstream-log.ts";
+import { JetStreamLog } from "../log/jetstream-log.ts";
+import type { LogStore } from "../log/log-store.ts";
 import { NatsLink } from "../log/link.ts";
 import { thisMachine } from "../log/machine.ts";
 import { Replica } from "../log/replica.ts";

@@ -1,6 +1,6 @@
 /** The log and the object store as JetStream keeps them: in one order, never losing what it has acknowledged. */
 import type { ObjectInfo } from "@nats-io/obj";
-import type { AppendResult, Bounds, LogStore, StoredEntry } from "../../scheduler/log/jetstream-log.ts";
+import type { AppendResult, Bounds, LogStore, StoredEntry } from "../../scheduler/log/log-store.ts";
 import { readEntries } from "../../scheduler/log/read-entries.ts";
 import type { LogServer as LogServerState } from "../../scheduler/public.ts";
 import type { SnapshotObjects } from "../../scheduler/log/snapshots.ts";

@@ -17,7 +17,7 @@ import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { balanceSettingsOf } from "../../scheduler/state/apply-balance.ts";
 import { isAvailable } from "../../scheduler/state/availability.ts";
 import { Replica, stateHash } from "../../scheduler/log/replica.ts";
-import type { StoredEntry } from "../../scheduler/log/jetstream-log.ts";
+import type { StoredEntry } from "../../scheduler/log/log-store.ts";
 import type { Kernel, Ruling } from "./kernel.ts";
 import { Refusals } from "./refusals.ts";
 import { isClosed, neighbourFault, stateFault } from "./state-rules.ts";
