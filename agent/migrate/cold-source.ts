@@ -7,7 +7,8 @@ import { bandwidthOf } from "./copy-pilot.ts";
 import { endImage } from "./image-end.ts";
 import { sendLog } from "./log-copy.ts";
 import { RecordWriter } from "./record-writer.ts";
-import { type SourceInputs, told } from "./source.ts";
+import type { SourceInputs } from "./copy-terms.ts";
+import { told } from "./reason.ts";
 import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 import { TreeCopy } from "./tree-copy.ts";
 

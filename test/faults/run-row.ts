@@ -70,6 +70,8 @@ async function faultAt(
   const folder = laboratory.holdFolder(here);
   const order = (): void => orderHold(folder, { point: point.name, when });
   if (point.onSpoilt === true) orderSpoil(laboratory, target);
+  else if (point.onAbort === true)
+    orderHold(laboratory.holdFolder(source), { point: PHASES.MIGRATION_PHASE_FROZEN ?? "", when: "after" });
   else order();
   const earlier = await laboratory.newestMigration();
   let held: number | undefined;
@@ -106,7 +108,7 @@ async function faultAt(
     await check(state === "finished" ? target : source);
     return { outcome: state === "finished" ? "moved" : "stayed", words: error };
   } finally {
-    withdrawHold(folder);
+    for (const one of [folder, laboratory.holdFolder(source)]) withdrawHold(one);
     if (held !== undefined) signal(held, "SIGCONT");
   }
 }
@@ -129,8 +131,10 @@ async function come(
 ): Promise<number> {
   if (point.onAbort === true) {
     const id = await asked;
-    await until("the source to be frozen", async () => (await laboratory.migration(id))?.phase === "frozen");
+    const frozen = await until("the source to be frozen", () => heldProcess(laboratory.holdFolder(source)));
+    order();
     laboratory.cluster.api.cancelMigration({ id }, () => undefined);
+    signal(frozen, "SIGCONT");
   }
   if (point.onSpoilt === true) await spoilRestore(laboratory, target, order);
   if (point.onLoss === true) {

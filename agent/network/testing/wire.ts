@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { vi } from "vitest";
 
 import { mustRun, runCommand } from "../../native/command.ts";
 
@@ -62,7 +63,29 @@ export class TestWire implements AsyncDisposable {
         `addr add ${ADDRESS}/24 dev eth0`,
         "link set eth0 up",
       ]);
+    for (const namespace of [wire.host, wire.far]) await wire.#untilForwarding(namespace);
     return wire;
+  }
+
+  /** A bridge takes up a port when the kernel gets round to it, and until then sends nothing there. */
+  async #untilForwarding(namespace: string): Promise<void> {
+    await vi.waitFor(
+      async () => {
+        const { stdout } = await mustRun("ip", [
+          "-n",
+          namespace,
+          "-j",
+          "-d",
+          "link",
+          "show",
+          "dev",
+          "tunnel",
+        ]);
+        if (!/"state":\s*"forwarding"/.test(stdout))
+          throw new Error(`the tunnel of ${namespace} carries nothing`);
+      },
+      { timeout: 10_000 },
+    );
   }
 
   get #namespaces(): string[] {

@@ -1,7 +1,7 @@
 /** In the place of agent/migrate/cold-source.ts: the same steps and the same records, without files. */
 import { GodwitError } from "../../../proto/contract/error.ts";
 import { MigrationPhase } from "../../../proto/gen/godwit/v1/agent.ts";
-import type { SourceInputs } from "../../../agent/migrate/source.ts";
+import type { SourceInputs } from "../../../agent/migrate/copy-terms.ts";
 import type { RecordStatus } from "../../../agent/model/record.ts";
 import { context, isReachable, machineOf } from "../context.ts";
 import { sleep } from "./timers.ts";

@@ -1,7 +1,8 @@
 /** In the place of agent/migrate/source.ts: the same steps and the same records, without CRIU and without bytes. */
 import { GodwitError } from "../../../proto/contract/error.ts";
 import { MigrationPhase } from "../../../proto/gen/godwit/v1/agent.ts";
-import type { CopyOutcome, SourceInputs } from "../../../agent/migrate/source.ts";
+import type { SourceInputs } from "../../../agent/migrate/copy-terms.ts";
+import type { CopyOutcome } from "../../../agent/migrate/source.ts";
 import type { RecordStatus } from "../../../agent/model/record.ts";
 import { context, isReachable, machineOf } from "../context.ts";
 import { isFilled } from "./target.ts";
