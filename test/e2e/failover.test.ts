@@ -172,7 +172,19 @@ describe("lost hosts", () => {
   test("one whose memory cannot be restored goes on with its files of then", async () => {
     const program =
       "[ -e /born ] || cat /proc/sys/kernel/random/uuid >/born; exec 5</etc/group; while :; do sleep 0.1; done";
-    await cluster.must("run", "--node", "n1", "--stop-signal", "KILL", "odd", "redis", "--", "sh", "-c", program);
+    await cluster.must(
+      "run",
+      "--node",
+      "n1",
+      "--stop-signal",
+      "KILL",
+      "odd",
+      "redis",
+      "--",
+      "sh",
+      "-c",
+      program,
+    );
     const born = async (): Promise<string> => await cluster.must("exec", "odd", "--", "cat", "/born");
     const before = await until("its file", async () => {
       const found = await cluster.cli(["exec", "odd", "--", "cat", "/born"]);
