@@ -12,6 +12,8 @@ export const connectionOptions = {
   // A peer that vanished without closing its socket is noticed after two unanswered pings.
   pingInterval: 5_000,
   maxPingOut: 2,
+  // A stack for each request, made in case it fails: appends are requests.
+  noAsyncTraces: true,
 } as const;
 
 /** Follows the state of a connection. A request that was under way when it broke will not be answered any more. */

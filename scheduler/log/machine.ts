@@ -19,6 +19,20 @@ export interface Machine {
 /** The time of day when this process began, and from then on a clock that nobody can set. */
 const steadyClock = (): number => performance.timeOrigin + performance.now();
 
+/** Of random bytes that are fetched at a time: a call for each of thousands of ids a second shows. */
+const POOL_BYTES = 4_096;
+
+/** Each byte is given out once. */
+const randomPool = (): ((bytes: number) => string) => {
+  let pool = Buffer.alloc(0);
+  return (bytes) => {
+    if (bytes > pool.length) pool = randomBytes(Math.max(bytes, POOL_BYTES));
+    const taken = pool.toString("hex", 0, bytes);
+    pool = pool.subarray(bytes);
+    return taken;
+  };
+};
+
 /** The machine that this process runs on. */
 export const thisMachine = (clock: () => number = steadyClock): Machine => ({
   nowMs: () => Math.floor(clock()),
@@ -35,7 +49,7 @@ export const thisMachine = (clock: () => number = steadyClock): Machine => ({
     const immediate = setImmediate(run);
     return { [Symbol.dispose]: () => clearImmediate(immediate) };
   },
-  randomHex: (bytes) => randomBytes(bytes).toString("hex"),
+  randomHex: randomPool(),
   randomFraction: () => randomBytes(4).readUInt32BE() / 2 ** 32,
 });
 
