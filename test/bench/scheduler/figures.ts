@@ -44,7 +44,7 @@ export interface Figures extends Others {
   readonly reportsCpuShare: number;
 }
 
-const digits = (value: number, places = 0): string => (Number.isNaN(value) ? "-" : value.toFixed(places));
+const digits = (value: number, places = 0): string => (Number.isFinite(value) ? value.toFixed(places) : "-");
 
 export function renderTable(figures: readonly Figures[]): string {
   const table = new Table({
