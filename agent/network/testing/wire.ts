@@ -2,7 +2,6 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
-import { vi } from "vitest";
 
 import { mustRun, runCommand } from "../../native/command.ts";
 
@@ -39,53 +38,33 @@ export class TestWire implements AsyncDisposable {
   static async make(): Promise<TestWire> {
     const wire = new TestWire(randomBytes(3).toString("hex"));
     for (const namespace of wire.#namespaces) await mustRun("ip", ["netns", "add", namespace]);
+    // With addresses of their own, as in overlay.ts: one that changes with the ports takes what is known of neighbours along.
     await wire.ip(wire.host, [
-      "link add br0 type bridge",
-      "link set br0 up",
+      "link add br0 address 02:57:0a:50:00:02 type bridge",
+      "link set br0 addrgenmode none up",
       `link add tunnel type veth peer name tunnel netns ${wire.far}`,
-      "link set tunnel master br0 up",
+      "link set tunnel addrgenmode none master br0 up",
       `link add inner type veth peer name eth0 netns ${wire.inside}`,
-      "link set inner up",
+      "link set inner addrgenmode none up",
     ]);
     await wire.ip(wire.far, [
-      "link add br0 type bridge",
-      "link set br0 up",
-      "link set tunnel master br0 up",
+      "link add br0 address 02:57:0a:50:00:01 type bridge",
+      "link set br0 addrgenmode none up",
+      "link set tunnel addrgenmode none master br0 up",
       "addr add 10.80.0.1/24 dev br0",
       `neigh add ${ADDRESS} lladdr ${MAC} dev br0`,
       `link add inner type veth peer name eth0 netns ${wire.away}`,
-      "link set inner up",
+      "link set inner addrgenmode none up",
     ]);
     for (const namespace of [wire.inside, wire.away])
       await wire.ip(namespace, [
         "link set lo up",
-        `link set eth0 address ${MAC}`,
+        // Else it speaks of its own accord, and bridges learn from that.
+        `link set eth0 address ${MAC} addrgenmode none`,
         `addr add ${ADDRESS}/24 dev eth0`,
         "link set eth0 up",
       ]);
-    for (const namespace of [wire.host, wire.far]) await wire.#untilForwarding(namespace);
     return wire;
-  }
-
-  /** A bridge takes up a port when the kernel gets round to it, and until then sends nothing there. */
-  async #untilForwarding(namespace: string): Promise<void> {
-    await vi.waitFor(
-      async () => {
-        const { stdout } = await mustRun("ip", [
-          "-n",
-          namespace,
-          "-j",
-          "-d",
-          "link",
-          "show",
-          "dev",
-          "tunnel",
-        ]);
-        if (!/"state":\s*"forwarding"/.test(stdout))
-          throw new Error(`the tunnel of ${namespace} carries nothing`);
-      },
-      { timeout: 10_000 },
-    );
   }
 
   get #namespaces(): string[] {
