@@ -188,7 +188,7 @@ export interface Scheduler extends AsyncDisposable, FailoverOperations, Checkpoi
   removeImage(name: string): Promise<void>;
 
   /** `spec.imageDigest` is resolved from `spec.image`. Without room the container is recorded and waits for it. */
-  createContainer(spec: ContainerSpec): Promise<Container>;
+  createContainer(spec: ContainerSpec): Promise<Pick<Container, "id">>;
   setDesired(containerId: string, action: "start" | "stop" | "restart"): Promise<void>;
   /** Returns when recorded; a running container without `force` is refused. */
   removeContainer(containerId: string, force: boolean): Promise<void>;

@@ -4,7 +4,7 @@ import { GodwitError } from "../../proto/contract/error.ts";
 import { CONTAINER_GONE_SUBJECT, desiredSubject } from "../../proto/contract/subjects.ts";
 import { Orders } from "../../proto/contract/orders.ts";
 import type { Sight } from "../../proto/contract/report-book.ts";
-import { Desired, type MigrationReport } from "../../proto/gen/godwit/v1/agent.ts";
+import { Desired, type MigrationReport, type ReportReply } from "../../proto/gen/godwit/v1/agent.ts";
 import type { CheckpointReport } from "../../proto/gen/godwit/v1/checkpoint.ts";
 import { Allocation } from "../allocation/allocation.ts";
 import { CONTAINERS_CGROUP } from "../container/paths.ts";
@@ -128,10 +128,11 @@ export class Node implements AsyncDisposable {
     return this.#orders.leaderEpoch;
   }
 
-  /** A leader has answered; `desired`: what it has for this host beside what is known here. */
-  async followAnswer(desired: Desired | undefined): Promise<void> {
+  /** A leader has answered; `desired`: what it has for this host beside what is known here, or on its way. */
+  async followAnswer(answer: Pick<ReportReply, "desired" | "desiredRevision">): Promise<void> {
     this.#isIntroduced = true;
-    if (desired !== undefined) await this.#follow(desired);
+    if (answer.desired !== undefined) await this.#follow(answer.desired);
+    if (this.#orders.hasMissed(answer)) this.#changed();
   }
 
   /** Takes orders in, unless newer ones have been, or they begin at some that have not. */

@@ -130,7 +130,7 @@ export class Reporter implements AsyncDisposable {
         Math.min(reply.reportEveryMs, reply.leaseMs / REPORTS_PER_LEASE),
       );
       await this.#host.fence.extend(sentAtNs, reply.fencing ? reply.leaseMs : 0);
-      await node.followAnswer(reply.desired);
+      await node.followAnswer(reply);
       // Only by orders that are as new as the lease is it known what may still run here.
       if (this.#host.fence.isClosed && node.revision === reply.desiredRevision) await node.reopen();
     } catch (error) {

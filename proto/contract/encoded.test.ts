@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Allocation } from "../gen/godwit/v1/log.ts";
-import { encoded, encodedField } from "./encoded.ts";
+import { encoded } from "./encoded.ts";
 
 const one = Allocation.fromPartial({ node: "n1", epoch: 7, message: "x".repeat(300) });
 
@@ -16,6 +16,10 @@ test("one that cannot be encoded leaves nothing behind", () => {
   expect(Allocation.decode(encoded(Allocation, one))).toEqual(one);
 });
 
-test("a field is its tag, its length and its bytes", () => {
-  expect([...encodedField((3 << 3) | 2, Uint8Array.of(1, 2))]).toEqual([26, 2, 1, 2]);
+test("what is encoded already becomes a field behind the others, or fields as they stand", () => {
+  const node = { tag: (1 << 3) | 2, bytes: Buffer.from("n2") };
+  const fields = { bytes: Allocation.encode(Allocation.fromPartial({ restarts: 3 })).finish() };
+  const bytes = encoded(Allocation, one, [node, fields]);
+  expect(Allocation.decode(bytes)).toEqual({ ...one, node: "n2", restarts: 3 });
+  expect(Allocation.decode(encoded(Allocation, one))).toEqual(one);
 });

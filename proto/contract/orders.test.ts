@@ -107,3 +107,14 @@ test("parts are followed together, in whatever order they come, and not mixed wi
   expect(known(orders)).toBe("5:1,6:1");
   expect(orders.take(message(3, 22, { parts: 5_000, part: 4_999 }))).toEqual({ kind: "part" });
 });
+
+test("orders that an answer speaks of and that have not come are asked for, once", () => {
+  const orders = new Orders();
+  orders.take(message(3, 20));
+  const answer = (desiredRevision: number) => ({ desired: undefined, desiredRevision });
+  expect(orders.hasMissed(answer(20))).toBe(false);
+  expect(orders.hasMissed({ ...answer(21), desired: message(3, 21) })).toBe(false);
+  expect(orders.hasMissed(answer(21))).toBe(true);
+  expect(orders.hasMissed(answer(21))).toBe(false);
+  expect(orders.hasMissed(answer(22))).toBe(true);
+});

@@ -1,5 +1,11 @@
 /** What a node has been told to do, put together from full messages and from differences. Pure. */
-import type { Desired, DesiredAllocation, NetworkSettings, Peer } from "../gen/godwit/v1/agent.ts";
+import type {
+  Desired,
+  DesiredAllocation,
+  NetworkSettings,
+  Peer,
+  ReportReply,
+} from "../gen/godwit/v1/agent.ts";
 import type { KeptCheckpoint } from "../gen/godwit/v1/checkpoint.ts";
 import { isId } from "./ids.ts";
 
@@ -24,6 +30,8 @@ export class Orders {
   #revision = 0;
   /** Of orders that come in parts. */
   #parts: (Desired | undefined)[] = [];
+  /** Orders that were published and had not come when a report was answered. */
+  #missed = 0;
 
   get leaderEpoch(): number {
     return this.#leaderEpoch;
@@ -33,6 +41,17 @@ export class Orders {
   }
   get peers(): Peer[] {
     return [...this.#peers].map(([node, underlayAddress]) => ({ node, underlayAddress }));
+  }
+
+  /**
+   * By the answer to a report there are orders that have not come. They were published before the answer, so they are
+   * lost, and the answer to one more report will have them. True once for each.
+   */
+  hasMissed({ desired, desiredRevision }: Pick<ReportReply, "desired" | "desiredRevision">): boolean {
+    if (desired !== undefined || desiredRevision <= this.#revision || desiredRevision === this.#missed)
+      return false;
+    this.#missed = desiredRevision;
+    return true;
   }
 
   take(message: Desired): Taken {

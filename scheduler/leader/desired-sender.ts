@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 
 import { ChangeBook, changedSince, settleAll } from "../../proto/contract/change-book.ts";
-import { encoded, encodedField } from "../../proto/contract/encoded.ts";
+import { encoded, type EncodedPart } from "../../proto/contract/encoded.ts";
 import { desiredSubject } from "../../proto/contract/subjects.ts";
 import { Desired, DesiredAllocation, NetworkSettings } from "../../proto/gen/godwit/v1/agent.ts";
 import { KeptCheckpoint } from "../../proto/gen/godwit/v1/checkpoint.ts";
@@ -16,6 +16,10 @@ interface Orders {
   revision: number;
   /** Of the last message that was sent to it, which it has unless it was lost. */
   sent: number;
+  /** The node's, which its network settings follow from; -1: it has not been told of them. */
+  index: number;
+  /** Up to here it has all with the answer to its last report; what was published since may be on its way to it. */
+  answered: number;
   readonly books: {
     readonly allocations: ChangeBook;
     readonly checkpoints: ChangeBook;
@@ -44,6 +48,8 @@ const NOTHING = Desired.fromPartial({});
 const REVISIONS_PER_ENTRY = 65_536;
 /** What is beside the orders in the answer to a report, and the head of each part. */
 const ENVELOPE_BYTES = 1_024;
+/** Before each piece, at most: what field it is and how long. */
+const TAG_BYTES = 8;
 /** So many nodes hear of each other at once, and more with the answers to their next reports. */
 const SMALL_CLUSTER = 128;
 const NETWORK = "network";
@@ -153,8 +159,11 @@ export class DesiredSender {
       const bytes = one === undefined ? undefined : encoded(KeptCheckpoint, one);
       if (note(orders.books.checkpoints, id, bytes, at)) isChanged = true;
     }
-    const network = encoded(NetworkSettings, networkOf(member.index));
-    if (note(orders.books.own, NETWORK, network, at)) isChanged = true;
+    if (orders.index !== member.index) {
+      orders.index = member.index;
+      note(orders.books.own, NETWORK, encoded(NetworkSettings, networkOf(member.index)), at);
+      isChanged = true;
+    }
     if (!isChanged) return false;
     this.#revision = orders.revision = at;
     this.#orders.set(node, orders);
@@ -177,9 +186,15 @@ export class DesiredSender {
     if (orders === undefined) return [];
     const base = known.leaderEpoch === this.#epoch && known.revision <= orders.revision ? known.revision : 0;
     if (base > 0) settleAll(orders.books, base);
-    if (base === orders.revision) return [];
+    // What was published reaches it before this answer does. Should it be lost, the next report still lacks it.
+    const isUnderWay = base > 0 && base >= orders.answered && base <= orders.sent;
+    const from = isUnderWay ? orders.sent : base;
+    const messages =
+      from === orders.revision ? [] : this.#messages({ cluster, volatile, node, orders }, from);
     orders.sent = orders.revision;
-    return this.#messages({ cluster, volatile, node, orders }, base);
+    // Those that are too many for the answer are published after it.
+    if (messages.length <= 1) orders.answered = orders.revision;
+    return messages;
   }
   send(node: string, messages: readonly Uint8Array[]): void {
     for (const message of messages) this.#link.publish(desiredSubject(node), message);
@@ -190,59 +205,57 @@ export class DesiredSender {
     const base = changed === undefined ? 0 : wanted;
     const peers = base === 0 ? this.#peers.all() : this.#peers.since(base);
     const pieces = this.#pieces(of, changed ?? allKeys(of.orders));
-    if (peers !== undefined && peers.bytes.length > 0) pieces.push(peers.bytes);
+    if (peers !== undefined && peers.bytes.length > 0) pieces.push({ bytes: peers.bytes });
     const { revision } = of.orders;
     const head = { ...NOTHING, leaderEpoch: this.#epoch, revision, base, allPeers: peers?.all === true };
     const parts = this.#pack(of.node, pieces);
     return parts.map((part, at) =>
-      // Encoded messages that are joined are the message with the fields of all of them.
-      Buffer.concat([
-        encoded(Desired, parts.length === 1 ? head : { ...head, parts: parts.length, part: at }),
-        ...part,
-      ]),
+      // Fields of encoded messages that are joined are those of one message.
+      encoded(Desired, parts.length === 1 ? head : { ...head, parts: parts.length, part: at }, part),
     );
   }
 
   /** Fields of a Desired, as they are now. */
-  #pieces({ cluster, node, orders, volatile }: Recipient, keys: Keys): Uint8Array[] {
+  #pieces({ cluster, node, orders, volatile }: Recipient, keys: Keys): EncodedPart[] {
     const fresh = this.#encoded?.orders === orders ? this.#encoded : undefined;
-    const pieces: Uint8Array[] = [];
+    const pieces: EncodedPart[] = [];
     const removed = { removedAllocations: [] as string[], removedCheckpoints: [] as string[] };
     for (const id of keys.allocations) {
       const known = fresh?.revision === orders.revision ? fresh.byContainer.get(id) : undefined;
       const one = known === undefined ? desiredAllocation(cluster, volatile, node, id) : undefined;
-      if (known !== undefined) pieces.push(encodedField(ALLOCATION_TAG, known));
+      if (known !== undefined) pieces.push({ tag: ALLOCATION_TAG, bytes: known });
       else if (one === undefined) removed.removedAllocations.push(id);
-      else pieces.push(encodedField(ALLOCATION_TAG, encoded(DesiredAllocation, one)));
+      else pieces.push({ tag: ALLOCATION_TAG, bytes: encoded(DesiredAllocation, one) });
     }
     for (const id of keys.checkpoints) {
       const one = keptCheckpoint(cluster, node, id);
       if (one === undefined) removed.removedCheckpoints.push(id);
-      else pieces.push(encodedField(CHECKPOINT_TAG, encoded(KeptCheckpoint, one)));
+      else pieces.push({ tag: CHECKPOINT_TAG, bytes: encoded(KeptCheckpoint, one) });
     }
     const network = networkOf(cluster.state.nodes[node]?.index ?? 0);
-    if (keys.own.length > 0) pieces.push(encodedField(NETWORK_TAG, encoded(NetworkSettings, network)));
+    if (keys.own.length > 0) pieces.push({ tag: NETWORK_TAG, bytes: encoded(NetworkSettings, network) });
     if (removed.removedAllocations.length + removed.removedCheckpoints.length > 0)
-      pieces.push(encoded(Desired, { ...NOTHING, ...removed }));
+      pieces.push({ bytes: encoded(Desired, { ...NOTHING, ...removed }) });
     return pieces;
   }
 
   /** Into as few messages as they fit; none, if there is one that fits no message. */
-  #pack(node: string, pieces: readonly Uint8Array[]): Uint8Array[][] {
+  #pack(node: string, pieces: readonly EncodedPart[]): EncodedPart[][] {
     const mostBytes = this.#link.maxPayloadBytes - ENVELOPE_BYTES;
-    const parts: Uint8Array[][] = [[]];
+    const parts: EncodedPart[][] = [[]];
     let bytes = 0;
     let allBytes = 0;
     let fits = true;
     for (const piece of pieces) {
-      if (piece.length > mostBytes) fits = false;
-      if (bytes > 0 && bytes + piece.length > mostBytes) {
+      const length = piece.bytes.length + TAG_BYTES;
+      if (length > mostBytes) fits = false;
+      if (bytes > 0 && bytes + length > mostBytes) {
         parts.push([]);
         bytes = 0;
       }
       parts.at(-1)?.push(piece);
-      bytes += piece.length;
-      allBytes += piece.length;
+      bytes += length;
+      allBytes += length;
     }
     if (fits) this.oversized.delete(node);
     else this.oversized.set(node, allBytes);
@@ -253,6 +266,8 @@ export class DesiredSender {
 const begin = (revision: number): Orders => ({
   revision: 0,
   sent: 0,
+  answered: 0,
+  index: -1,
   books: {
     allocations: new ChangeBook(revision),
     checkpoints: new ChangeBook(revision),

@@ -77,13 +77,12 @@ export class Operations {
     await this.#propose(command("imageRemoved", { name }));
   }
 
-  async createContainer(given: ContainerSpec): Promise<Container> {
+  async createContainer(given: ContainerSpec): Promise<Pick<Container, "id">> {
     checkSpec(given);
     const { state, index } = this.#cluster;
     const request = takeRequestId();
     const id = request ?? idFrom(this.#machine);
-    const known = state.containers[id];
-    if (known !== undefined && known.spec?.name === given.name) return Container.fromPartial(known);
+    if (state.containers[id]?.spec?.name === given.name) return { id };
     if (index.requests.has(id))
       throw new GodwitError("not-found", `${given.name} was created by this request and is removed again`);
     const image = state.images[given.image];
@@ -98,9 +97,9 @@ export class Operations {
         `there is a container named ${given.name} already: remove it or choose another name`,
       );
     this.#checkEverFits(given);
-    const spec = ContainerSpec.fromPartial({ ...given, imageDigest: image.digest });
+    const spec: ContainerSpec = { ...given, imageDigest: image.digest };
     await this.#propose(command("containerCreated", { id, spec }), request);
-    return Container.fromPartial(this.#container(id));
+    return { id };
   }
 
   /** Waiting for room helps only if there can ever be enough of it. */

@@ -1,6 +1,6 @@
 /** Answers the agents' reports: takes nodes in, renews leases, hands out Desired. */
 import type { Logger } from "pino";
-import { encoded, encodedField } from "../../proto/contract/encoded.ts";
+import { encoded } from "../../proto/contract/encoded.ts";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { ALL_REPORTS_SUBJECT, nodeOfReport, reportSubject } from "../../proto/contract/subjects.ts";
 import { Report, ReportReply, type ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
@@ -146,8 +146,8 @@ export class ReportService implements Disposable {
 
   /** `desired` is encoded already. */
   #reply(message: Incoming, reply: Partial<ReportReply>, desired?: Uint8Array): void {
-    const head = encoded(ReportReply, { ...NO_REPLY, ...reply });
-    message.respond(desired === undefined ? head : Buffer.concat([head, encodedField(DESIRED_TAG, desired)]));
+    const parts = desired === undefined ? [] : [{ tag: DESIRED_TAG, bytes: desired }];
+    message.respond(encoded(ReportReply, { ...NO_REPLY, ...reply }, parts));
   }
 
   #decode(message: Incoming): Report | string {

@@ -12,7 +12,7 @@ import { touchNode } from "../state/touched.ts";
 /** What every node has reported and what follows from it. Starts empty with every leader. */
 export class Reports implements Volatile {
   readonly nodes = new Map<string, NodePicture>();
-  readonly order = new NodeOrder();
+  readonly order = new NodeOrder({ follows: true });
   readonly migrations = new Map<string, MigrationSeen>();
   readonly fresh = new Set<string>();
   readonly leaderSinceMs: number;
@@ -60,6 +60,7 @@ export class Reports implements Volatile {
   accept(cluster: Cluster, node: string, report: Report, current: boolean, nowMs: number): boolean {
     this.#lastReportMs.set(node, nowMs);
     this.fresh.add(node);
+    cluster.altered.add(node);
     const known = this.nodes.get(node);
     const picture = known ?? new NodePicture();
     this.#tellSources(cluster, node, known, report);

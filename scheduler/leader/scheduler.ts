@@ -329,7 +329,7 @@ export class RunningScheduler implements Scheduler {
   removeImage(name: string): Promise<void> {
     return this.#operations.removeImage(name);
   }
-  createContainer(spec: ContainerSpec): Promise<Container> {
+  createContainer(spec: ContainerSpec): Promise<Pick<Container, "id">> {
     return this.#operations.createContainer(spec);
   }
   setDesired(containerId: string, action: "start" | "stop" | "restart"): Promise<void> {

@@ -21,6 +21,7 @@ export const drainStarted = (cluster: Cluster, started: DrainStarted, { atMs }: 
       `node ${started.node} is getting its containers back: "godwit node return --cancel ${started.node}" ends that`,
     );
   node.schedulable = false;
+  cluster.altered.add(started.node);
   node.drain = {
     id: started.drainId,
     deadlineMs: started.deadlineMs,
@@ -71,6 +72,7 @@ export const returnStarted = (cluster: Cluster, started: ReturnStarted, { atMs }
   if (node.return?.outcome === "")
     return reject("refused", `node ${started.node} is getting its containers back already`);
   node.schedulable = true;
+  cluster.altered.add(started.node);
   node.return = {
     id: started.returnId,
     parallel: Math.max(1, started.parallel),

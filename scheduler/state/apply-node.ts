@@ -33,6 +33,7 @@ const becomeReady = (cluster: Cluster, name: string, node: Node): void => {
     void Object.assign(node, { state: NodeState.READY, stateReason: "", fenced: false });
   if (isFenced(node)) reindexNode(cluster, name, set);
   else set();
+  cluster.altered.add(name);
 };
 
 export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined): Outcome => {
@@ -76,6 +77,7 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
     };
   });
   cluster.news.freed.add(info.name);
+  cluster.altered.add(info.name);
   state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
   touchPeers(cluster, info.name);
   touchNode(cluster, info.name);
@@ -88,6 +90,7 @@ export const nodeKeyTrusted = (cluster: Cluster, { node: name, key }: NodeKeyTru
   if (key.length !== STREAM_KEY_BYTES)
     return reject("invalid", `a stream key is ${STREAM_KEY_BYTES} bytes, and not ${key.length}`);
   node.info = { ...node.info, streamKey: key };
+  cluster.altered.add(name);
   touchPeers(cluster, name);
   return undefined;
 };
@@ -99,6 +102,7 @@ export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Ou
     return reject("invalid", `no state given for node ${change.node}`);
   if (change.state === NodeState.READY) becomeReady(cluster, change.node, node);
   else Object.assign(node, { state: change.state, stateReason: change.reason });
+  cluster.altered.add(change.node);
   touchNode(cluster, change.node);
   (change.state === NodeState.READY ? cluster.news.freed : cluster.news.gained).add(change.node);
   return undefined;
@@ -112,6 +116,7 @@ export const nodeSchedulableSet = (
   const node = cluster.state.nodes[set.node];
   if (node === undefined) return missing(set.node);
   node.schedulable = set.schedulable;
+  cluster.altered.add(set.node);
   // Without it others may be the place that has the fewest of a service.
   (set.schedulable ? cluster.news.freed : cluster.news.gained).add(set.node);
   // A node that takes containers again cannot be drained at the same time.
@@ -142,6 +147,7 @@ export const nodeRemoved = (
   reindexNode(cluster, name, () => {
     delete state.nodes[name];
   });
+  cluster.altered.add(name);
   index.draining.delete(name);
   index.returning.delete(name);
   touchPeers(cluster, name);

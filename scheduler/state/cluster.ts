@@ -76,6 +76,8 @@ export interface Cluster {
   /** Services of which something has changed; their planner strikes those off that need nothing. */
   readonly unsettled: Set<string>;
   readonly news: PlacementNews;
+  /** Nodes that may be another choice than before, by what is on them, what they are or report; for the leader's order of them to empty. */
+  readonly altered: Set<string>;
 }
 
 const add = (map: Map<string, Set<string>>, key: string, id: string): void => {
@@ -103,11 +105,12 @@ export const nextEpoch = ({ allocation, releasedEpoch }: Container): number =>
 export const nameOf = (container: Container): string => container.spec?.name ?? container.id;
 
 const reserve = (
-  { index, news }: Pick<Cluster, "index" | "news">,
+  { altered, index, news }: Pick<Cluster, "altered" | "index" | "news">,
   node: string,
   container: Container,
   sign: 1 | -1,
 ): void => {
+  altered.add(node);
   settleOn(index.placement, news, node, container, sign);
   const limits = limitsOf(container);
   let use = index.use.get(node);
@@ -314,6 +317,7 @@ export const clusterOf = (given: State, templates = new Templates()): Cluster =>
     peers: { version: 0, changed: new Set() },
     unsettled: new Set(),
     news: { freed: new Set(), gained: new Set(), seeking: new Set() },
+    altered: new Set(),
   };
   for (const id of Object.keys(state.containers)) {
     const given = state.containers[id];

@@ -337,5 +337,6 @@ export class SimulatedAgent implements AsyncDisposable {
       this.#leaseUntilMs = this.hasFence && reply.fencing ? sentAtMs + reply.leaseMs : Infinity;
     }
     if (reply.desired !== undefined) this.#take(reply.desired);
+    if (this.#orders.hasMissed(reply)) this.#reportAgain = true;
   }
 }

@@ -1,7 +1,7 @@
 /** The order of nodes against looking at every one of them. */
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Container } from "../../../proto/gen/godwit/v1/log.ts";
+import { NodeState, type Container } from "../../../proto/gen/godwit/v1/log.ts";
 import { ServiceSpec } from "../../../proto/gen/godwit/v1/service.ts";
 import { PlacementStrategy } from "../../../proto/gen/godwit/v1/spec.ts";
 import { demandOf } from "../../state/fit/demand.ts";
@@ -119,11 +119,17 @@ const withImages = (drive: Drive): void => {
 };
 
 const MANY = 90;
+const anyNode = fc.oneof(fc.nat(2), fc.nat(MANY));
 const nameOf = (number: number): string => `n${number}`;
 
 const anyEvent = fc.oneof(
   fc.record({ kind: fc.constant("join" as const), node: fc.nat(MANY), gib: fc.integer({ min: 1, max: 4 }) }),
-  fc.record({ kind: fc.constant("cordon" as const), node: fc.nat(MANY), to: fc.boolean() }),
+  fc.record({ kind: fc.constant("cordon" as const), node: anyNode, to: fc.boolean() }),
+  fc.record({
+    kind: fc.constant("change" as const),
+    node: anyNode,
+    to: fc.constantFrom("lost", "ready", "drained", "removed", "emptied"),
+  }),
   fc.record({
     kind: fc.constant("report" as const),
     node: fc.nat(MANY),
@@ -144,16 +150,20 @@ const anyEvent = fc.oneof(
   }),
 );
 
+const anySizes = (maxLength: number): fc.Arbitrary<number[]> =>
+  fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength, size: "max" });
+
 test("the order leads to the same node as looking at all of them, whatever has happened", () => {
   fc.assert(
     fc.property(
-      fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: MANY }),
-      fc.array(anyEvent, { maxLength: 60 }),
-      (sizes, events) => {
+      fc.oneof(anySizes(3), anySizes(MANY)),
+      fc.array(anyEvent, { maxLength: 60, size: "max" }),
+      fc.boolean(),
+      (sizes, events, follows) => {
         const drive = new Drive();
         withImages(drive);
         const { cluster } = drive;
-        const seen = Object.assign(new FakeVolatile(), { order: new NodeOrder() });
+        const seen = Object.assign(new FakeVolatile(), { order: new NodeOrder({ follows }) });
         const join = (node: number, gib: number): void =>
           drive.must(
             command("nodeJoined", {
@@ -161,6 +171,21 @@ test("the order leads to the same node as looking at all of them, whatever has h
               incarnation: "i",
             }),
           );
+        const change = ({ node: at, to }: { readonly node: number; readonly to: string }): void => {
+          const node = nameOf(at);
+          if (to === "lost")
+            drive.try(command("nodeStateChanged", { node, state: NodeState.LOST, reason: "silent" }));
+          else if (to === "ready")
+            drive.try(command("nodeStateChanged", { node, state: NodeState.READY, reason: "" }));
+          else if (to === "removed") drive.try(command("nodeRemoved", { node }));
+          else if (to === "drained")
+            drive.try(
+              command("drainStarted", { node, drainId: "d", deadlineMs: 0, parallel: 1, force: false }),
+            );
+          else
+            for (const id of [...(cluster.index.onNode.get(node) ?? [])])
+              drive.try(command("containerRemoved", { id }));
+        };
         for (const [node, gib] of sizes.entries()) join(node, gib);
         drive.must(
           command("servicesApplied", {
@@ -181,11 +206,11 @@ test("the order leads to the same node as looking at all of them, whatever has h
         for (const event of events) {
           if (event.kind !== "plan") planned = new PlannedUse(cluster);
           if (event.kind === "join") join(event.node, event.gib);
-          else if (cluster.state.nodes[nameOf((event as { node?: number }).node ?? 0)] === undefined)
-            continue;
+          else if ("node" in event && cluster.state.nodes[nameOf(event.node)] === undefined) continue;
           else if (event.kind === "cordon")
             drive.must(command("nodeSchedulableSet", { node: nameOf(event.node), schedulable: event.to }));
-          else if (event.kind === "report")
+          else if (event.kind === "report") {
+            cluster.altered.add(nameOf(event.node));
             seen.report(nameOf(event.node), [], true, {
               images: event.images.map(digestOf),
               load: {
@@ -193,6 +218,7 @@ test("the order leads to the same node as looking at all of them, whatever has h
                 pressure: { cpuSome: { avg10: event.cpuWaits, avg60: 0, avg300: 0 } },
               },
             });
+          } else if (event.kind === "change") change(event);
           else {
             number += 1;
             const container = drive.create(number, `c${number}`, {

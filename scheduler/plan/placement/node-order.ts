@@ -1,6 +1,6 @@
 /**
- * All nodes that take containers, in order, kept up from one round to the next: what has changed is found by holding
- * each node against what was known of it, which is little more than counting them.
+ * All nodes that take containers, in order, kept up from one round to the next: nodes are held against what was known of
+ * them, all of them, or those alone that the cluster says may have changed.
  */
 import { NodeState, type Node } from "../../../proto/gen/godwit/v1/log.ts";
 import { PlacementStrategy, type Resources } from "../../../proto/gen/godwit/v1/spec.ts";
@@ -41,12 +41,13 @@ export interface ImagePlaces {
 }
 
 interface Known {
-  readonly info: Node["info"];
+  info: Node["info"];
+  /** A copy. */
   readonly use: NodeUse;
   /** Of its last report. */
-  readonly report: NodeSeen["report"] | undefined;
-  readonly images: NodeSeen["images"] | undefined;
-  readonly takes: boolean;
+  report: NodeSeen["report"] | undefined;
+  images: NodeSeen["images"] | undefined;
+  takes: boolean;
   /** By strategy, as far as somebody has asked for one. */
   readonly candidates: Map<PlacementStrategy, Candidate>;
 }
@@ -75,6 +76,14 @@ export class NodeOrder {
   readonly #trees = new Map<PlacementStrategy, NodeTree>();
   readonly #holders = new Map<string, Set<string>>();
   readonly #unknown = new Set<string>();
+  readonly #follows: boolean;
+  /** Of the cluster that is followed; another one may differ in everything. */
+  #index: Cluster["index"] | undefined;
+
+  /** @param follows whether it may empty what the cluster says to have changed: for one order of a cluster alone */
+  constructor({ follows }: { readonly follows: boolean } = { follows: false }) {
+    this.#follows = follows;
+  }
 
   get images(): ImagePlaces {
     return { holders: this.#holders, unknown: this.#unknown };
@@ -92,34 +101,61 @@ export class NodeOrder {
   ): NodeTree {
     const isNew = !this.#trees.has(strategy);
     if (isNew) this.#trees.set(strategy, undefined);
-    const { nodes } = cluster.state;
-    let count = 0;
-    for (const name in nodes) {
-      const node = nodes[name];
-      if (node === undefined) continue;
-      count += 1;
-      const use = useOf(cluster, name);
-      const seen = reports?.nodes.get(name);
-      const known = this.#known.get(name);
-      if (known === undefined || !isSame(known, node, use, seen)) this.#learn(name, node, use, seen);
-      else if (isNew && known.takes)
-        this.#put(strategy, known.candidates, candidateOf(strategy, name, node, use, seen));
+    const { altered, index, state } = cluster;
+    const anew = isNew ? strategy : undefined;
+    if (this.#follows && !isNew && index === this.#index)
+      for (const name of altered) this.#look(name, cluster, reports, anew);
+    else {
+      for (const name in state.nodes) this.#look(name, cluster, reports, anew);
+      for (const [name, known] of this.#known) if (state.nodes[name] === undefined) this.#forget(name, known);
     }
-    if (this.#known.size > count)
-      for (const [name, known] of this.#known) if (nodes[name] === undefined) this.#forget(name, known);
+    if (this.#follows) {
+      this.#index = index;
+      altered.clear();
+    }
     return this.#trees.get(strategy);
   }
 
+  /** @param anew a strategy whose tree has none of the nodes yet */
+  #look(
+    name: string,
+    cluster: Cluster,
+    reports: Pick<Volatile, "nodes"> | undefined,
+    anew: PlacementStrategy | undefined,
+  ): void {
+    const node = cluster.state.nodes[name];
+    const known = this.#known.get(name);
+    if (node === undefined) {
+      if (known !== undefined) this.#forget(name, known);
+      return;
+    }
+    const use = useOf(cluster, name);
+    const seen = reports?.nodes.get(name);
+    if (known === undefined || !isSame(known, node, use, seen)) this.#learn(name, node, use, seen);
+    else if (anew !== undefined && known.takes)
+      this.#put(anew, known.candidates, candidateOf(anew, name, node, use, seen));
+  }
+
   #learn(name: string, node: Node, use: Readonly<NodeUse>, seen: NodeSeen | undefined): void {
-    const before = this.#known.get(name);
     const takes = takesContainers(node);
-    const candidates = before?.candidates ?? new Map<PlacementStrategy, Candidate>();
+    const { info } = node;
     const { images, report } = seen ?? {};
-    this.#known.set(name, { info: node.info, use: { ...use }, report, images, takes, candidates });
-    if (before === undefined || before.images !== images) this.#learnImages(name, before?.images, images);
+    let known = this.#known.get(name);
+    if (known === undefined || known.images !== images) this.#learnImages(name, known?.images, images);
+    if (known === undefined) {
+      known = { info, use: { ...use }, report, images, takes, candidates: new Map() };
+      this.#known.set(name, known);
+    } else {
+      // In place: this is done for each placement, and what is thrown away then has to be collected.
+      Object.assign(known.use, use);
+      known.info = info;
+      known.report = report;
+      known.images = images;
+      known.takes = takes;
+    }
     for (const strategy of this.#trees.keys())
-      if (takes) this.#put(strategy, candidates, candidateOf(strategy, name, node, use, seen));
-      else this.#take(strategy, candidates);
+      if (takes) this.#put(strategy, known.candidates, candidateOf(strategy, name, node, use, seen));
+      else this.#take(strategy, known.candidates);
   }
 
   #learnImages(

@@ -127,7 +127,10 @@ class Bench implements AsyncDisposable {
     await this.#nodes(nodes, reportEveryMs);
     const before = collect();
     const load = await this.#fill(containers);
-    say(`  ${containers} containers placed: ${load.placementsPerSecond.toFixed(0)}/s`);
+    const { cpuUsEach, placementsPerSecond } = load;
+    say(
+      `  ${containers} containers placed: ${placementsPerSecond.toFixed(0)}/s, ${cpuUsEach.toFixed(0)} µs of CPU each`,
+    );
     const bytesPerContainer = (collect() - before) / containers;
     const drainPlanMs = this.#drainPlan(perNode);
     const reportsCpuShare = await this.#idle(10_000);
