@@ -76,6 +76,7 @@ export class Leader implements AsyncDisposable {
       leading: () => this.#acts,
       leaseMs,
       nowMs,
+      machine,
       logger,
       onReport: (isNews) => {
         options.onChange();
@@ -131,8 +132,9 @@ export class Leader implements AsyncDisposable {
 
   #tick(): void {
     const now = this.nowMs();
-    // The process itself stood still (suspended, or starved): reports may lie in its buffers, unread.
-    if (now - this.#lastTickMs > this.#tickMs + this.#options.leaseMs / 3) this.reports.grace(now);
+    // The process itself stood still (suspended, or starved), or has more to do than it can: reports lie here, unread.
+    const lateMs = Math.max(now - this.#lastTickMs - this.#tickMs, this.#service.lateMs);
+    if (lateMs > this.#options.leaseMs / 3) this.reports.grace(now);
     this.#lastTickMs = now;
     this.#isTick = true;
     this.#confirm();

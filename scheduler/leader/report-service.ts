@@ -6,6 +6,7 @@ import { ALL_REPORTS_SUBJECT, nodeOfReport, reportSubject } from "../../proto/co
 import { Report, ReportReply, type ObservedAllocation } from "../../proto/gen/godwit/v1/agent.ts";
 import { NodeInfo, NodeState, type Command, type Node } from "../../proto/gen/godwit/v1/log.ts";
 import type { Incoming, Link } from "../log/link.ts";
+import type { Machine } from "../log/machine.ts";
 import { reportIntervalMs } from "../model/lease.ts";
 import { formatSeconds } from "../model/quantity.ts";
 import { reportFault } from "../model/report-check.ts";
@@ -15,6 +16,7 @@ import { keyCheck } from "../state/node-key.ts";
 import type { Outcome } from "../state/rejection.ts";
 import type { DesiredSender } from "./desired-sender.ts";
 import type { Reports } from "./reports.ts";
+import { SlicedWork } from "./sliced-work.ts";
 
 export interface ReportServiceOptions {
   readonly link: Pick<Link, "subscribe">;
@@ -25,6 +27,7 @@ export interface ReportServiceOptions {
   readonly leading: () => boolean;
   readonly leaseMs: number;
   readonly nowMs: () => number;
+  readonly machine: Pick<Machine, "monotonicMs" | "soon">;
   readonly logger: Logger;
   /** After every accepted report; `isNews`: the planners have something to look at. */
   readonly onReport: (isNews: boolean) => void;
@@ -56,19 +59,36 @@ export class ReportService implements Disposable {
   readonly #strangers = new Set<string>();
   /** By node, what may be such copies: looked at with its next report. */
   readonly #suspects = new Map<string, Set<string>>();
+  readonly #incoming: SlicedWork<Incoming>;
+  /** Reports are being left, since too many wait. */
+  #isOverrun = false;
   readonly #subscription: Disposable;
 
   constructor(options: ReportServiceOptions) {
     this.#options = options;
-    this.#subscription = options.link.subscribe(ALL_REPORTS_SUBJECT, (message) => {
+    this.#incoming = new SlicedWork(options.machine, (message) => {
       void this.#answer(message).catch((failure: unknown) => {
         options.logger.error({ err: failure }, "a report could not be answered");
       });
     });
+    this.#subscription = options.link.subscribe(ALL_REPORTS_SUBJECT, (message) => this.#take(message));
   }
 
   [Symbol.dispose](): void {
     this.#subscription[Symbol.dispose]();
+    this.#incoming[Symbol.dispose]();
+  }
+
+  /** For how long a report has been here and was not looked at. */
+  get lateMs(): number {
+    return this.#incoming.lateMs;
+  }
+
+  #take(message: Incoming): void {
+    const isOverrun = !this.#incoming.add(message);
+    if (isOverrun && !this.#isOverrun)
+      this.#options.logger.warn("more reports come than can be answered: some are left, and come again");
+    this.#isOverrun = isOverrun;
   }
 
   /** Does not answer while it does not know: the agent asks again, maybe another leader. */

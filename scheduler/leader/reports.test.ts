@@ -13,8 +13,11 @@ test("a lease ends after the last report, and not while the leader may not have 
   const { cluster } = new Drive("n1");
   const reports = new Reports(1_000, 10_000);
   expect(reports.leaseUntilMs("n1")).toBe(11_000);
+  cluster.altered.clear();
   reports.accept(cluster, "n1", report("n1", {}), true, 10_500);
   expect(reports.leaseUntilMs("n1")).toBe(11_500);
+  // What it reports may make it another choice for containers.
+  expect([...cluster.altered]).toEqual(["n1"]);
   reports.grace(20_000);
   expect(reports.leaseUntilMs("n1")).toBe(21_000);
   expect(reports.lastReportMs("n1")).toBe(10_500);

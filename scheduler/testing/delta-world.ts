@@ -149,6 +149,7 @@ class Leader {
       leading: () => world.leader === this,
       leaseMs: LEASE_MS,
       nowMs: () => world.nowMs,
+      machine: { monotonicMs: () => 0, soon: () => ({ [Symbol.dispose]: () => undefined }) },
       logger: silent,
       onReport: () => undefined,
     });
