@@ -1,6 +1,8 @@
 /** What the scheduler's benchmark finds, and the table of it. */
 import Table from "cli-table3";
 
+import type { Disk } from "./disk.ts";
+
 /** Of the longest wait in a time, in milliseconds. */
 export interface Stall {
   readonly appendMedianMs: number;
@@ -23,7 +25,7 @@ export interface Others extends Stalls {
   readonly failOverMs: number;
 }
 
-export interface Figures extends Others {
+export interface Figures extends Others, Disk {
   readonly nodes: number;
   readonly containers: number;
   readonly placementsPerSecond: number;
@@ -55,6 +57,7 @@ export function renderTable(figures: readonly Figures[]): string {
       "µs CPU each",
       "run ms (99 %)",
       "at a rate ms (99 %)",
+      "disk ms (99 %, max)",
       "bytes/container",
       "drain plan ms",
       "round ms",
@@ -67,7 +70,7 @@ export function renderTable(figures: readonly Figures[]): string {
       "loop stall ms (without)",
     ],
     style: { head: [], border: [] },
-    colAligns: Array.from({ length: 16 }, () => "right" as const),
+    colAligns: Array.from({ length: 17 }, () => "right" as const),
   });
   for (const one of figures)
     table.push([
@@ -77,6 +80,7 @@ export function renderTable(figures: readonly Figures[]): string {
       digits(one.cpuUsEach),
       `${digits(one.runMedianMs, 1)} (${digits(one.run99Ms, 1)})`,
       `${digits(one.pacedMedianMs, 1)} (${digits(one.paced99Ms, 1)})`,
+      `${digits(one.syncMedianMs, 1)} (${digits(one.sync99Ms, 1)}, ${digits(one.syncMaxMs)})`,
       digits(one.bytesPerContainer),
       digits(one.drainPlanMs, 1),
       digits(one.balancingRoundMs, 1),

@@ -8,6 +8,8 @@
  *   µs CPU each    CPU time of the scheduler's process for each of them, which a busy machine does not change much
  *   run ms         of single creations beside that load, from asked for to placed: median and 99th percentile. As many
  *                  as can be are under way at a time then, so each waits for those before it
+ *   disk ms        of the disk under the log, before there is any load: one entry written and synced, without Godwit.
+ *                  Median, 99th percentile and longest; no creation is faster than that
  *   at a rate ms   the same of PACED creations a second, asked for whether those before have been answered or not
  *   KB/container   of the scheduler's memory after a collection, less what it took without containers
  *   load s         a second scheduler, a process of its own, from its start to having everything in memory: from the log
@@ -38,6 +40,7 @@ import { eventually } from "../../../scheduler/testing/eventually.ts";
 import { NatsServer } from "../../../scheduler/testing/nats-server.ts";
 import { sampleImage, sampleSpec, silent } from "../../../scheduler/testing/sample.ts";
 import { quantile } from "../statistics.ts";
+import { measureDisk } from "./disk.ts";
 import { renderTable, type Figures, type Others } from "./figures.ts";
 import { SecondScheduler } from "./second-scheduler.ts";
 
@@ -49,6 +52,7 @@ const PROBE_EVERY_MS = 20;
 const PACED_PER_SECOND = 1_000;
 const PACED_MS = 5_000;
 const DRAINED = 200;
+const DISK_MS = 10_000;
 const POLL_MS = 200;
 const JOIN_DEADLINE_MS = 600_000;
 const NEVER = Number.MAX_SAFE_INTEGER;
@@ -63,6 +67,11 @@ function collect(): number {
   const { arrayBuffers, heapUsed } = process.memoryUsage();
   return heapUsed + arrayBuffers;
 }
+
+type Load = Pick<
+  Figures,
+  "busyShare" | "cpuUsEach" | "entries" | "placementsPerSecond" | "runMedianMs" | "run99Ms" | "loadStallMs"
+>;
 
 class Bench implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
@@ -122,15 +131,13 @@ class Bench implements AsyncDisposable {
 
   async measure(nodes: number, perNode: number, reportEveryMs: number): Promise<Figures> {
     const containers = nodes * perNode;
+    const disk = await measureDisk(this.#server.folder, DISK_MS);
     this.#scheduler = await this.#startScheduler("s1", NEVER);
     await this.#leader.addImage(sampleImage());
     await this.#nodes(nodes, reportEveryMs);
     const before = collect();
     const load = await this.#fill(containers);
-    const { cpuUsEach, placementsPerSecond } = load;
-    say(
-      `  ${containers} containers placed: ${placementsPerSecond.toFixed(0)}/s, ${cpuUsEach.toFixed(0)} µs of CPU each`,
-    );
+    say(`  ${containers} containers placed: ${describe(load)}`);
     const bytesPerContainer = (collect() - before) / containers;
     const drainPlanMs = this.#drainPlan(perNode);
     const reportsCpuShare = await this.#idle(10_000);
@@ -144,26 +151,14 @@ class Bench implements AsyncDisposable {
       drainPlanMs,
       balancingRoundMs,
       reportsCpuShare,
+      ...disk,
       ...load,
       ...paced,
       ...others,
     };
   }
 
-  async #fill(
-    containers: number,
-  ): Promise<
-    Pick<
-      Figures,
-      | "busyShare"
-      | "cpuUsEach"
-      | "entries"
-      | "placementsPerSecond"
-      | "runMedianMs"
-      | "run99Ms"
-      | "loadStallMs"
-    >
-  > {
+  async #fill(containers: number): Promise<Load> {
     const stall = monitorEventLoopDelay({ resolution: 1 });
     stall.enable();
     const began = performance.now();
@@ -278,6 +273,10 @@ const spec = (name: string): ReturnType<typeof sampleSpec> =>
     labels: { app: "bench" },
     command: ["redis-server", "--save", ""],
   });
+
+const describe = ({ cpuUsEach, placementsPerSecond, run99Ms, runMedianMs }: Load): string =>
+  `${placementsPerSecond.toFixed(0)}/s, ${cpuUsEach.toFixed(0)} µs of CPU each, ` +
+  `a run in ${runMedianMs.toFixed(0)} ms (99 %: ${run99Ms.toFixed(0)})`;
 
 function countUnplaced(scheduler: Scheduler): number {
   let count = 0;
