@@ -5,12 +5,12 @@
  * simulated nodes in a process of their own, all on this machine. For each number of nodes:
  *
  *   placements/s   containers created, placed and in the log on disk, per second, from none to all of them
- *   µs CPU each    CPU time of the scheduler's process for each of them, which a busy machine does not change much
+ *   µs CPU each    CPU time of the scheduler's process for each of them, which a busy machine changes less
  *   run ms         of single creations beside that load, from asked for to placed: median and 99th percentile. As many
  *                  as can be are under way at a time then, so each waits for those before it
+ *   at a rate ms   the same of PACED creations a second, asked for whether those before have been answered or not
  *   disk ms        of the disk under the log, before there is any load: one entry written and synced, without Godwit.
  *                  Median, 99th percentile and longest; no creation is faster than that
- *   at a rate ms   the same of PACED creations a second, asked for whether those before have been answered or not
  *   KB/container   of the scheduler's memory after a collection, less what it took without containers
  *   load s         a second scheduler, a process of its own, from its start to having everything in memory: from the log
  *                  alone, and (a third one) from a snapshot
