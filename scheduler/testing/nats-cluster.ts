@@ -1,19 +1,10 @@
 /** Three real nats-servers that keep the log together, each with a store of its own. */
-import { createServer } from "node:net";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import { connectionOptions } from "../log/connection.ts";
 import { eventually } from "./eventually.ts";
+import { freePort } from "./free-port.ts";
 import { NatsServer } from "./nats-server.ts";
-
-/** Ports that nobody listens on right now. */
-const freePorts = async (count: number): Promise<number[]> => {
-  const probes = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(probes.map((probe) => new Promise((resolve) => probe.once("listening", resolve))));
-  const ports = probes.map((probe) => (probe.address() as { port: number }).port);
-  await Promise.all(probes.map((probe) => new Promise((resolve) => probe.close(resolve))));
-  return ports;
-};
 
 export class NatsCluster implements AsyncDisposable {
   readonly servers: readonly NatsServer[];
@@ -25,14 +16,12 @@ export class NatsCluster implements AsyncDisposable {
   /** Ready to keep a stream when it returns. */
   static async start(count = 3): Promise<NatsCluster> {
     await using stack = new AsyncDisposableStack();
-    const routes = await freePorts(count);
-    const clients = await freePorts(count);
+    const routes = await Promise.all(Array.from({ length: count }, freePort));
     const all = routes.map((port) => `"nats://127.0.0.1:${port}"`).join();
     const servers = await Promise.all(
       routes.map(async (port, at) =>
         stack.use(
           await NatsServer.start({
-            port: clients[at] ?? -1,
             extra: `server_name: nats${at + 1}\ncluster { name: test, listen: "127.0.0.1:${port}", routes: [${all}] }\n`,
           }),
         ),

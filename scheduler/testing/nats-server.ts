@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { connect, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import { connectionOptions } from "../log/connection.ts";
 import { eventually } from "./eventually.ts";
+import { freePort } from "./free-port.ts";
 
 const binary = (): string => {
   const places = [
@@ -22,16 +23,16 @@ const binary = (): string => {
 export class NatsServer implements AsyncDisposable {
   readonly folder: string;
   #child: ChildProcess | undefined;
-  #port = -1;
+  readonly #port: number;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, port: number) {
     this.folder = folder;
+    this.#port = port;
   }
 
-  /** @param options a port, or any; more lines for its configuration */
-  static async start({ port = -1, extra = "" } = {}): Promise<NatsServer> {
-    const server = new NatsServer(await mkdtemp(join(tmpdir(), "godwit-nats-")));
-    server.#port = port;
+  /** @param options more lines for its configuration */
+  static async start({ extra = "" } = {}): Promise<NatsServer> {
+    const server = new NatsServer(await mkdtemp(join(tmpdir(), "godwit-nats-")), await freePort());
     try {
       await writeFile(
         join(server.folder, "nats.conf"),
@@ -67,16 +68,14 @@ export class NatsServer implements AsyncDisposable {
     );
     this.#child = child;
     const portsFile = `nats-server_${child.pid}.ports`;
+    // It writes down its ports once it listens on them.
     await eventually("nats-server to write its ports file", async () => {
       if (child.exitCode !== null) throw new Error(`nats-server exited with ${child.exitCode}`);
       if (!(await readdir(this.folder)).includes(portsFile)) return false;
       const { nats } = JSON.parse((await readFile(join(this.folder, portsFile), "utf8")) || "{}") as {
         nats?: string[];
       };
-      const port = nats?.[0]?.split(":").at(-1);
-      if (port === undefined) return false;
-      this.#port = Number(port);
-      return true;
+      return nats?.[0] !== undefined;
     });
   }
 
