@@ -187,8 +187,7 @@ export class DesiredSender {
     const base = known.leaderEpoch === this.#epoch && known.revision <= orders.revision ? known.revision : 0;
     if (base > 0) settleAll(orders.books, base);
     // What was published reaches it before this answer does. Should it be lost, the next report still lacks it.
-    const isUnderWay = base > 0 && base >= orders.answered && base <= orders.sent;
-    const from = isUnderWay ? orders.sent : base;
+    const from = base > 0 && base >= orders.answered ? Math.max(base, orders.sent) : base;
     const messages =
       from === orders.revision ? [] : this.#messages({ cluster, volatile, node, orders }, from);
     orders.sent = orders.revision;

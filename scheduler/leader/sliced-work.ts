@@ -13,9 +13,7 @@ const MOST_WAITING = 20_000;
 export class SlicedWork<T> implements Disposable {
   readonly #machine: Pick<Machine, "monotonicMs" | "soon">;
   readonly #work: (item: T) => void;
-  /** Those before `#next` are done. */
-  #waiting: { readonly item: T; readonly sinceMs: number }[] = [];
-  #next = 0;
+  readonly #waiting: { readonly item: T; readonly sinceMs: number }[] = [];
   /** When the first work of this turn was begun. */
   #beganMs: number | undefined;
   #nextTurn: Disposable | undefined;
@@ -26,11 +24,11 @@ export class SlicedWork<T> implements Disposable {
   }
 
   get size(): number {
-    return this.#waiting.length - this.#next;
+    return this.#waiting.length;
   }
   /** For how long that waits which has waited for longest. */
   get lateMs(): number {
-    const oldest = this.#waiting[this.#next];
+    const [oldest] = this.#waiting;
     return oldest === undefined ? 0 : this.#machine.monotonicMs() - oldest.sinceMs;
   }
 
@@ -44,8 +42,7 @@ export class SlicedWork<T> implements Disposable {
 
   [Symbol.dispose](): void {
     this.#nextTurn?.[Symbol.dispose]();
-    this.#waiting = [];
-    this.#next = 0;
+    this.#waiting.length = 0;
   }
 
   #hasTime(): boolean {
@@ -58,13 +55,13 @@ export class SlicedWork<T> implements Disposable {
   #goOn(): void {
     this.#nextTurn = undefined;
     this.#beganMs = undefined;
-    while (this.size > 0 && this.#hasTime()) {
-      const first = this.#waiting[this.#next];
-      this.#next += 1;
-      if (first !== undefined) this.#work(first.item);
+    let done = 0;
+    for (const { item } of this.#waiting) {
+      if (!this.#hasTime()) break;
+      this.#work(item);
+      done += 1;
     }
     // Shifting each would move all the others.
-    this.#waiting.splice(0, this.#next);
-    this.#next = 0;
+    this.#waiting.splice(0, done);
   }
 }

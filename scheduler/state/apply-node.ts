@@ -77,7 +77,6 @@ export const nodeJoined = (cluster: Cluster, { info, incarnation }: NodeJoined):
     };
   });
   cluster.news.freed.add(info.name);
-  cluster.altered.add(info.name);
   state.nextNodeIndex = Math.max(state.nextNodeIndex, index + 1);
   touchPeers(cluster, info.name);
   touchNode(cluster, info.name);
@@ -90,7 +89,6 @@ export const nodeKeyTrusted = (cluster: Cluster, { node: name, key }: NodeKeyTru
   if (key.length !== STREAM_KEY_BYTES)
     return reject("invalid", `a stream key is ${STREAM_KEY_BYTES} bytes, and not ${key.length}`);
   node.info = { ...node.info, streamKey: key };
-  cluster.altered.add(name);
   touchPeers(cluster, name);
   return undefined;
 };
@@ -101,8 +99,10 @@ export const nodeStateChanged = (cluster: Cluster, change: NodeStateChanged): Ou
   if (change.state === NodeState.UNSPECIFIED)
     return reject("invalid", `no state given for node ${change.node}`);
   if (change.state === NodeState.READY) becomeReady(cluster, change.node, node);
-  else Object.assign(node, { state: change.state, stateReason: change.reason });
-  cluster.altered.add(change.node);
+  else {
+    Object.assign(node, { state: change.state, stateReason: change.reason });
+    cluster.altered.add(change.node);
+  }
   touchNode(cluster, change.node);
   (change.state === NodeState.READY ? cluster.news.freed : cluster.news.gained).add(change.node);
   return undefined;
@@ -147,7 +147,6 @@ export const nodeRemoved = (
   reindexNode(cluster, name, () => {
     delete state.nodes[name];
   });
-  cluster.altered.add(name);
   index.draining.delete(name);
   index.returning.delete(name);
   touchPeers(cluster, name);

@@ -76,7 +76,10 @@ export interface Cluster {
   /** Services of which something has changed; their planner strikes those off that need nothing. */
   readonly unsettled: Set<string>;
   readonly news: PlacementNews;
-  /** Nodes that may be another choice than before, by what is on them, what they are or report; for the leader's order of them to empty. */
+  /**
+   * Nodes that may be another choice than before, by what is on them, what they are or report; for the leader's order of
+   * them to empty.
+   */
   readonly altered: Set<string>;
 }
 
@@ -200,6 +203,7 @@ export const reindexNode = (cluster: Cluster, name: string, change: () => void):
   );
   for (const container of containers) leave(cluster, container);
   change();
+  cluster.altered.add(name);
   for (const container of containers) enter(cluster, container);
 };
 

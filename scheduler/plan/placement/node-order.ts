@@ -102,11 +102,10 @@ export class NodeOrder {
     const isNew = !this.#trees.has(strategy);
     if (isNew) this.#trees.set(strategy, undefined);
     const { altered, index, state } = cluster;
-    const anew = isNew ? strategy : undefined;
     if (this.#follows && !isNew && index === this.#index)
-      for (const name of altered) this.#look(name, cluster, reports, anew);
+      for (const name of altered) this.#look(name, cluster, reports);
     else {
-      for (const name in state.nodes) this.#look(name, cluster, reports, anew);
+      for (const name in state.nodes) this.#look(name, cluster, reports, isNew ? strategy : undefined);
       for (const [name, known] of this.#known) if (state.nodes[name] === undefined) this.#forget(name, known);
     }
     if (this.#follows) {
@@ -121,7 +120,7 @@ export class NodeOrder {
     name: string,
     cluster: Cluster,
     reports: Pick<Volatile, "nodes"> | undefined,
-    anew: PlacementStrategy | undefined,
+    anew?: PlacementStrategy,
   ): void {
     const node = cluster.state.nodes[name];
     const known = this.#known.get(name);
