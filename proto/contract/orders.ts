@@ -45,7 +45,8 @@ export class Orders {
 
   /**
    * By the answer to a report there are orders that have not come. They were published before the answer, so they are
-   * lost, and the answer to one more report will have them. True once for each.
+   * lost, and the answer to one more report will have them; those alone that are too many for an answer follow it. True
+   * once for each.
    */
   hasMissed({ desired, desiredRevision }: Pick<ReportReply, "desired" | "desiredRevision">): boolean {
     if (desired !== undefined || desiredRevision <= this.#revision || desiredRevision === this.#missed)

@@ -85,10 +85,13 @@ export class ReportService implements Disposable {
   }
 
   #take(message: Incoming): void {
-    const isOverrun = !this.#incoming.add(message);
-    if (isOverrun && !this.#isOverrun)
+    if (this.#incoming.add(message)) {
+      // Told once for all that are left until none waits any more, and not once a turn.
+      if (this.#incoming.size === 0) this.#isOverrun = false;
+    } else if (!this.#isOverrun) {
+      this.#isOverrun = true;
       this.#options.logger.warn("more reports come than can be answered: some are left, and come again");
-    this.#isOverrun = isOverrun;
+    }
   }
 
   /** Does not answer while it does not know: the agent asks again, maybe another leader. */

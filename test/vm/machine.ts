@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
-import { createServer } from "node:net";
 
+import { freePort } from "../../scheduler/testing/free-port.ts";
 import { until } from "../e2e/cluster.ts";
 
 const IMAGES = `${process.env["GODWIT_PREFIX"] ?? "/opt/godwit"}/vm`;
@@ -208,16 +208,4 @@ async function run(
     child.once("close", (exit) => resolve(exit ?? 128));
   });
   return { code, stdout, stderr };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("there is no free port on 127.0.0.1");
-  return address.port;
 }

@@ -106,7 +106,8 @@ class SimulatedNode {
           timeout: REPLY_TIMEOUT_MS,
         },
       );
-      const { acknowledged, desired, fullWanted, reportEveryMs } = ReportReply.decode(message.data);
+      const reply = ReportReply.decode(message.data);
+      const { acknowledged, desired, fullWanted, reportEveryMs } = reply;
       if (fullWanted) {
         this.#book.startAnew();
         this.#again = true;
@@ -114,6 +115,7 @@ class SimulatedNode {
       this.#book.acknowledge(acknowledged);
       everyMs = Math.max(Number(every), reportEveryMs);
       if (desired !== undefined) this.#take(desired);
+      if (this.#orders.hasMissed(reply)) this.#again = true;
     } catch {
       // No leader at this moment: the next report is due soon.
     }
