@@ -1,10 +1,10 @@
 import { setImmediate } from "node:timers/promises";
 
-import zstd from "zstd-napi/binding.js";
-
 import { ProcessMemory } from "../checkpoint/process-memory.ts";
 import type { DirtySample } from "../model/dirty-curve.ts";
 import { PAGE_BYTES, PageHasher } from "../native/page-hash.ts";
+import { sizeIn } from "../stream/compression.ts";
+import { COMPRESSED_FORMS } from "../stream/form-choice.ts";
 
 /** So many pages stand for all: each look reads 16 MiB at most, in about 15 ms. */
 const SAMPLE_PAGES = 4_096;
@@ -95,8 +95,10 @@ export class MemorySample {
     });
     if (kept.length === 0) return;
     const raw = Buffer.concat(kept);
-    const compressed = new zstd.CCtx().compress(Buffer.alloc(zstd.compressBound(raw.length)), raw, 1);
-    this.compressedShare = Math.min(1, compressed / raw.length);
+    for (const form of COMPRESSED_FORMS) {
+      this.compressedShare = Math.min(this.compressedShare, sizeIn(form, raw) / raw.length);
+      await setImmediate();
+    }
   }
 
   async #eachPage(signal: AbortSignal, see: (page: SampledPage, isRead: boolean) => void): Promise<void> {

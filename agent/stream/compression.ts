@@ -3,7 +3,8 @@ import zstd from "zstd-napi/binding.js";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Encoding } from "../../proto/gen/godwit/v1/stream.ts";
-import { chooseForm, type Form, type FormCost, type Outlook } from "./form-choice.ts";
+import { chooseForm, type CompressedForm, type Form, type Outlook } from "./form-choice.ts";
+import { FormBook } from "./form-costs.ts";
 import { CHUNK_BYTES, type DataChunk } from "./frames.ts";
 import { restLength, squeezeZeros, unsqueeze } from "./zero-blocks.ts";
 
@@ -35,24 +36,23 @@ function isZero(bytes: Uint8Array): boolean {
   return bytes[0] === 0 && ZEROS.compare(bytes, 0, bytes.byteLength, 0, bytes.byteLength) === 0;
 }
 
-/** zstd's levels. */
-const LEVELS = { fast: -1, dense: 1 } as const;
-type Level = keyof typeof LEVELS;
-/** What is assumed of zstd until it has been measured on this host and this data. */
-const ASSUMED: Record<Level, FormCost> = {
-  fast: { msPerByte: 1000 / 500e6, ratio: 0.45 },
-  dense: { msPerByte: 1000 / 300e6, ratio: 0.4 },
-};
-/** Of a new measurement. */
-const WEIGHT = 0.2;
-/** So often a sample is compressed in the forms that are not in use, to know what they would cost by now. */
-const SAMPLE_EACH_CHUNKS = 16;
+/** zstd's. */
+const LEVELS: Readonly<Record<CompressedForm, number>> = { light: -5, dense: 1, denser: 3 };
 
 export interface EncodedChunk {
   readonly encoding: Encoding;
   readonly payload: Uint8Array;
   /** Of blocks of zeros that were left out; see zero-blocks.ts. */
   readonly zeroMap: Uint8Array | undefined;
+}
+
+/** What a form makes of the bytes. */
+export function sizeIn(form: CompressedForm, bytes: Uint8Array): number {
+  return new zstd.CCtx().compress(
+    Buffer.allocUnsafeSlow(zstd.compressBound(bytes.byteLength)),
+    bytes,
+    LEVELS[form],
+  );
 }
 
 /** What the stream around a chunk looks like. */
@@ -62,11 +62,12 @@ export type Surroundings = Pick<Outlook, "linkMsPerByte" | "backlogBytes" | "urg
 export class ChunkCompressor {
   readonly #context = new zstd.CCtx();
   readonly #nowMs: () => number;
-  readonly #costs: Record<Level, FormCost> = { ...ASSUMED };
+  readonly #book = new FormBook();
   readonly #squeezed = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-  readonly #compressed = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
+  /** What goes out, and room for another form of it. */
+  #compressed = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
+  #tried = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
   #form: Form = "dense";
-  #chunks = 0;
   #incompressibleRun = 0;
 
   constructor(nowMs: () => number) {
@@ -79,49 +80,42 @@ export class ChunkCompressor {
     if (isZero(raw)) return { encoding: Encoding.ZERO, payload: NOTHING, zeroMap: undefined };
     const whole = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength);
     const { rest = raw, zeroMap } = squeezeZeros(whole, this.#squeezed) ?? {};
-    if (this.#chunks++ % SAMPLE_EACH_CHUNKS === SAMPLE_EACH_CHUNKS - 1) this.#sample(rest);
-    const { byteLength: bytes } = rest;
-    this.#form = chooseForm({ ...surroundings, bytes, costs: this.#costs, before: this.#form });
-    const payload = this.#form === "stored" ? undefined : this.#compress(rest, this.#form);
+    const payload = this.#compress(rest, surroundings);
     return payload === undefined
       ? { encoding: Encoding.STORED, payload: rest, zeroMap }
       : { encoding: Encoding.ZSTD, payload, zeroMap };
   }
 
-  /** Undefined: it does not shrink. */
-  #compress(bytes: Uint8Array, level: Level): Uint8Array | undefined {
+  /** Undefined: it is sent as it is. */
+  #compress(bytes: Uint8Array, surroundings: Surroundings): Uint8Array | undefined {
+    const { byteLength } = bytes;
+    const outlook = { ...surroundings, bytes: byteLength, costs: this.#book.costs, before: this.#form };
+    this.#form = chooseForm(outlook);
+    const trial = this.#book.trial(this.#form, byteLength, this.#nowMs());
+    if (this.#form === "stored" && trial === undefined) return undefined;
     if (!this.#looksCompressible(bytes)) return undefined;
-    const length = this.#measured(bytes, this.#compressed, level);
-    if (length > bytes.byteLength * (1 - MIN_SAVING)) {
-      this.#incompressibleRun++;
-      return undefined;
+    let length = this.#form === "stored" ? Infinity : this.#measured(bytes, this.#compressed, this.#form);
+    const tried = trial === undefined ? Infinity : this.#measured(bytes, this.#tried, trial);
+    if (tried < length) {
+      [this.#compressed, this.#tried] = [this.#tried, this.#compressed];
+      length = tried;
     }
-    this.#incompressibleRun = 0;
-    return this.#compressed.subarray(0, length);
+    if (length === Infinity) return undefined;
+    const shrinks = length <= byteLength * (1 - MIN_SAVING);
+    this.#incompressibleRun = shrinks ? 0 : this.#incompressibleRun + 1;
+    return shrinks ? this.#compressed.subarray(0, length) : undefined;
   }
 
-  #measured(bytes: Uint8Array, room: Uint8Array, level: Level): number {
+  #measured(bytes: Uint8Array, room: Uint8Array, form: CompressedForm): number {
     const startedMs = this.#nowMs();
-    const length = this.#context.compress(room, bytes, LEVELS[level]);
-    const known = this.#costs[level];
-    const msPerByte = (this.#nowMs() - startedMs) / bytes.byteLength;
-    const ratio = Math.min(1, length / bytes.byteLength);
-    this.#costs[level] = {
-      msPerByte: known.msPerByte + (msPerByte - known.msPerByte) * WEIGHT,
-      ratio: known.ratio + (ratio - known.ratio) * WEIGHT,
-    };
+    const length = this.#context.compress(room, bytes, LEVELS[form]);
+    this.#book.measured(form, bytes.byteLength, length, this.#nowMs() - startedMs);
     return length;
-  }
-
-  #sample(bytes: Uint8Array): void {
-    if (bytes.byteLength < SAMPLE_BYTES) return;
-    for (const level of ["fast", "dense"] as const)
-      if (level !== this.#form) this.#measured(middleOf(bytes), sampleScratch, level);
   }
 
   #looksCompressible(bytes: Uint8Array): boolean {
     if (this.#incompressibleRun < SAMPLE_AFTER || bytes.byteLength < 4 * SAMPLE_BYTES) return true;
-    const length = this.#context.compress(sampleScratch, middleOf(bytes), LEVELS.fast);
+    const length = this.#context.compress(sampleScratch, middleOf(bytes), LEVELS.light);
     return length <= SAMPLE_BYTES * (1 - MIN_SAVING);
   }
 }

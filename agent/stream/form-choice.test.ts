@@ -1,18 +1,21 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
-import { chooseForm, type Form, type Outlook } from "./form-choice.ts";
+import { chooseForm, COMPRESSED_FORMS, type Form, type Outlook } from "./form-choice.ts";
 
 const MB = 1e6;
 /** Of a rate in MB/s. */
 const ms = (megabytesPerSecond: number): number => 1000 / (megabytesPerSecond * MB);
 
+const costs = (light: number, dense: number, denser: number): Outlook["costs"] => ({
+  light: { msPerByte: ms(600), ratio: light },
+  dense: { msPerByte: ms(300), ratio: dense },
+  denser: { msPerByte: ms(250), ratio: denser },
+});
+
 const outlook = (rest: Partial<Outlook>): Outlook => ({
   bytes: 262_144,
-  costs: {
-    fast: { msPerByte: ms(600), ratio: 0.45 },
-    dense: { msPerByte: ms(300), ratio: 0.36 },
-  },
+  costs: costs(0.45, 0.36, 0.36),
   linkMsPerByte: ms(100),
   backlogBytes: 0,
   before: "stored",
@@ -25,9 +28,11 @@ describe("the form of a chunk", () => {
     ["a link of 10 MB/s", { linkMsPerByte: ms(10) }, "dense"],
     ["a link of 100 MB/s", { linkMsPerByte: ms(100) }, "dense"],
     ["a link of 400 MB/s", { linkMsPerByte: ms(400) }, "dense"],
-    ["a link of 700 MB/s", { linkMsPerByte: ms(700) }, "fast"],
+    ["a link of 700 MB/s", { linkMsPerByte: ms(700) }, "light"],
     ["a link of 10 GB/s", { linkMsPerByte: ms(10_000) }, "stored"],
     ["a link of 1 GB/s that has much to do", { linkMsPerByte: ms(1_000), backlogBytes: 4 * MB }, "dense"],
+    ["data that a higher level makes much of", { costs: costs(0.45, 0.36, 0.3) }, "denser"],
+    ["data that a lower level makes most of", { costs: costs(0.02, 0.06, 0.03) }, "light"],
     ["a link of which nothing is known", { linkMsPerByte: undefined }, "dense"],
     ["the same, and the container stands still", { linkMsPerByte: undefined, urgent: true }, "stored"],
     [
@@ -39,10 +44,7 @@ describe("the form of a chunk", () => {
     [
       "data that does not shrink, on an idle link",
       {
-        costs: {
-          fast: { msPerByte: ms(600), ratio: 1 },
-          dense: { msPerByte: ms(300), ratio: 1 },
-        },
+        costs: costs(1, 1, 1),
       },
       "stored",
     ],
@@ -56,10 +58,10 @@ describe("the form of a chunk", () => {
   });
   const anyOutlook = fc.record({
     bytes: fc.integer({ min: 1, max: 262_144 }),
-    costs: fc.record({ fast: cost, dense: cost }),
+    costs: fc.record({ light: cost, dense: cost, denser: cost }),
     linkMsPerByte: fc.double({ min: ms(20_000), max: ms(1), noNaN: true }),
     backlogBytes: fc.integer({ min: 0, max: 8 * MB }),
-    before: fc.constantFrom<Form>("stored", "fast", "dense"),
+    before: fc.constantFrom<Form>("stored", ...COMPRESSED_FORMS),
     urgent: fc.boolean(),
   });
 
