@@ -15,8 +15,12 @@ const ASSUMED: FormCosts = {
   dense: { msPerByte: 1000 / 500e6, ratio: 0.4 },
   denser: { msPerByte: 1000 / 400e6, ratio: 0.4 },
 };
-/** Of a new measurement of so many bytes or more; of less it counts for less. */
+/**
+ * Of a new measurement of so many bytes or more; of less it counts for less. After others were measured it counts for
+ * more, as the data may be different by now: as if it had been this one so many times.
+ */
 const WEIGHT = 0.2;
+const MAX_TIMES = 6;
 const WHOLE_BYTES = 128 * 1024;
 /** A measurement counts as so many times what was known at most: one that was interrupted says nothing of the form. */
 const MOST_GROWTH = 2;
@@ -47,10 +51,11 @@ export class FormBook {
 
   measured(form: CompressedForm, bytes: number, length: number, ms: number): void {
     const known = this.#known[form];
-    const weight = WEIGHT * Math.min(1, bytes / WHOLE_BYTES);
+    this.#seen += 1;
+    const times = Math.min(this.#seen - known.seen, MAX_TIMES) * Math.min(1, bytes / WHOLE_BYTES);
+    const weight = 1 - (1 - WEIGHT) ** times;
     const msPerByte = Math.min(ms / bytes, known.msPerByte * MOST_GROWTH);
     const ratio = Math.min(1, length / bytes);
-    this.#seen += 1;
     this.#known[form] = {
       msPerByte: known.msPerByte + (msPerByte - known.msPerByte) * weight,
       ratio: known.seen === 0 ? ratio : known.ratio + (ratio - known.ratio) * weight,
