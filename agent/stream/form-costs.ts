@@ -52,13 +52,13 @@ export class FormBook {
   measured(form: CompressedForm, bytes: number, length: number, ms: number): void {
     const known = this.#known[form];
     this.#seen += 1;
-    const times = Math.min(this.#seen - known.seen, MAX_TIMES) * Math.min(1, bytes / WHOLE_BYTES);
-    const weight = 1 - (1 - WEIGHT) ** times;
+    const part = Math.min(1, bytes / WHOLE_BYTES);
+    const weight = 1 - (1 - WEIGHT) ** (Math.min(this.#seen - known.seen, MAX_TIMES) * part);
     const msPerByte = Math.min(ms / bytes, known.msPerByte * MOST_GROWTH);
     const ratio = Math.min(1, length / bytes);
     this.#known[form] = {
       msPerByte: known.msPerByte + (msPerByte - known.msPerByte) * weight,
-      ratio: known.seen === 0 ? ratio : known.ratio + (ratio - known.ratio) * weight,
+      ratio: known.ratio + (ratio - known.ratio) * (known.seen === 0 ? part : weight),
       seen: this.#seen,
     };
   }
