@@ -1,5 +1,6 @@
 /** Flags of the verbs that are about containers. */
 import type { Command } from "commander";
+import { GodwitError } from "../../proto/contract/error.ts";
 import { ContainerSpec } from "../../proto/gen/godwit/v1/spec.ts";
 import {
   MigrationMode,
@@ -216,6 +217,7 @@ export function addContainerVerbs(program: Command): void {
       0,
     )
     .option("--dry-run", "only say where it would go and what that would cost, or why it cannot", false)
+    .option("--cancel", "undo a move that is under way: the container stays where it is", false)
     .addOption(detachOption())
     .addOption(outputOption())
     .addOption(apiOption())
@@ -226,10 +228,17 @@ export function addContainerVerbs(program: Command): void {
           blackoutBudget: number;
           bandwidth: number;
           dryRun: boolean;
+          cancel: boolean;
           detach: boolean;
         }
       >();
-      const { move } = await import("./verb/move.ts");
+      const { cancelMoveOf, move } = await import("./verb/move.ts");
+      if (flags.cancel) {
+        if (node !== "")
+          throw new GodwitError("invalid", "--cancel takes no node: it is about the move under way");
+        await cancelMoveOf(name, flags);
+        return;
+      }
       await move(name, node, {
         ...flags,
         blackoutBudgetMs: flags.blackoutBudget,

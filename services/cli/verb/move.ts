@@ -72,11 +72,26 @@ async function ended(api: ApiClient, started: MigrationInfo, signal: AbortSignal
   );
 }
 
-export async function cancel(
-  id: string,
-  options: { readonly api?: string; readonly output: OutputFormat },
-): Promise<void> {
+export interface CancelOptions {
+  readonly api?: string;
+  readonly output: OutputFormat;
+}
+
+export async function cancel(id: string, options: CancelOptions): Promise<void> {
   using api = await connectApi(options.api);
+  await cancelled(api, id, options);
+}
+
+/** Of a container, whatever its running migration is. */
+export async function cancelMoveOf(nameOrId: string, options: CancelOptions): Promise<void> {
+  using api = await connectApi(options.api);
+  const { spec, migrationId } = await api.call("inspectContainer", { nameOrId });
+  if (migrationId === "")
+    throw new ExitWith(EXIT.refused, `${spec?.name ?? nameOrId} is not on its way anywhere`);
+  await cancelled(api, migrationId, options);
+}
+
+async function cancelled(api: ApiClient, id: string, options: CancelOptions): Promise<void> {
   const asked = await api.call("cancelMigration", { id });
   const hint = (): string => `the cancellation is recorded; follow it with 'godwit migrations ${asked.id}'`;
   const info = await waitInterruptibly(hint, (signal) => ended(api, asked, signal));
