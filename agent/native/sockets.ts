@@ -1,6 +1,7 @@
 import koffi from "koffi";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { readable } from "./readiness.ts";
 
 /**
  * System calls on sockets and pipes that Node has no word for. CRIU's RPC needs a SOCK_SEQPACKET pair (one
@@ -25,6 +26,7 @@ const SO_SNDBUFFORCE = 32;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const O_CLOEXEC = 0o2000000;
+const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SHUT_RDWR = 2;
 
@@ -61,16 +63,13 @@ export function sendPacket(descriptor: number, packet: Uint8Array): void {
   if (sent !== packet.byteLength) throw failed("send");
 }
 
-/** Waits on a thread of libuv's pool. An empty answer means that the other side is gone. */
-export function receivePacket(descriptor: number, maximumBytes: number): Promise<Uint8Array> {
+/** Waits for a packet; an empty answer means that the other side is gone. */
+export async function receivePacket(descriptor: number, maximumBytes: number): Promise<Uint8Array> {
+  await readable(descriptor);
   const buffer = new Uint8Array(maximumBytes);
-  return new Promise((resolve, reject) => {
-    recv.async(descriptor, buffer, maximumBytes, 0, (error: Error | null, result: number | bigint) => {
-      if (error !== null) reject(error);
-      else if (Number(result) < 0) reject(failed("recv"));
-      else resolve(buffer.subarray(0, Number(result)));
-    });
-  });
+  const received = Number(recv(descriptor, buffer, maximumBytes, MSG_DONTWAIT));
+  if (received < 0) throw failed("recv");
+  return buffer.subarray(0, received);
 }
 
 /** Where a buffer lies, for receiveInto. It must not be resized or transferred. */
@@ -78,18 +77,40 @@ export function addressOf(buffer: Uint8Array): number {
   return Number(koffi.address(buffer));
 }
 
-/** Waits on a thread of libuv's pool for at least one byte; 0 means that the other side is gone. */
-export function receiveInto(descriptor: number, address: number, maximumBytes: number): Promise<number> {
+/**
+ * Waits for at least one byte; 0 means that the other side is gone. A thread of libuv's pool copies what there is: it may
+ * be megabytes.
+ */
+export async function receiveInto(
+  descriptor: number,
+  address: number,
+  maximumBytes: number,
+): Promise<number> {
+  const there = await takeInto(descriptor, address, maximumBytes);
+  if (there >= 0) return there;
+  await readable(descriptor);
+  const received = Number(recvInto(descriptor, address, maximumBytes, MSG_DONTWAIT));
+  if (received < 0) throw failed("recv");
+  return received;
+}
+
+/** Negative: nothing is there. */
+function takeInto(descriptor: number, address: number, maximumBytes: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    recvInto.async(descriptor, address, maximumBytes, 0, (error: Error | null, result: number | bigint) => {
-      if (error !== null) reject(error);
-      else if (Number(result) < 0) reject(failed("recv"));
-      else resolve(Number(result));
-    });
+    recvInto.async(
+      descriptor,
+      address,
+      maximumBytes,
+      MSG_DONTWAIT,
+      (error: Error | null, result: number | bigint) => {
+        if (error === null) resolve(Number(result));
+        else reject(error);
+      },
+    );
   });
 }
 
-/** Wakes a receivePacket that waits on this descriptor: closing alone would not. */
+/** Wakes who waits on this descriptor: closing alone would not. */
 export function shutdownSocket(descriptor: number): void {
   shutdown(descriptor, SHUT_RDWR);
 }

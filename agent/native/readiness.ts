@@ -1,0 +1,89 @@
+import koffi from "koffi";
+
+import { GodwitError } from "../../proto/contract/error.ts";
+
+/**
+ * Waits until descriptors can be read, all of them on one thread of libuv's pool (epoll(7)). The pool has few threads, for
+ * the whole process: were each blocked read to take one, a handful of CRIUs at work would stop all access to files, and
+ * with it all that they themselves wait for.
+ */
+const libc = koffi.load("libc.so.6");
+const epoll_create1 = libc.func("int epoll_create1(int flags)");
+const epoll_ctl = libc.func("int epoll_ctl(int epoll, int operation, int fd, const void *event)");
+const epoll_wait = libc.func("int epoll_wait(int epoll, void *events, int count, int timeout)");
+
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+/** Errors and the other side's end are told unasked. */
+const EPOLLIN = 1;
+/** struct epoll_event: packed on x86_64, the descriptor in the first word of its data. */
+const EVENT_BYTES = 12;
+const DESCRIPTOR_AT = 4;
+const MOST_EVENTS = 64;
+const WITHOUT_END = -1;
+
+interface Waiting {
+  readonly epoll: number;
+  readonly events: Buffer;
+  readonly waiters: Map<number, PromiseWithResolvers<void>>;
+}
+
+/** Made when first needed; the process's own for good. */
+let waiting: Waiting | undefined;
+/** A thread waits. It does so while there are waiters, so that it does not keep a process alive. */
+let isWatched = false;
+
+function failed(call: string): GodwitError {
+  return new GodwitError("internal", `${call} failed: errno ${koffi.errno()}`);
+}
+
+function opened(): Waiting {
+  const epoll = Number(epoll_create1(EPOLL_CLOEXEC));
+  if (epoll < 0) throw failed("epoll_create1");
+  return { epoll, events: Buffer.alloc(MOST_EVENTS * EVENT_BYTES), waiters: new Map() };
+}
+
+/**
+ * Resolves when there is something to read, or the other side is gone. One waiter a descriptor. To close it does not wake:
+ * it is to be shut down first.
+ */
+export function readable(descriptor: number): Promise<void> {
+  waiting ??= opened();
+  const { epoll, waiters } = waiting;
+  if (waiters.has(descriptor))
+    throw new GodwitError("internal", `descriptor ${descriptor} is waited for twice`);
+  const event = Buffer.alloc(EVENT_BYTES);
+  event.writeUInt32LE(EPOLLIN, 0);
+  event.writeInt32LE(descriptor, DESCRIPTOR_AT);
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, event) !== 0) throw failed("epoll_ctl");
+  const waiter = Promise.withResolvers<void>();
+  waiters.set(descriptor, waiter);
+  if (!isWatched) watch(waiting);
+  return waiter.promise;
+}
+
+function watch(now: Waiting): void {
+  isWatched = true;
+  const { epoll, events, waiters } = now;
+  epoll_wait.async(epoll, events, MOST_EVENTS, WITHOUT_END, (error: Error | null, count: number) => {
+    isWatched = false;
+    // A process that is stopped and goes on finds its call interrupted (signal(7)).
+    const heard = error === null && count < 0 ? Number(epoll_wait(epoll, events, MOST_EVENTS, 0)) : count;
+    if (error !== null || heard < 0) {
+      const failure = error ?? failed("epoll_wait");
+      for (const descriptor of waiters.keys()) release(now, descriptor)?.reject(failure);
+      return;
+    }
+    for (let index = 0; index < heard; index += 1)
+      release(now, events.readInt32LE(index * EVENT_BYTES + DESCRIPTOR_AT))?.resolve();
+    if (waiters.size > 0) watch(now);
+  });
+}
+
+function release({ epoll, waiters }: Waiting, descriptor: number): PromiseWithResolvers<void> | undefined {
+  const waiter = waiters.get(descriptor);
+  waiters.delete(descriptor);
+  epoll_ctl(epoll, EPOLL_CTL_DEL, descriptor, null);
+  return waiter;
+}
