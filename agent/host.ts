@@ -13,6 +13,7 @@ import type { ImageStore } from "./image/mod.ts";
 import type { OverlayNetwork } from "./network/overlay.ts";
 import type { PublishedPorts } from "./network/published-ports.ts";
 import type { ShimClient } from "./shim/client.ts";
+import type { Turns } from "./migrate/turns.ts";
 import type { StreamIdentity } from "./stream/identity.ts";
 import type { WriteTracking } from "./tracking/support.ts";
 
@@ -40,6 +41,8 @@ export interface Host {
   readonly network: OverlayNetwork;
   readonly ports: PublishedPorts;
   readonly costs: CostBook;
+  /** Of containers that are to stand still. */
+  readonly turns: Turns;
   /** Commands in containers, and their end before a freeze; see ExecService. */
   readonly exec: () => Pick<ExecService, "quiesce" | "admit" | "isBusy" | "visit" | "command">;
 }

@@ -31,6 +31,7 @@ import type { Host } from "./host.ts";
 import { HostFence } from "./fence/host-fence.ts";
 import { HeldStore } from "./keep/held-store.ts";
 import { openImageStore } from "./image/mod.ts";
+import { Turns } from "./migrate/turns.ts";
 import { serveLogs } from "./logs/logs-service.ts";
 import { describeNode } from "./node/host-info.ts";
 import { incarnationOf } from "./node/incarnation.ts";
@@ -134,6 +135,7 @@ async function main(): Promise<void> {
     network: new OverlayNetwork(config.underlayAddress),
     ports: new PublishedPorts(),
     costs: CostBook.open(`${config.dataDir}/move-costs.json`, logger),
+    turns: new Turns(),
     exec: () => {
       if (exec === undefined) throw new GodwitError("unavailable", "the agent is still starting");
       return exec;

@@ -15,6 +15,8 @@ import { WaitingDump } from "./waiting-dump.ts";
 const EXEC_GRACE_MS = 2_000;
 /** Rounds for processes that were forked meanwhile, at most: some programs fork all the time. */
 const LATE_ROUNDS = 2;
+/** Who has waited for less has written less than another round takes. */
+const WORTH_A_ROUND_MS = 20;
 
 /**
  * Brings all of a container to the other end: first while it runs, then what has changed since, while it stands still.
@@ -60,7 +62,10 @@ export async function copyThrough(
     sentBytes: sender.sentBytes + (offer?.bytes ?? 0),
     reusedBytes: memory.heldPages * PAGE_BYTES,
   });
-  await copyRunning(memory, means, inputs, sentSoFar);
+  const rounds = new RunningRounds(memory, means, inputs, sentSoFar);
+  await rounds.copy();
+  using turn = await host.turns.take(signal);
+  if (turn.waitedMs > WORTH_A_ROUND_MS) await rounds.catchUp(turn.waitedMs);
   await recording?.close();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, inputs.farewell ?? farewellTo(order.peerNode));
   undo.defer(() => host.exec().admit(runtime.id));
@@ -98,24 +103,56 @@ async function refuseObstacles(initPid: number, { runtime }: Pick<SourceInputs, 
   if (obstacle !== undefined) throw new GodwitError("refused", obstacle.reason);
 }
 
-/** Its memory, round by round, until there is little to gain by another. */
-async function copyRunning(
-  memory: MemoryRounds,
-  { pilot, sender }: CopyMeans,
-  { progress, runtime }: Pick<SourceInputs, "progress" | "runtime">,
-  sentSoFar: () => { sentBytes: number; reusedBytes: number },
-): Promise<void> {
-  // What began after the last round looked would be sent whole while the container stands still.
-  let late = 0;
-  const hasMissed = (): boolean =>
-    memory.hasMissed([...runtime.cgroup.processes()]) && (late += 1) <= LATE_ROUNDS;
-  while (pilot.goesOn() || hasMissed()) {
+/** Its memory, round by round. */
+class RunningRounds {
+  readonly #memory: MemoryRounds;
+  readonly #means: CopyMeans;
+  readonly #inputs: Pick<SourceInputs, "host" | "order" | "progress" | "runtime">;
+  readonly #sentSoFar: () => { sentBytes: number; reusedBytes: number };
+  /** Rounds for what began after the one before had looked; it would be sent whole while the container stands still. */
+  #late = 0;
+
+  constructor(
+    memory: MemoryRounds,
+    means: CopyMeans,
+    inputs: Pick<SourceInputs, "host" | "order" | "progress" | "runtime">,
+    sentSoFar: () => { sentBytes: number; reusedBytes: number },
+  ) {
+    this.#memory = memory;
+    this.#means = means;
+    this.#inputs = inputs;
+    this.#sentSoFar = sentSoFar;
+  }
+
+  /** Until there is little to gain by another. */
+  async copy(): Promise<void> {
+    while (this.#means.pilot.goesOn() || this.#hasMissed()) await this.#round();
+    await this.#means.sender.drain();
+  }
+
+  /** Others had to be waited for, and it has written on meanwhile. */
+  async catchUp(waitedMs: number): Promise<void> {
+    const { host, order } = this.#inputs;
+    host.logger.info({ migration: order.id, waitedMs }, "waited for others that stood still");
+    if (this.#memory.rounds === 0) return;
+    await this.#round();
+    await this.copy();
+  }
+
+  async #round(): Promise<void> {
+    const { pilot, sender } = this.#means;
+    const { progress, runtime } = this.#inputs;
     const beganAt = performance.now();
-    const round = await memory.copyRunning(runtime.cgroup.processes(), pilot.signal);
+    const round = await this.#memory.copyRunning(runtime.cgroup.processes(), pilot.signal);
     // What is still on its way would be in the way of what is sent while the container stands still.
     await sender.drain();
     pilot.add({ ...round, tookMs: performance.now() - beganAt });
-    progress.figures({ rounds: memory.rounds, ...sentSoFar() });
+    progress.figures({ rounds: this.#memory.rounds, ...this.#sentSoFar() });
   }
-  await sender.drain();
+
+  #hasMissed(): boolean {
+    if (!this.#memory.hasMissed([...this.#inputs.runtime.cgroup.processes()])) return false;
+    this.#late += 1;
+    return this.#late <= LATE_ROUNDS;
+  }
 }

@@ -102,6 +102,7 @@ const hostOf = (machine: Machine, owner: Process, changed: () => void): Host => 
     writeTracking: undefined,
     network: { ready: true, configure: done },
     costs: { learn: () => undefined },
+    turns: undefined,
     runc: { adoptInit: done },
     exec: () => ({ quiesce: done, admit: () => undefined, isBusy: () => false, visit: done, command: done }),
   };
