@@ -5,6 +5,8 @@ import { isAlive, processStat, signalExactly } from "../native/process.ts";
 
 /** A heap for each thread would keep what is let go of in each: glibc's own limit is eight for each core. */
 const ALLOCATION = { MALLOC_ARENA_MAX: "2" };
+/** libuv's pool: what reads files and waits for sockets, and what compresses beside that (native/zstd-threads.ts). */
+const THREADS = { UV_THREADPOOL_SIZE: "8" };
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 10_000;
 /** An agent that lived this long was well: the next back-off is the first again. */
@@ -75,7 +77,7 @@ export class AgentChild {
     const startedAtMs = Date.now();
     const child = spawn(program, args, {
       stdio: ["ignore", "inherit", "inherit"],
-      env: { ...ALLOCATION, ...process.env },
+      env: { ...ALLOCATION, ...THREADS, ...process.env },
     });
     this.#child = child;
     const { pid } = child;

@@ -4,6 +4,7 @@ import { constants, zstdCompressSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 
 import { Encoding } from "../../proto/gen/godwit/v1/stream.ts";
+import { CompressingThreads } from "../native/zstd-threads.ts";
 import { ChunkCompressor, ChunkDecompressor } from "./compression.ts";
 import { CHUNK_BYTES } from "./frames.ts";
 
@@ -37,18 +38,19 @@ const CONTENTS: Readonly<Record<string, Buffer>> = {
   "random bytes": filled(() => randomBytes(4_096)),
 };
 
-describe("a chunk's bytes", () => {
+describe.each([0, 1])("a chunk's bytes, with %i threads beside", (threads) => {
   test.each(Object.entries(CONTENTS))(
     "%s: hardly more than zstd makes of all of it in one piece",
-    (_, content) => {
+    async (_, content) => {
       let nowMs = 0;
-      const compressor = new ChunkCompressor(() => (nowMs += 0.5));
+      const compressor = new ChunkCompressor(() => (nowMs += 0.5), new CompressingThreads(threads));
       const decompressor = new ChunkDecompressor();
       let sent = 0;
       for (let offset = 0; offset < content.byteLength; offset += CHUNK_BYTES) {
         nowMs += 20;
         const raw = content.subarray(offset, offset + CHUNK_BYTES);
-        const encoded = compressor.encode(raw, SLOW_LINK);
+        const encoded = await compressor.encode(raw, SLOW_LINK, false);
+        compressor.release(encoded);
         sent += encoded.payload.byteLength;
         const chunk = { ...encoded, checksum: 0n, rawLength: raw.byteLength, digest: undefined, last: false };
         expect(Buffer.compare(decompressor.decode(chunk), raw)).toBe(0);
@@ -58,13 +60,15 @@ describe("a chunk's bytes", () => {
     },
   );
 
-  test("what does not shrink is sent as it is, while a trial goes on too", () => {
+  test("what does not shrink is sent as it is, while a trial goes on too", async () => {
     let nowMs = 0;
-    const compressor = new ChunkCompressor(() => (nowMs += 0.5));
+    const compressor = new ChunkCompressor(() => (nowMs += 0.5), new CompressingThreads(threads));
     for (let chunk = 0; chunk < 20; chunk += 1) {
       nowMs += 50;
       const raw = randomBytes(CHUNK_BYTES);
-      const { encoding, payload } = compressor.encode(raw, SLOW_LINK);
+      const chunk = await compressor.encode(raw, SLOW_LINK, true);
+      const { encoding, payload } = chunk;
+      compressor.release(chunk);
       expect(encoding).toBe(Encoding.STORED);
       expect(Buffer.compare(payload, raw)).toBe(0);
     }

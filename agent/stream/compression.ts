@@ -3,6 +3,7 @@ import zstd from "zstd-napi/binding.js";
 
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Encoding } from "../../proto/gen/godwit/v1/stream.ts";
+import type { CompressingThreads } from "../native/zstd-threads.ts";
 import { chooseForm, type CompressedForm, type Form, type Outlook } from "./form-choice.ts";
 import { FormBook } from "./form-costs.ts";
 import { CHUNK_BYTES, type DataChunk } from "./frames.ts";
@@ -13,6 +14,9 @@ const MIN_SAVING = 1 / 16;
 /** After so many chunks in a row that did not shrink, only a sample of each is tried first. */
 const SAMPLE_AFTER = 4;
 const SAMPLE_BYTES = 16 * 1024;
+
+/** Less is compressed sooner than another thread has begun with it. */
+const WORTH_A_THREAD_BYTES = 64 * 1024;
 
 const ZEROS = Buffer.alloc(CHUNK_BYTES);
 const NOTHING = new Uint8Array(0);
@@ -44,6 +48,17 @@ export interface EncodedChunk {
   readonly payload: Uint8Array;
   /** Of blocks of zeros that were left out; see zero-blocks.ts. */
   readonly zeroMap: Uint8Array | undefined;
+  /** Where the payload lies, to be given back. */
+  readonly desk?: Desk;
+}
+
+/** Room to work on one chunk. */
+class Desk {
+  /** What is left when blocks of zeros are out. */
+  readonly rest = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  /** What goes out, and another form of it. */
+  compressed = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
+  tried = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
 }
 
 /** What a form makes of the bytes. */
@@ -62,48 +77,88 @@ export type Surroundings = Pick<Outlook, "linkMsPerByte" | "backlogBytes" | "urg
 export class ChunkCompressor {
   readonly #context = new zstd.CCtx();
   readonly #nowMs: () => number;
+  readonly #threads: CompressingThreads;
   readonly #book = new FormBook();
-  readonly #squeezed = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-  /** What goes out, and room for another form of it. */
-  #compressed = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
-  #tried = Buffer.allocUnsafeSlow(zstd.compressBound(CHUNK_BYTES));
+  readonly #desks: Desk[] = [];
   #form: Form = "dense";
   #incompressibleRun = 0;
 
-  constructor(nowMs: () => number) {
+  /** @param threads that compress beside this one, if there are any */
+  constructor(nowMs: () => number, threads: CompressingThreads) {
     this.#nowMs = nowMs;
+    this.#threads = threads;
   }
 
-  /** The payload for `raw` (at most CHUNK_BYTES) is valid until the next call, and may be `raw` itself. */
-  encode(raw: Uint8Array, surroundings: Surroundings): EncodedChunk {
-    if (raw.byteLength === 0) return { encoding: Encoding.STORED, payload: raw, zeroMap: undefined };
+  /**
+   * The payload for `raw` (at most CHUNK_BYTES) may be `raw` itself, unless it `isKept` or comes later.
+   * A chunk's desk is to be released.
+   */
+  encode(raw: Uint8Array, surroundings: Surroundings, isKept: boolean): EncodedChunk | Promise<EncodedChunk> {
+    if (raw.byteLength === 0) return { encoding: Encoding.STORED, payload: NOTHING, zeroMap: undefined };
     if (isZero(raw)) return { encoding: Encoding.ZERO, payload: NOTHING, zeroMap: undefined };
+    const desk = this.#desks.pop() ?? new Desk();
     const whole = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength);
-    const { rest = raw, zeroMap } = squeezeZeros(whole, this.#squeezed) ?? {};
-    const payload = this.#compress(rest, surroundings);
-    return payload === undefined
-      ? { encoding: Encoding.STORED, payload: rest, zeroMap }
-      : { encoding: Encoding.ZSTD, payload, zeroMap };
+    const { rest = raw, zeroMap } = squeezeZeros(whole, desk.rest) ?? {};
+    const kept = (): Uint8Array => {
+      if (rest === raw) desk.rest.set(raw);
+      return desk.rest.subarray(0, rest.byteLength);
+    };
+    const made = this.#compress(rest, kept, desk, surroundings);
+    const chunk = (payload: Uint8Array | undefined, own: () => Uint8Array): EncodedChunk =>
+      payload === undefined
+        ? { encoding: Encoding.STORED, payload: own(), zeroMap, desk }
+        : { encoding: Encoding.ZSTD, payload, zeroMap, desk };
+    return made instanceof Promise
+      ? made.then((payload) => chunk(payload, () => desk.rest.subarray(0, rest.byteLength)))
+      : chunk(made, isKept ? kept : () => rest);
+  }
+
+  release({ desk }: EncodedChunk): void {
+    if (desk !== undefined) this.#desks.push(desk);
   }
 
   /** Undefined: it is sent as it is. */
-  #compress(bytes: Uint8Array, surroundings: Surroundings): Uint8Array | undefined {
+  #compress(
+    bytes: Uint8Array,
+    kept: () => Uint8Array,
+    desk: Desk,
+    surroundings: Surroundings,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     const { byteLength } = bytes;
-    const outlook = { ...surroundings, bytes: byteLength, costs: this.#book.costs, before: this.#form };
-    this.#form = chooseForm(outlook);
-    const trial = this.#book.trial(this.#form, byteLength, this.#nowMs());
-    if (this.#form === "stored" && trial === undefined) return undefined;
+    const form = chooseForm({
+      ...surroundings,
+      bytes: byteLength,
+      costs: this.#book.costs,
+      threads: Math.max(1, this.#threads.count),
+      before: this.#form,
+    });
+    this.#form = form;
+    const trial = this.#book.trial(byteLength, this.#nowMs());
+    if (form === "stored" && trial === undefined) return undefined;
     if (!this.#looksCompressible(bytes)) return undefined;
-    let length = this.#form === "stored" ? Infinity : this.#measured(bytes, this.#compressed, this.#form);
-    const tried = trial === undefined ? Infinity : this.#measured(bytes, this.#tried, trial);
+    if (trial === undefined && form !== "stored" && byteLength >= WORTH_A_THREAD_BYTES) {
+      const beside =
+        this.#threads.count > 0 ? this.#threads.compress(kept(), desk.compressed, LEVELS[form]) : undefined;
+      if (beside !== undefined)
+        return beside.then((length) => {
+          this.#book.measured(form, byteLength, length, undefined);
+          return this.#smaller(desk, byteLength, length);
+        });
+    }
+    let length = form === "stored" ? Infinity : this.#measured(bytes, desk.compressed, form);
+    const tried = trial === undefined || trial === form ? Infinity : this.#measured(bytes, desk.tried, trial);
     if (tried < length) {
-      [this.#compressed, this.#tried] = [this.#tried, this.#compressed];
+      [desk.compressed, desk.tried] = [desk.tried, desk.compressed];
       length = tried;
     }
+    return this.#smaller(desk, byteLength, length);
+  }
+
+  #smaller(desk: Desk, byteLength: number, length: number): Uint8Array | undefined {
     if (length === Infinity) return undefined;
     const shrinks = length <= byteLength * (1 - MIN_SAVING);
     this.#incompressibleRun = shrinks ? 0 : this.#incompressibleRun + 1;
-    return shrinks ? this.#compressed.subarray(0, length) : undefined;
+    return shrinks ? desk.compressed.subarray(0, length) : undefined;
   }
 
   #measured(bytes: Uint8Array, room: Uint8Array, form: CompressedForm): number {

@@ -18,6 +18,7 @@ const outlook = (rest: Partial<Outlook>): Outlook => ({
   costs: costs(0.45, 0.36, 0.36),
   linkMsPerByte: ms(100),
   backlogBytes: 0,
+  threads: 1,
   before: "stored",
   urgent: false,
   ...rest,
@@ -33,6 +34,8 @@ describe("the form of a chunk", () => {
     ["a link of 1 GB/s that has much to do", { linkMsPerByte: ms(1_000), backlogBytes: 4 * MB }, "dense"],
     ["data that a higher level makes much of", { costs: costs(0.45, 0.36, 0.3) }, "denser"],
     ["data that a lower level makes most of", { costs: costs(0.02, 0.06, 0.03) }, "light"],
+    ["a link of 1 GB/s", { linkMsPerByte: ms(1_000) }, "stored"],
+    ["the same, and several cores", { linkMsPerByte: ms(1_000), threads: 3 }, "dense"],
     ["a link of which nothing is known", { linkMsPerByte: undefined }, "dense"],
     ["the same, and the container stands still", { linkMsPerByte: undefined, urgent: true }, "stored"],
     [
@@ -61,6 +64,7 @@ describe("the form of a chunk", () => {
     costs: fc.record({ light: cost, dense: cost, denser: cost }),
     linkMsPerByte: fc.double({ min: ms(20_000), max: ms(1), noNaN: true }),
     backlogBytes: fc.integer({ min: 0, max: 8 * MB }),
+    threads: fc.integer({ min: 1, max: 4 }),
     before: fc.constantFrom<Form>("stored", ...COMPRESSED_FORMS),
     urgent: fc.boolean(),
   });
@@ -72,7 +76,8 @@ describe("the form of a chunk", () => {
         const { msPerByte, ratio } = form === "stored" ? { msPerByte: 0, ratio: 1 } : one.costs[form];
         const backlogMs = one.backlogBytes * one.linkMsPerByte;
         const storedMs = backlogMs + one.bytes * one.linkMsPerByte;
-        const chosenMs = Math.max(backlogMs, one.bytes * msPerByte) + one.bytes * ratio * one.linkMsPerByte;
+        const compressMs = (one.bytes * msPerByte) / (one.urgent ? 1 : one.threads);
+        const chosenMs = Math.max(backlogMs, compressMs) + one.bytes * ratio * one.linkMsPerByte;
         expect(chosenMs).toBeLessThanOrEqual(storedMs * (one.urgent ? 1 : 2) * 1.15 * (1 + 1e-9));
       }),
     );

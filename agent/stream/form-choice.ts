@@ -21,6 +21,8 @@ export type FormCosts = Readonly<Record<CompressedForm, FormCost>>;
 export interface Outlook {
   readonly bytes: number;
   readonly costs: FormCosts;
+  /** So many chunks are compressed at a time, at least one. */
+  readonly threads: number;
   /** Undefined: not known yet. */
   readonly linkMsPerByte: number | undefined;
   /** Sent before, and still on its way. */
@@ -47,10 +49,12 @@ const STORED: FormCost = { msPerByte: 0, ratio: 1 };
  * on a link with a backlog compression costs nothing, and on an idle one all of its time.
  */
 function arrivalMs(
-  { bytes, linkMsPerByte = 0, backlogBytes }: Outlook,
+  { bytes, linkMsPerByte = 0, backlogBytes, threads, urgent }: Outlook,
   { msPerByte, ratio }: FormCost,
 ): number {
-  return Math.max(backlogBytes * linkMsPerByte, bytes * msPerByte) + bytes * ratio * linkMsPerByte;
+  // Of chunk after chunk each takes its part of the threads' time; of one that is waited for, its own counts.
+  const compressMs = (bytes * msPerByte) / (urgent ? 1 : threads);
+  return Math.max(backlogBytes * linkMsPerByte, compressMs) + bytes * ratio * linkMsPerByte;
 }
 
 /** Steps that are each so much larger than the one before, so that noise does not make an order of its own. */

@@ -7,6 +7,7 @@ import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { encodeAbort, encodeProbe } from "./frames.ts";
 import type { StreamEnds } from "./handshake.ts";
+import { CompressingThreads } from "../native/zstd-threads.ts";
 import { generateIdentity } from "./identity.ts";
 import { openReceiver } from "./receiver.ts";
 import { SealedKind, Sealer } from "./sealing.ts";
@@ -69,6 +70,7 @@ async function cross(
       signal: never,
       idleTimeoutMs: IDLE_MS,
       clock: askingClock,
+      threads: new CompressingThreads(2),
     });
     for (const [index, part] of content.entries()) {
       if (index > 0) await sender.drain();

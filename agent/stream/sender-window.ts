@@ -56,8 +56,9 @@ export class SenderWindow<T> {
     return this.#complete;
   }
 
-  get hasRoom(): boolean {
-    return !this.#ended && this.#added - this.#acknowledged < this.#capacity;
+  /** So many chunks may be added. */
+  get room(): number {
+    return this.#ended ? 0 : this.#capacity - (this.#added - this.#acknowledged);
   }
 
   /** Everything that was added has been transmitted. */
@@ -80,7 +81,7 @@ export class SenderWindow<T> {
   }
 
   add(chunk: T, last: boolean): void {
-    if (!this.hasRoom) throw new RangeError("no room in the sender's window");
+    if (this.room === 0) throw new RangeError("no room in the sender's window");
     this.#held.set(this.#added++, chunk);
     this.#ended = last;
   }

@@ -6,7 +6,8 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { GodwitError } from "../../proto/contract/error.ts";
 import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { systemClock, tickPeriodMs, type Clock } from "./clock.ts";
-import { checksumBytes, ChunkCompressor, loadChecksum } from "./compression.ts";
+import { COMPRESSING_THREADS, type CompressingThreads } from "../native/zstd-threads.ts";
+import { checksumBytes, ChunkCompressor, type EncodedChunk, loadChecksum } from "./compression.ts";
 import { CHUNK_BYTES, FRAME_HEAD_BYTES, encodeAbort, encodeChunkHead, encodeProbe } from "./frames.ts";
 import { GarbageMeter } from "./garbage.ts";
 import type { StreamEnds } from "./handshake.ts";
@@ -35,6 +36,8 @@ export interface SenderOptions {
   /** What the stream may take of the link; 0 or absent: all of it. */
   readonly bytesPerSecond?: number;
   readonly clock?: Clock;
+  /** That compress beside this one. */
+  readonly threads?: CompressingThreads;
 }
 
 export interface ImageSender extends AsyncDisposable {
@@ -61,6 +64,16 @@ export interface ImageSender extends AsyncDisposable {
   readonly rawBytes: number;
   /** The receiver has said that it holds pages already; known for sure after `drain`. */
   readonly offersPages: boolean;
+}
+
+/** A chunk on its way into the window. */
+interface ComingChunk {
+  readonly checksum: bigint;
+  readonly rawLength: number;
+  readonly digest: Uint8Array | undefined;
+  readonly last: boolean;
+  /** Undefined while a thread is at work on it. */
+  encoded: EncodedChunk | undefined;
 }
 
 interface HeldFrame {
@@ -92,6 +105,9 @@ class NatsImageSender implements ImageSender {
   readonly #signal: AbortSignal;
   readonly #garbage = new GarbageMeter();
   readonly #pool: Uint8Array[] = [];
+  /** In the order in which they are sent. */
+  readonly #coming: ComingChunk[] = [];
+  readonly #mostComing: number;
   readonly #pending = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   readonly #onAbort = (): void => {
     this.#giveUp(GodwitError.from(this.#signal.reason, "cancelled"), "the source was told to stop");
@@ -125,7 +141,9 @@ class NatsImageSender implements ImageSender {
     this.#rate = new LinkRate(capacity, rate);
     if (rate > 0) this.#bucket = new TokenBucket(rate, Math.max(1, (rate * BURST_MS) / 1000));
     this.#clock = options.clock ?? systemClock;
-    this.#compressor = new ChunkCompressor(() => this.#clock.nowMs());
+    const threads = options.threads ?? COMPRESSING_THREADS;
+    this.#compressor = new ChunkCompressor(() => this.#clock.nowMs(), threads);
+    this.#mostComing = 1 + threads.count;
     this.#idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
     this.#signal = options.signal;
     this.#heardAtMs = this.#clock.nowMs();
@@ -175,22 +193,25 @@ class NatsImageSender implements ImageSender {
       const part = bytes.subarray(offset, offset + wanted);
       offset += part.byteLength;
       if (part.byteLength === this.#chunkBytes) {
-        await this.#seal(part, false);
+        await this.#prepare(part, false);
         continue;
       }
       this.#pending.set(part, this.#pendingBytes);
       this.#pendingBytes += part.byteLength;
-      if (this.#pendingBytes === this.#chunkBytes) await this.flush();
+      if (this.#pendingBytes === this.#chunkBytes) {
+        await this.#prepare(this.#pending, false);
+        this.#pendingBytes = 0;
+      }
     }
     this.#throwIfFailed();
   }
 
   async flush(): Promise<void> {
     if (this.#pendingBytes > 0) {
-      await this.#seal(this.#pending.subarray(0, this.#pendingBytes), false);
+      await this.#prepare(this.#pending.subarray(0, this.#pendingBytes), false);
       this.#pendingBytes = 0;
     }
-    this.#throwIfFailed();
+    await this.#until(() => this.#coming.length === 0);
   }
 
   async drain(): Promise<void> {
@@ -208,12 +229,9 @@ class NatsImageSender implements ImageSender {
   }
 
   async finish(): Promise<void> {
-    await this.#seal(this.#pending.subarray(0, this.#pendingBytes), true);
+    await this.#prepare(this.#pending.subarray(0, this.#pendingBytes), true);
     this.#pendingBytes = 0;
-    while (!this.#window.complete) {
-      this.#throwIfFailed();
-      await this.#progress.promise;
-    }
+    await this.#until(() => this.#window.complete);
     this.#settle();
   }
 
@@ -229,35 +247,72 @@ class NatsImageSender implements ImageSender {
     this.abort("the source closed the stream before its end");
   }
 
-  async #seal(raw: Uint8Array, last: boolean): Promise<void> {
+  async #until(isSo: () => boolean): Promise<void> {
     this.#throwIfFailed();
-    while (!this.#window.hasRoom) {
+    while (!isSo()) {
       await this.#progress.promise;
       this.#throwIfFailed();
     }
+  }
+
+  /** Resolves when `raw` may be used again. */
+  async #prepare(raw: Uint8Array, last: boolean): Promise<void> {
+    await this.#until(
+      () => this.#coming.length < this.#mostComing && this.#window.room > this.#coming.length,
+    );
     if (++this.#chunksThisTurn >= CHUNKS_PER_TURN) {
       this.#chunksThisTurn = 0;
       await setImmediate();
       this.#throwIfFailed();
     }
-    const buffer = this.#pool.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES + OVERHEAD_BYTES);
     const checksum = this.#checksum(raw);
     this.#digest.update(checksumBytes(checksum));
-    const { encoding, payload, zeroMap } = this.#compressor.encode(raw, {
+    const digest = last ? this.#digest.digest() : undefined;
+    const coming: ComingChunk = { checksum, rawLength: raw.byteLength, digest, last, encoded: undefined };
+    this.#coming.push(coming);
+    const surroundings = {
       linkMsPerByte: this.#rate.msPerByte,
       backlogBytes: this.#rate.backlogBytes,
       urgent: this.#urgent,
-    });
-    const digest = last ? this.#digest.digest() : undefined;
+    };
+    const encoded = this.#compressor.encode(raw, surroundings, this.#coming.length > 1);
+    if (encoded instanceof Promise)
+      encoded.then(
+        (made) => {
+          coming.encoded = made;
+          this.#advance();
+          this.#wake();
+        },
+        (error: unknown) => this.#giveUp(GodwitError.from(error), "the source could not compress"),
+      );
+    else {
+      coming.encoded = encoded;
+      this.#advance();
+    }
+  }
+
+  /** Those that are ready and have none in front of them are sent. */
+  #advance(): void {
+    for (let first = this.#coming[0]; first?.encoded !== undefined; first = this.#coming[0]) {
+      if (this.#settled) return;
+      this.#coming.shift();
+      this.#seal(first, first.encoded);
+    }
+  }
+
+  #seal({ checksum, digest, last, rawLength }: ComingChunk, encoded: EncodedChunk): void {
+    const { encoding, payload, zeroMap } = encoded;
+    const buffer = this.#pool.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES + OVERHEAD_BYTES);
     const head = encodeChunkHead(
-      { checksum, encoding, rawLength: raw.byteLength, digest, last, zeroMap },
+      { checksum, encoding, rawLength, digest, last, zeroMap },
       payload.byteLength,
     );
     // Sealed once: what is sent again is these same bytes.
     const message = this.#sealed(head, payload, buffer);
+    this.#compressor.release(encoded);
     this.#window.add({ buffer, message, shared: false }, last);
     this.#rate.entered(message.byteLength, this.#clock.nowMs());
-    this.rawBytes += raw.byteLength;
+    this.rawBytes += rawLength;
     this.#transmit();
   }
 

@@ -3,6 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
+import { CompressingThreads } from "../native/zstd-threads.ts";
 import type { StreamEnds } from "./handshake.ts";
 import { openReceiver, type ImageReceiver } from "./receiver.ts";
 import { openSender } from "./sender.ts";
@@ -13,6 +14,8 @@ let server: TestNatsServer;
 let source: NatsConnection;
 let target: NatsConnection;
 let migrations = 0;
+/** Chunks are ready in another order than they were begun in. */
+const threads = new CompressingThreads(2);
 const never = new AbortController().signal;
 const nextEnds = (): { source: StreamEnds; target: StreamEnds } => pairOfEnds(`test-${++migrations}`);
 const open = (): Promise<NatsConnection> =>
@@ -101,6 +104,7 @@ test.each([0, 4_000_000])(
       ends: ends.source,
       signal: never,
       bytesPerSecond,
+      threads,
     });
     const received = digestOf(receiver);
     for (const bytes of [0, 10, 700_000, 3]) {
@@ -113,19 +117,25 @@ test.each([0, 4_000_000])(
   },
 );
 
-test("a stream arrives whole, smaller on the wire than it was", async () => {
-  const ends = nextEnds();
-  await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
-  const [sent, received] = await Promise.all([
-    sendAll({ connection: source, ends: ends.source, signal: never }, 40),
-    digestOf(receiver),
-  ]);
-  expect(received).toBe(sent.digest);
-  expect(sent.sentBytes).toBeLessThan(sent.rawBytes / 2);
-  // A question that was on its way when all had arrived may be counted by its sender alone.
-  expect(sent.sentBytes - receiver.receivedBytes).toBeLessThan(1_000);
-  expect(receiver.receivedBytes).toBeLessThanOrEqual(sent.sentBytes);
-});
+test.each([0, 1, 3])(
+  "a stream arrives whole, smaller on the wire than it was, with %i threads beside",
+  async (count) => {
+    const ends = nextEnds();
+    await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
+    const [sent, received] = await Promise.all([
+      sendAll(
+        { connection: source, ends: ends.source, signal: never, threads: new CompressingThreads(count) },
+        40,
+      ),
+      digestOf(receiver),
+    ]);
+    expect(received).toBe(sent.digest);
+    expect(sent.sentBytes).toBeLessThan(sent.rawBytes / 2);
+    // A question that was on its way when all had arrived may be counted by its sender alone.
+    expect(sent.sentBytes - receiver.receivedBytes).toBeLessThan(1_000);
+    expect(receiver.receivedBytes).toBeLessThanOrEqual(sent.sentBytes);
+  },
+);
 
 test("a network that loses every seventh message is not flooded with what is sent again", async () => {
   const ends = nextEnds();
@@ -234,7 +244,7 @@ test("a slow consumer slows the sender down: it never holds more than the window
 test("a flushed part arrives before the rest is written", async () => {
   const ends = nextEnds();
   await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
-  await using sender = await openSender({ connection: source, ends: ends.source, signal: never });
+  await using sender = await openSender({ connection: source, ends: ends.source, signal: never, threads });
   await sender.write(Buffer.from("first"));
   await sender.flush();
   const chunks = receiver.chunks()[Symbol.asyncIterator]();
@@ -246,7 +256,7 @@ test("nats-server dies and comes back in the middle: the stream goes on", async 
   const ends = nextEnds();
   await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
   const [sent, received] = await Promise.all([
-    sendAll({ connection: source, ends: ends.source, signal: never }, 60, async (pieces) => {
+    sendAll({ connection: source, ends: ends.source, signal: never, threads }, 60, async (pieces) => {
       if (pieces === 20) await server.restart();
     }),
     digestOf(receiver, async (pieces) => {
@@ -278,6 +288,18 @@ test("giving up at one end ends the other at once, with the reason", async () =>
     code: "cancelled",
     message: expect.stringContaining("target"),
   });
+});
+
+test("given up while threads are at work on it, a stream ends at once and they do no harm", async () => {
+  const ends = nextEnds();
+  await using _receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
+  const sender = await openSender({ connection: source, ends: ends.source, signal: never, threads });
+  const text = Buffer.from("a text that takes a while ".repeat(40_000));
+  const sending = sender.write(text);
+  sender.abort("enough");
+  text.fill(0);
+  await expect(sending.then(() => sender.flush())).rejects.toThrow("enough");
+  await sender[Symbol.asyncDispose]();
 });
 
 test("the signal ends either end", async () => {
