@@ -59,6 +59,19 @@ test("a stream's bytes are taken as they come, and its end is told", async () =>
   }
 });
 
+test("a descriptor that was closed without a word does not stand in the way of the next of its number", async () => {
+  const first = openPacketPair();
+  const forgotten = receivePacket(first[0], 8);
+  for (const descriptor of first) closeSync(descriptor);
+  const second = openPacketPair();
+  expect(second).toEqual(first);
+  const heard = receivePacket(second[0], 8);
+  await expect(forgotten).rejects.toThrow("closed while it was waited for");
+  sendPacket(second[1], Uint8Array.of(9));
+  expect([...(await heard)]).toEqual([9]);
+  for (const descriptor of second) closeSync(descriptor);
+});
+
 const PROGRAM = `
   import { receivePacket } from "${new URL("sockets.ts", import.meta.url).href}";
   const heard = receivePacket(3, 8);

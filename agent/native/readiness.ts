@@ -17,20 +17,28 @@ const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 /** Errors and the other side's end are told unasked. */
 const EPOLLIN = 1;
-/** struct epoll_event: packed on x86_64, the descriptor in the first word of its data. */
+/** struct epoll_event: packed on x86_64; in its data the descriptor and the waiter's number. */
 const EVENT_BYTES = 12;
 const DESCRIPTOR_AT = 4;
+const NUMBER_AT = 8;
 const MOST_EVENTS = 64;
 const WITHOUT_END = -1;
+
+interface Waiter extends PromiseWithResolvers<void> {
+  /** A descriptor that was closed may be another's by the time that its event is heard. */
+  readonly number: number;
+}
 
 interface Waiting {
   readonly epoll: number;
   readonly events: Buffer;
-  readonly waiters: Map<number, PromiseWithResolvers<void>>;
+  /** By descriptor. */
+  readonly waiters: Map<number, Waiter>;
 }
 
 /** Made when first needed; the process's own for good. */
 let waiting: Waiting | undefined;
+let lastNumber = 0;
 /** A thread waits. It does so while there are waiters, so that it does not keep a process alive. */
 let isWatched = false;
 
@@ -46,18 +54,20 @@ function opened(): Waiting {
 
 /**
  * Resolves when there is something to read, or the other side is gone. One waiter a descriptor. To close it does not wake:
- * it is to be shut down first.
+ * it is to be shut down first. Rejects when it was closed and its number is waited for anew.
  */
 export function readable(descriptor: number): Promise<void> {
   waiting ??= opened();
   const { epoll, waiters } = waiting;
-  if (waiters.has(descriptor))
-    throw new GodwitError("internal", `descriptor ${descriptor} is waited for twice`);
   const event = Buffer.alloc(EVENT_BYTES);
   event.writeUInt32LE(EPOLLIN, 0);
   event.writeInt32LE(descriptor, DESCRIPTOR_AT);
+  lastNumber = (lastNumber + 1) >>> 0;
+  event.writeUInt32LE(lastNumber, NUMBER_AT);
   if (epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, event) !== 0) throw failed("epoll_ctl");
-  const waiter = Promise.withResolvers<void>();
+  const closed = waiters.get(descriptor);
+  closed?.reject(new GodwitError("internal", `descriptor ${descriptor} was closed while it was waited for`));
+  const waiter: Waiter = { ...Promise.withResolvers<void>(), number: lastNumber };
   waiters.set(descriptor, waiter);
   if (!isWatched) watch(waiting);
   return waiter.promise;
@@ -72,18 +82,24 @@ function watch(now: Waiting): void {
     const heard = error === null && count < 0 ? Number(epoll_wait(epoll, events, MOST_EVENTS, 0)) : count;
     if (error !== null || heard < 0) {
       const failure = error ?? failed("epoll_wait");
-      for (const descriptor of waiters.keys()) release(now, descriptor)?.reject(failure);
+      for (const [descriptor, waiter] of waiters) {
+        release(now, descriptor);
+        waiter.reject(failure);
+      }
       return;
     }
-    for (let index = 0; index < heard; index += 1)
-      release(now, events.readInt32LE(index * EVENT_BYTES + DESCRIPTOR_AT))?.resolve();
+    for (let at = 0; at < heard * EVENT_BYTES; at += EVENT_BYTES) {
+      const descriptor = events.readInt32LE(at + DESCRIPTOR_AT);
+      const waiter = waiters.get(descriptor);
+      if (waiter !== undefined && waiter.number !== events.readUInt32LE(at + NUMBER_AT)) continue;
+      release(now, descriptor);
+      waiter?.resolve();
+    }
     if (waiters.size > 0) watch(now);
   });
 }
 
-function release({ epoll, waiters }: Waiting, descriptor: number): PromiseWithResolvers<void> | undefined {
-  const waiter = waiters.get(descriptor);
+function release({ epoll, waiters }: Waiting, descriptor: number): void {
   waiters.delete(descriptor);
   epoll_ctl(epoll, EPOLL_CTL_DEL, descriptor, null);
-  return waiter;
 }
