@@ -41,8 +41,8 @@ export interface Host {
   readonly network: OverlayNetwork;
   readonly ports: PublishedPorts;
   readonly costs: CostBook;
-  /** Of containers that are to stand still. */
-  readonly turns: Turns;
+  /** Of moves that copy, and of containers that are to stand still. */
+  readonly turns: { readonly toCopy: Turns; readonly toStandStill: Turns };
   /** Commands in containers, and their end before a freeze; see ExecService. */
   readonly exec: () => Pick<ExecService, "quiesce" | "admit" | "isBusy" | "visit" | "command">;
 }

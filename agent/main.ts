@@ -44,6 +44,15 @@ import { ShimClient } from "./shim/client.ts";
 import { loadIdentity } from "./stream/identity.ts";
 import { detectWriteTracking } from "./tracking/support.ts";
 
+/** Each takes some 20 MB of this process while it copies; more at a time end no sooner. */
+const COPIES_AT_A_TIME = 8;
+/**
+ * Containers of a host stand still one after another: what CRIU and the agent then do would take as long for two at once
+ * as for one after the other, and the clients of both would wait for both. One for which this is not enough may wait for
+ * a host that is gone, or be stopped for all of its copy: the next goes on.
+ */
+const STANDSTILL_PATIENCE_MS = 5_000;
+
 async function connectToNats(config: AgentConfig, logger: Logger): Promise<NatsConnection> {
   const connection = await connect({
     servers: config.natsUrl.split(","),
@@ -135,7 +144,7 @@ async function main(): Promise<void> {
     network: new OverlayNetwork(config.underlayAddress),
     ports: new PublishedPorts(),
     costs: CostBook.open(`${config.dataDir}/move-costs.json`, logger),
-    turns: new Turns(),
+    turns: { toCopy: new Turns(COPIES_AT_A_TIME), toStandStill: new Turns(1, STANDSTILL_PATIENCE_MS) },
     exec: () => {
       if (exec === undefined) throw new GodwitError("unavailable", "the agent is still starting");
       return exec;

@@ -64,7 +64,7 @@ export async function copyThrough(
   });
   const rounds = new RunningRounds(memory, means, inputs, sentSoFar);
   await rounds.copy();
-  using turn = await host.turns.take(signal);
+  using turn = await host.turns.toStandStill.take(signal);
   if (turn.waitedMs > WORTH_A_ROUND_MS) await rounds.catchUp(turn.waitedMs);
   await recording?.close();
   await host.exec().quiesce(runtime.id, EXEC_GRACE_MS, inputs.farewell ?? farewellTo(order.peerNode));

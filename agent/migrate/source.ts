@@ -15,6 +15,8 @@ import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 /** A smaller container's memory is sent again sooner than a thread has begun that would record it. */
 const HELD_FROM_BYTES = 32 * 1024 * 1024;
 
+const TELLS_MS = 100;
+
 export interface CopyOutcome {
   /** Of the move's total time, what its forecast reckons piece by piece; the rest is what every move takes. */
   readonly forecastMs: number;
@@ -51,6 +53,13 @@ export async function copyToTarget(inputs: SourceInputs): Promise<CopyOutcome> {
     bytesPerSecond: bandwidthOf(inputs),
   });
   undo.use(sender);
+  // The target waits for as long as it hears of the stream.
+  using turn = await host.turns.toCopy.take(signal);
+  if (turn.waitedMs > TELLS_MS)
+    host.logger.info(
+      { migration: inputs.order.id, waitedMs: turn.waitedMs },
+      "waited for others that copied",
+    );
   const isWorthHolding =
     inputs.order.mode === MigrationMode.PRECOPY && runtime.cgroup.memoryBytes() >= HELD_FROM_BYTES;
   const recording = isWorthHolding ? host.held.record(runtime.id) : undefined;

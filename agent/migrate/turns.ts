@@ -1,21 +1,18 @@
-/** A container stands still for less, unless it is stopped for all of its copy. */
-const PATIENCE_MS = 5_000;
-
 /** One's turn; to be given back when what it was for is over. */
 export interface Turn extends Disposable {
   readonly waitedMs: number;
 }
 
-/**
- * Containers of a host stand still one after another: what CRIU and the agent then do would take as long for two at once
- * as for one after the other, and the clients of both would wait for both. In the order in which they ask.
- */
+/** So many at a time, in the order in which they ask. */
 export class Turns {
+  readonly #places: number;
   readonly #patienceMs: number;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #waiting = new Set<() => void>();
+  #taken = 0;
 
-  /** @param patienceMs after which one goes on although it is not its turn: another may wait for a host that is gone */
-  constructor(patienceMs = PATIENCE_MS) {
+  /** @param patienceMs after which one goes on although it is not its turn; absent: never */
+  constructor(places: number, patienceMs = Infinity) {
+    this.#places = places;
     this.#patienceMs = patienceMs;
   }
 
@@ -23,24 +20,45 @@ export class Turns {
   async take(signal: AbortSignal): Promise<Turn> {
     signal.throwIfAborted();
     const beganAt = performance.now();
-    const over = Promise.withResolvers<void>();
-    const before = this.#last;
-    this.#last = Promise.all([before, over.promise]);
-    const given = Promise.withResolvers<never>();
-    given.promise.catch(() => undefined);
-    const patience = Promise.withResolvers<void>();
-    const timer = setTimeout(patience.resolve, this.#patienceMs);
-    const giveUp = (): void => given.reject(signal.reason);
+    if (this.#taken < this.#places) this.#taken += 1;
+    else await this.#awaitTurn(signal);
+    let isOver = false;
+    const giveBack = (): void => {
+      if (!isOver) this.#giveBack();
+      isOver = true;
+    };
+    return { waitedMs: performance.now() - beganAt, [Symbol.dispose]: giveBack };
+  }
+
+  /** When it resolves the place is taken. */
+  async #awaitTurn(signal: AbortSignal): Promise<void> {
+    const turn = Promise.withResolvers<void>();
+    this.#waiting.add(turn.resolve);
+    const giveUp = (): void => {
+      if (this.#waiting.delete(turn.resolve)) turn.reject(signal.reason);
+    };
+    const goOn = (): void => {
+      if (!this.#waiting.delete(turn.resolve)) return;
+      this.#taken += 1;
+      turn.resolve();
+    };
     signal.addEventListener("abort", giveUp, { once: true });
+    const timer = this.#patienceMs === Infinity ? undefined : setTimeout(goOn, this.#patienceMs);
     try {
-      await Promise.race([before, patience.promise, given.promise]);
-    } catch (error) {
-      over.resolve();
-      throw error;
+      await turn.promise;
     } finally {
       clearTimeout(timer);
       signal.removeEventListener("abort", giveUp);
     }
-    return { waitedMs: performance.now() - beganAt, [Symbol.dispose]: over.resolve };
+  }
+
+  #giveBack(): void {
+    const [next] = this.#waiting;
+    if (next === undefined || this.#taken > this.#places) {
+      this.#taken -= 1;
+      return;
+    }
+    this.#waiting.delete(next);
+    next();
   }
 }
