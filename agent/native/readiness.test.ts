@@ -59,6 +59,24 @@ test("a stream's bytes are taken as they come, and its end is told", async () =>
   }
 });
 
+test("who waits for a socket that is shut down and closed at once hears of its end", async () => {
+  for (let round = 0; round < 200; round += 1) {
+    const [ours, theirs] = openPacketPair();
+    const heard = receivePacket(ours, 8);
+    if (round % 2 === 0) await delay(0);
+    shutdownSocket(ours);
+    if (round % 3 > 0) await Promise.resolve();
+    closeSync(ours);
+    closeSync(theirs);
+    // Its end, or that it is closed.
+    const [end] = await Promise.allSettled([heard]);
+    expect(end).toSatisfy(
+      ({ status, value }: { status: string; value?: Uint8Array }) =>
+        status === "rejected" || value?.length === 0,
+    );
+  }
+});
+
 test("a descriptor that was closed without a word does not stand in the way of the next of its number", async () => {
   const first = openPacketPair();
   const forgotten = receivePacket(first[0], 8);

@@ -54,7 +54,7 @@ function opened(): Waiting {
 
 /**
  * Resolves when there is something to read, or the other side is gone. One waiter a descriptor. To close it does not wake:
- * it is to be shut down first. Rejects when it was closed and its number is waited for anew.
+ * `wake` is to be called before. Rejects when it was closed all the same and its number is waited for anew.
  */
 export function readable(descriptor: number): Promise<void> {
   waiting ??= opened();
@@ -71,6 +71,17 @@ export function readable(descriptor: number): Promise<void> {
   waiters.set(descriptor, waiter);
   if (!isWatched) watch(waiting);
   return waiter.promise;
+}
+
+/**
+ * Who waits for this descriptor goes on: it is shut down, and may be closed before the kernel's own word of that is heard,
+ * which is then never heard.
+ */
+export function wake(descriptor: number): void {
+  const waiter = waiting?.waiters.get(descriptor);
+  if (waiting === undefined || waiter === undefined) return;
+  release(waiting, descriptor);
+  waiter.resolve();
 }
 
 function watch(now: Waiting): void {

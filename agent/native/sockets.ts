@@ -1,7 +1,7 @@
 import koffi from "koffi";
 
 import { GodwitError } from "../../proto/contract/error.ts";
-import { readable } from "./readiness.ts";
+import { readable, wake } from "./readiness.ts";
 
 /**
  * System calls on sockets and pipes that Node has no word for. CRIU's RPC needs a SOCK_SEQPACKET pair (one
@@ -113,4 +113,5 @@ function takeInto(descriptor: number, address: number, maximumBytes: number): Pr
 /** Wakes who waits on this descriptor: closing alone would not. */
 export function shutdownSocket(descriptor: number): void {
   shutdown(descriptor, SHUT_RDWR);
+  wake(descriptor);
 }
