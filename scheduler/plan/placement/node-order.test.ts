@@ -240,7 +240,11 @@ test("the order leads to the same node as looking at all of them, whatever has h
             expect(placeOne(cluster, container, { ...options, seen: { nodes: seen.nodes } })).toBe(node);
             if (node === undefined) continue;
             if (event.kind === "plan") planned.add(node, container);
-            else drive.must(command("allocationPlaced", { containerId: idOf(number), node, epoch: 1 }));
+            else {
+              drive.must(command("allocationPlaced", { containerId: idOf(number), node, epoch: 1 }));
+              // A plan is of a cluster that stays as it is.
+              planned = new PlannedUse(cluster);
+            }
           }
         }
       },
