@@ -2,6 +2,27 @@ import type { NatsConnection, QueuedIterator, Status } from "@nats-io/transport-
 
 import { GodwitError } from "../../proto/contract/error.ts";
 
+type Tell = (error: Error | void) => void;
+const told = new WeakMap<NatsConnection, Set<Tell>>();
+
+/**
+ * The connection lives as long as its agent: were each stream to wait for the promise of its end, that would hold all
+ * streams that ever were, with their buffers. Answers how not to be told any more.
+ */
+function whenClosed(connection: NatsConnection, tell: Tell): () => void {
+  let tells = told.get(connection);
+  if (tells === undefined) {
+    const made = new Set<Tell>();
+    tells = made;
+    told.set(connection, made);
+    void connection.closed().then((error) => {
+      for (const one of made) one(error);
+    });
+  }
+  tells.add(tell);
+  return () => tells.delete(tell);
+}
+
 /**
  * What both ends need of NATS: publish on one subject, hear the other, and be told when the connection
  * came back or ended for good. `closed` is called at most once, `reconnected` after each reconnect.
@@ -11,6 +32,7 @@ export class Link implements Disposable {
   readonly #publishSubject: string;
   readonly #statuses: Partial<QueuedIterator<Status>>;
   readonly #subscription: { unsubscribe(): void };
+  readonly #untell: () => void;
   #open = true;
 
   private constructor(
@@ -34,7 +56,7 @@ export class Link implements Disposable {
     void (async () => {
       for await (const status of statuses) if (this.#open && status.type === "reconnect") on.reconnected();
     })();
-    void connection.closed().then((error) => {
+    this.#untell = whenClosed(connection, (error) => {
       if (!this.#open) return;
       const options = error instanceof Error ? { cause: error } : {};
       on.closed(new GodwitError("unavailable", "the connection to NATS is closed", options));
@@ -67,6 +89,7 @@ export class Link implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#open) return;
     this.#open = false;
+    this.#untell();
     this.#statuses.stop?.();
     if (!this.#connection.isClosed()) this.#subscription.unsubscribe();
   }
