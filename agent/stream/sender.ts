@@ -198,19 +198,13 @@ class NatsImageSender implements ImageSender {
       }
       this.#pending.set(part, this.#pendingBytes);
       this.#pendingBytes += part.byteLength;
-      if (this.#pendingBytes === this.#chunkBytes) {
-        await this.#prepare(this.#pending, false);
-        this.#pendingBytes = 0;
-      }
+      if (this.#pendingBytes === this.#chunkBytes) await this.#preparePending(false);
     }
     this.#throwIfFailed();
   }
 
   async flush(): Promise<void> {
-    if (this.#pendingBytes > 0) {
-      await this.#prepare(this.#pending.subarray(0, this.#pendingBytes), false);
-      this.#pendingBytes = 0;
-    }
+    if (this.#pendingBytes > 0) await this.#preparePending(false);
     await this.#until(() => this.#coming.length === 0);
   }
 
@@ -229,8 +223,7 @@ class NatsImageSender implements ImageSender {
   }
 
   async finish(): Promise<void> {
-    await this.#prepare(this.#pending.subarray(0, this.#pendingBytes), true);
-    this.#pendingBytes = 0;
+    await this.#preparePending(true);
     await this.#until(() => this.#window.complete);
     this.#settle();
   }
@@ -253,6 +246,11 @@ class NatsImageSender implements ImageSender {
       await this.#progress.promise;
       this.#throwIfFailed();
     }
+  }
+
+  async #preparePending(last: boolean): Promise<void> {
+    await this.#prepare(this.#pending.subarray(0, this.#pendingBytes), last);
+    this.#pendingBytes = 0;
   }
 
   /** Resolves when `raw` may be used again. */

@@ -137,6 +137,29 @@ test.each([0, 1, 3])(
   },
 );
 
+test("a server that takes only small messages gets small chunks, and nothing that is not in them", async () => {
+  const ends = nextEnds();
+  const info = { ...source.info, max_payload: 100_000 };
+  const connection = new Proxy(source, {
+    get: (connection, name) => {
+      if (name === "info") return info;
+      const value: unknown = Reflect.get(connection, name);
+      return typeof value === "function" ? (value.bind(connection) as unknown) : value;
+    },
+  });
+  await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
+  await using sender = await openSender({ connection, ends: ends.source, signal: never, threads });
+  const received = digestOf(receiver);
+  const hash = createHash("sha256");
+  for (let piece = 0; piece < 50; piece += 1) {
+    const bytes = randomBytes(30_000);
+    hash.update(bytes);
+    await sender.write(bytes);
+  }
+  await sender.finish();
+  expect(await received).toBe(hash.digest("hex"));
+});
+
 test("a network that loses every seventh message is not flooded with what is sent again", async () => {
   const ends = nextEnds();
   await using receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
