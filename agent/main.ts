@@ -44,7 +44,7 @@ import { ShimClient } from "./shim/client.ts";
 import { loadIdentity } from "./stream/identity.ts";
 import { detectWriteTracking } from "./tracking/support.ts";
 
-/** Each takes some 20 MB of this process while it copies; more at a time end no sooner. */
+/** Each has up to 20 MB of buffers, and all share one event loop. */
 const COPIES_AT_A_TIME = 8;
 /**
  * Containers of a host stand still one after another: what CRIU and the agent then do would take as long for two at once

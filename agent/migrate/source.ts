@@ -15,6 +15,7 @@ import { STREAM_IDLE_MS, streamEnds } from "./stream-ends.ts";
 /** A smaller container's memory is sent again sooner than a thread has begun that would record it. */
 const HELD_FROM_BYTES = 32 * 1024 * 1024;
 
+/** To have waited for less is not worth a word. */
 const TELLS_MS = 100;
 
 export interface CopyOutcome {

@@ -2,7 +2,7 @@ import { closeSync } from "node:fs";
 
 import koffi from "koffi";
 
-import { GodwitError } from "../../proto/contract/error.ts";
+import { failed } from "./errno.ts";
 
 /**
  * Pseudo-terminals, which Node has no word for. A pair is opened by ioctl alone, so that neither /dev/pts nor a
@@ -27,10 +27,6 @@ const TIOCGPTPEER = 0x5441;
 const TIOCSWINSZ = 0x5414;
 /** glibc's struct termios has 60 bytes on every Linux of 64 bits. */
 const TERMIOS_BYTES = 64;
-
-function failed(call: string): GodwitError {
-  return new GodwitError("internal", `${call} failed: errno ${koffi.errno()}`);
-}
 
 export interface TerminalPair {
   /** Non-blocking. */

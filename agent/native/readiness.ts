@@ -1,6 +1,7 @@
 import koffi from "koffi";
 
 import { GodwitError } from "../../proto/contract/error.ts";
+import { failed } from "./errno.ts";
 
 /**
  * Waits until descriptors can be read, all of them on one thread of libuv's pool (epoll(7)). The pool has few threads, for
@@ -41,10 +42,6 @@ let waiting: Waiting | undefined;
 let lastNumber = 0;
 /** A thread waits. It does so while there are waiters, so that it does not keep a process alive. */
 let isWatched = false;
-
-function failed(call: string): GodwitError {
-  return new GodwitError("internal", `${call} failed: errno ${koffi.errno()}`);
-}
 
 function opened(): Waiting {
   const epoll = Number(epoll_create1(EPOLL_CLOEXEC));

@@ -1,6 +1,6 @@
 import koffi from "koffi";
 
-import { GodwitError } from "../../proto/contract/error.ts";
+import { failed } from "./errno.ts";
 import { readable, wake } from "./readiness.ts";
 
 /**
@@ -29,10 +29,6 @@ const O_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SHUT_RDWR = 2;
-
-function failed(call: string): GodwitError {
-  return new GodwitError("internal", `${call} failed: errno ${koffi.errno()}`);
-}
 
 /** Two connected descriptors, one message a packet, both closed on exec. */
 export function openPacketPair(): [number, number] {

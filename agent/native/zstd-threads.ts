@@ -31,11 +31,14 @@ export class CompressingThreads {
     this.count = Math.max(0, count);
   }
 
-  /**
-   * Undefined: all are at work. The answer is the length of what lies in `room` then; neither buffer may be touched before.
-   */
-  compress(bytes: Uint8Array, room: Uint8Array, level: number): Promise<number> | undefined {
-    if (this.#busy >= this.count) return undefined;
+  /** Not all are at work. */
+  get isFree(): boolean {
+    return this.#busy < this.count;
+  }
+
+  /** Answers the length of what lies in `room` then; neither buffer may be touched before. Only when one `isFree`. */
+  compress(bytes: Uint8Array, room: Uint8Array, level: number): Promise<number> {
+    if (!this.isFree) throw new RangeError("all threads are at work");
     this.#busy += 1;
     const context: unknown = this.#contexts.pop() ?? createContext();
     return new Promise((resolve, reject) => {

@@ -136,15 +136,12 @@ export class ChunkCompressor {
     const trial = this.#book.trial(byteLength, this.#nowMs());
     if (form === "stored" && trial === undefined) return undefined;
     if (!this.#looksCompressible(bytes)) return undefined;
-    if (trial === undefined && form !== "stored" && byteLength >= WORTH_A_THREAD_BYTES) {
-      const beside =
-        this.#threads.count > 0 ? this.#threads.compress(kept(), desk.compressed, LEVELS[form]) : undefined;
-      if (beside !== undefined)
-        return beside.then((length) => {
-          this.#book.measured(form, byteLength, length, undefined);
-          return this.#smaller(desk, byteLength, length);
-        });
-    }
+    const isWorthAThread = trial === undefined && byteLength >= WORTH_A_THREAD_BYTES;
+    if (isWorthAThread && form !== "stored" && this.#threads.isFree)
+      return this.#threads.compress(kept(), desk.compressed, LEVELS[form]).then((length) => {
+        this.#book.measured(form, byteLength, length, undefined);
+        return this.#smaller(desk, byteLength, length);
+      });
     let length = form === "stored" ? Infinity : this.#measured(bytes, desk.compressed, form);
     const tried = trial === undefined || trial === form ? Infinity : this.#measured(bytes, desk.tried, trial);
     if (tried < length) {
