@@ -10,6 +10,7 @@ import {
   decodeChunk,
   encodeAbort,
   encodeChunkHead,
+  encodeFarewell,
   encodeProbe,
 } from "./frames.ts";
 
@@ -66,11 +67,12 @@ test("the bytes are a Chunk of stream.proto", () => {
   ).toEqual({ kind: "data", data: { ...head, payload } });
 });
 
-test("probe and abort", () => {
+test("probe, abort and farewell", () => {
   expect(decodeChunk(encodeProbe(0))).toEqual({ kind: "probe", sequence: 0 });
   expect(decodeChunk(encodeProbe(2 ** 40))).toEqual({ kind: "probe", sequence: 2 ** 40 });
   expect(decodeChunk(encodeAbort("no room"))).toEqual({ kind: "abort", reason: "no room" });
   expect(decodeChunk(encodeAbort("x".repeat(5000)))).toMatchObject({ kind: "abort" });
+  expect(decodeChunk(encodeFarewell())).toEqual({ kind: "farewell" });
 });
 
 test.each([

@@ -8,19 +8,21 @@ import { restLength, zeroMapBytes } from "./zero-blocks.ts";
  * The bytes of a Chunk (proto/godwit/v1/stream.proto). The generated codec is not used for it: that one
  * copies every payload twice and turns the 64-bit checksum into a number, which loses its low bits.
  *
- * Three kinds of message share the shape:
+ * Four kinds of message share the shape:
  * - data: an encoding and a payload;
  * - probe: no encoding, no payload; `sequence` is the one that the sender would transmit next. It asks for
  *   a Credit, keeps the stream alive while there is nothing to send, and shows the receiver that chunks
  *   below `sequence` were lost;
- * - abort: no encoding, `last`, and the reason as payload.
+ * - abort: no encoding, `last`, and the reason as payload;
+ * - farewell: no encoding, `farewell`: the sender has heard that all is complete, and asks no more.
  *
  * These bytes travel sealed (sealing.ts); a data frame's sequence is the number that it was sealed with.
  */
 export type Frame =
   | { readonly kind: "data"; readonly data: DataChunk }
   | { readonly kind: "probe"; readonly sequence: number }
-  | { readonly kind: "abort"; readonly reason: string };
+  | { readonly kind: "abort"; readonly reason: string }
+  | { readonly kind: "farewell" };
 
 export interface DataChunk {
   /** xxHash64 of what the payload decodes to. */
@@ -70,6 +72,10 @@ export function encodeAbort(reason: string): Uint8Array {
   return new BinaryWriter().uint32(56).bool(true).uint32(42).bytes(text).finish();
 }
 
+export function encodeFarewell(): Uint8Array {
+  return new BinaryWriter().uint32(72).bool(true).finish();
+}
+
 const corrupt = (what: string, cause?: unknown): GodwitError =>
   new GodwitError("corrupt", `image stream: ${what}`, cause === undefined ? {} : { cause });
 
@@ -82,6 +88,7 @@ export function decodeChunk(bytes: Uint8Array): Frame {
   let payload: Uint8Array = EMPTY;
   let digest: Uint8Array | undefined;
   let last = false;
+  let farewell = false;
   let zeroMap: Uint8Array | undefined;
   try {
     const reader = new BinaryReader(bytes);
@@ -95,6 +102,7 @@ export function decodeChunk(bytes: Uint8Array): Frame {
       else if (field === 6 && wireType === WireType.LengthDelimited) digest = reader.bytes();
       else if (field === 7 && wireType === WireType.Varint) last = reader.bool();
       else if (field === 8 && wireType === WireType.LengthDelimited) zeroMap = reader.bytes();
+      else if (field === 9 && wireType === WireType.Varint) farewell = reader.bool();
       else reader.skip(wireType);
     }
   } catch (error) {
@@ -105,7 +113,7 @@ export function decodeChunk(bytes: Uint8Array): Frame {
   if (encoding === Encoding.UNSPECIFIED) {
     if (last)
       return { kind: "abort", reason: new TextDecoder().decode(payload.subarray(0, MAX_REASON_BYTES)) };
-    return { kind: "probe", sequence };
+    return farewell ? { kind: "farewell" } : { kind: "probe", sequence };
   }
   if (rawLength > MAX_CHUNK_BYTES) throw corrupt("a chunk of more than 1 MiB");
   if (zeroMap !== undefined && zeroMap.byteLength !== zeroMapBytes(rawLength))

@@ -39,8 +39,9 @@ export interface ImageReceiver extends AsyncDisposable {
 /**
  * Opens the target's end: subscribed when it resolves. `chunks` throws GodwitError: `unavailable` if the
  * sender stays silent or NATS goes away for good, `refused` if only others speak in its name, `cancelled` if the
- * signal fires or the sender gives up, `corrupt` if the digest is wrong. Disposing before the end tells the sender to give up; after the end it
- * goes on answering, for as long as the idle timeout, a sender that has missed the word of completion.
+ * signal fires or the sender gives up, `corrupt` if the digest is wrong. Disposing before the end tells the sender to give
+ * up; after the end it goes on answering a sender that has missed the word of completion, until that says farewell or has
+ * been silent for the idle timeout.
  */
 export async function openReceiver(options: ReceiverOptions): Promise<ImageReceiver> {
   options.signal.throwIfAborted();
@@ -146,7 +147,9 @@ class NatsImageReceiver implements ImageReceiver {
     if (frame.kind === "probe") {
       this.#window.probe(frame.sequence);
       this.#publishCredit();
-    } else if (frame.kind === "abort" && !this.#window.complete) this.#giveUp(sourcesWord(frame.reason));
+    } else if (this.#window.complete) {
+      if (frame.kind === "farewell") this.#close();
+    } else if (frame.kind === "abort") this.#giveUp(sourcesWord(frame.reason));
   }
 
   #hearChunk(message: SealedMessage): void {
@@ -206,6 +209,7 @@ class NatsImageReceiver implements ImageReceiver {
     }
     this.#pool.push(slot);
     this.#window.consume();
+    if (this.#window.complete) this.#pool.length = 0; // what follows may be minutes of waiting for a farewell
     if (this.#window.creditDue) this.#publishCredit();
     return raw;
   }

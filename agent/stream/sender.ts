@@ -8,7 +8,14 @@ import { Credit } from "../../proto/gen/godwit/v1/stream.ts";
 import { systemClock, tickPeriodMs, type Clock } from "./clock.ts";
 import { COMPRESSING_THREADS, type CompressingThreads } from "../native/zstd-threads.ts";
 import { checksumBytes, ChunkCompressor, type EncodedChunk, loadChecksum } from "./compression.ts";
-import { CHUNK_BYTES, FRAME_HEAD_BYTES, encodeAbort, encodeChunkHead, encodeProbe } from "./frames.ts";
+import {
+  CHUNK_BYTES,
+  FRAME_HEAD_BYTES,
+  encodeAbort,
+  encodeChunkHead,
+  encodeFarewell,
+  encodeProbe,
+} from "./frames.ts";
 import { GarbageMeter } from "./garbage.ts";
 import type { StreamEnds } from "./handshake.ts";
 import { LinkRate } from "./link-rate.ts";
@@ -225,6 +232,7 @@ class NatsImageSender implements ImageSender {
   async finish(): Promise<void> {
     await this.#preparePending(true);
     await this.#until(() => this.#window.complete);
+    this.#link?.publishSmall(SealedKind.control, encodeFarewell());
     this.#settle();
   }
 

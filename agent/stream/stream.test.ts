@@ -1,4 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -6,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { CompressingThreads } from "../native/zstd-threads.ts";
 import type { StreamEnds } from "./handshake.ts";
 import { openReceiver, type ImageReceiver } from "./receiver.ts";
-import { openSender } from "./sender.ts";
+import { type ImageSender, openSender } from "./sender.ts";
 import { pairOfEnds } from "./testing/ends.ts";
 import { startNatsServer, type TestNatsServer } from "./testing/nats-server.ts";
 
@@ -354,4 +356,40 @@ test("a closed connection is `unavailable`", async () => {
   await expect(openReceiver({ connection, ends: ends.target, signal: never })).rejects.toMatchObject({
     code: "unavailable",
   });
+});
+
+const collect: (() => void) | undefined = (() => {
+  setFlagsFromString("--expose-gc");
+  const found: unknown = runInNewContext("gc");
+  setFlagsFromString("--no-expose-gc");
+  return typeof found === "function" ? () => void found() : undefined;
+})();
+
+test.each([
+  ["finished", async (sender: ImageSender) => sender.finish()],
+  ["given up by its source", async (sender: ImageSender) => sender.abort("enough")],
+  [
+    "given up by its target",
+    async (_: ImageSender, receiver: ImageReceiver) => receiver[Symbol.asyncDispose](),
+  ],
+])("a stream that was %s is let go of, although connection and signal live on", async (_, end) => {
+  const ends = nextEnds();
+  const held = await (async () => {
+    const receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
+    const sender = await openSender({ connection: source, ends: ends.source, signal: never, threads });
+    const received = digestOf(receiver).catch(() => undefined);
+    await sender.write(Buffer.from("a text ".repeat(100_000)));
+    await end(sender, receiver);
+    await received;
+    return [new WeakRef(sender), new WeakRef(receiver)];
+  })();
+  await expect
+    .poll(
+      () => {
+        collect?.();
+        return held.map((one) => one.deref() === undefined);
+      },
+      { timeout: 10_000 },
+    )
+    .toEqual([true, true]);
 });

@@ -269,6 +269,8 @@ export interface Chunk {
    * Absent: none.
    */
   zeroBlocks: Buffer;
+  /** The source has heard that all is complete: the target need not answer it any more. */
+  farewell: boolean;
 }
 
 export interface Credit {
@@ -329,6 +331,7 @@ function createBaseChunk(): Chunk {
     digest: Buffer.alloc(0),
     last: false,
     zeroBlocks: Buffer.alloc(0),
+    farewell: false,
   };
 }
 
@@ -357,6 +360,9 @@ export const Chunk: MessageFns<Chunk> = {
     }
     if (message.zeroBlocks.length !== 0) {
       writer.uint32(66).bytes(message.zeroBlocks);
+    }
+    if (message.farewell !== false) {
+      writer.uint32(72).bool(message.farewell);
     }
     return writer;
   },
@@ -438,6 +444,14 @@ export const Chunk: MessageFns<Chunk> = {
             message.zeroBlocks = Buffer.from(reader.bytes());
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.farewell = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -468,6 +482,7 @@ export const Chunk: MessageFns<Chunk> = {
         : isSet(object.zero_blocks)
         ? Buffer.from(bytesFromBase64(object.zero_blocks))
         : Buffer.alloc(0),
+      farewell: isSet(object.farewell) ? globalThis.Boolean(object.farewell) : false,
     };
   },
 
@@ -497,6 +512,9 @@ export const Chunk: MessageFns<Chunk> = {
     if (message.zeroBlocks.length !== 0) {
       obj.zeroBlocks = base64FromBytes(message.zeroBlocks);
     }
+    if (message.farewell !== false) {
+      obj.farewell = message.farewell;
+    }
     return obj;
   },
 
@@ -513,6 +531,7 @@ export const Chunk: MessageFns<Chunk> = {
     message.digest = object.digest ?? Buffer.alloc(0);
     message.last = object.last ?? false;
     message.zeroBlocks = object.zeroBlocks ?? Buffer.alloc(0);
+    message.farewell = object.farewell ?? false;
     return message;
   },
 };
