@@ -7,20 +7,17 @@ const told = new WeakMap<NatsConnection, Set<Tell>>();
 
 /**
  * The connection lives as long as its agent: were each stream to wait for the promise of its end, that would hold all
- * streams that ever were, with their buffers. Answers how not to be told any more.
+ * streams that ever were, with their buffers.
  */
-function whenClosed(connection: NatsConnection, tell: Tell): () => void {
-  let tells = told.get(connection);
-  if (tells === undefined) {
-    const made = new Set<Tell>();
-    tells = made;
-    told.set(connection, made);
-    void connection.closed().then((error) => {
-      for (const one of made) one(error);
-    });
-  }
-  tells.add(tell);
-  return () => tells.delete(tell);
+function toldWhenClosed(connection: NatsConnection): Set<Tell> {
+  const known = told.get(connection);
+  if (known !== undefined) return known;
+  const tells = new Set<Tell>();
+  told.set(connection, tells);
+  void connection.closed().then((error) => {
+    for (const tell of tells) tell(error);
+  });
+  return tells;
 }
 
 /**
@@ -56,11 +53,13 @@ export class Link implements Disposable {
     void (async () => {
       for await (const status of statuses) if (this.#open && status.type === "reconnect") on.reconnected();
     })();
-    this.#untell = whenClosed(connection, (error) => {
+    const tell: Tell = (error) => {
       if (!this.#open) return;
       const options = error instanceof Error ? { cause: error } : {};
       on.closed(new GodwitError("unavailable", "the connection to NATS is closed", options));
-    });
+    };
+    const tells = toldWhenClosed(connection).add(tell);
+    this.#untell = () => tells.delete(tell);
   }
 
   /** Resolves once the server knows of the subscription. */

@@ -374,9 +374,10 @@ test.each([
   ],
 ])("a stream that was %s is let go of, although connection and signal live on", async (_, end) => {
   const ends = nextEnds();
+  const connection = await open();
   const held = await (async () => {
-    const receiver = await openReceiver({ connection: target, ends: ends.target, signal: never });
-    const sender = await openSender({ connection: source, ends: ends.source, signal: never, threads });
+    const receiver = await openReceiver({ connection, ends: ends.target, signal: never });
+    const sender = await openSender({ connection, ends: ends.source, signal: never, threads });
     const received = digestOf(receiver).catch(() => undefined);
     await sender.write(Buffer.from("a text ".repeat(100_000)));
     await end(sender, receiver);
@@ -392,4 +393,5 @@ test.each([
       { timeout: 10_000 },
     )
     .toEqual([true, true]);
+  await connection.close();
 });

@@ -24,7 +24,7 @@ const LATEST_MS = 1_500;
 const LONGEST_MS = LEASE_MS * 1.5;
 /** A machine that does much else may take minutes for the first round of a container of many processes. */
 const SETTLE_MS = 300_000;
-const MOST_AGENT_MEGABYTES = 600;
+const MOST_AGENT_MEGABYTES = 300;
 /** On a machine that does much else an agent may be silent for a lease though nothing was done to it: not often. */
 const MISSED = /^node \w+ was lost \(no report/;
 const MOST_MISSED = 0.02;
