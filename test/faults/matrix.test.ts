@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { MigrationMode } from "../../proto/gen/godwit/v1/spec.ts";
 import { until } from "../e2e/cluster.ts";
 import { notePoints, passedPoints } from "./hold.ts";
+import { keepLogs } from "./kept-logs.ts";
 import { Laboratory } from "./laboratory.ts";
 import { type Point, POINTS } from "./points.ts";
 import { runRow } from "./run-row.ts";
@@ -76,8 +77,11 @@ describe("rows of the fault matrix", () => {
     const row = ROWS.find((candidate) => rowName(candidate) === name);
     if (row === undefined) throw new Error("there is no such row");
     const result = await runRow(laboratory, row);
-    // A container that something is wrong with must not spoil the rows to come.
-    if (result.outcome === "wrong") await laboratory.discard();
+    if (result.outcome === "wrong") {
+      process.stdout.write(`its logs: ${keepLogs(laboratory.cluster, result.row)}\n`);
+      // A container that something is wrong with must not spoil the rows to come.
+      await laboratory.discard();
+    }
     expect(`${result.outcome}: ${result.words}`).toMatch(/^(moved|stayed|ended): /);
   });
 });
