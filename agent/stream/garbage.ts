@@ -9,10 +9,11 @@ import { runInNewContext } from "node:vm";
  */
 const EACH_BYTES = 4 * 1024 * 1024;
 
-type Collect = (options: { type: "minor" }) => void;
+type Collect = (options: { type: "minor" | "major" }) => void;
 let collect: Collect | undefined;
 
-function findCollect(): Collect {
+/** V8's collector, to be called by hand. Where there is none: nothing. */
+export function findCollect(): Collect {
   const exposed = (globalThis as { gc?: Collect }).gc;
   if (exposed !== undefined) return exposed;
   // Without starting Node with --expose-gc: the flag takes effect in contexts made after it was set.

@@ -1,11 +1,10 @@
 import { createHash, randomBytes } from "node:crypto";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { CompressingThreads } from "../native/zstd-threads.ts";
+import { findCollect } from "./garbage.ts";
 import type { StreamEnds } from "./handshake.ts";
 import { openReceiver, type ImageReceiver } from "./receiver.ts";
 import { type ImageSender, openSender } from "./sender.ts";
@@ -358,13 +357,6 @@ test("a closed connection is `unavailable`", async () => {
   });
 });
 
-const collect: (() => void) | undefined = (() => {
-  setFlagsFromString("--expose-gc");
-  const found: unknown = runInNewContext("gc");
-  setFlagsFromString("--no-expose-gc");
-  return typeof found === "function" ? () => void found() : undefined;
-})();
-
 test.each([
   ["finished", async (sender: ImageSender) => sender.finish()],
   ["given up by its source", async (sender: ImageSender) => sender.abort("enough")],
@@ -375,6 +367,7 @@ test.each([
 ])("a stream that was %s is let go of, although connection and signal live on", async (_, end) => {
   const ends = nextEnds();
   const connection = await open();
+  const collect = findCollect();
   const held = await (async () => {
     const receiver = await openReceiver({ connection, ends: ends.target, signal: never });
     const sender = await openSender({ connection, ends: ends.source, signal: never, threads });
@@ -387,7 +380,7 @@ test.each([
   await expect
     .poll(
       () => {
-        collect?.();
+        collect({ type: "major" });
         return held.map((one) => one.deref() === undefined);
       },
       { timeout: 10_000 },
