@@ -29,6 +29,7 @@ export async function freezeAtRest(
   signal: AbortSignal,
 ): Promise<void> {
   const looks = new Map<string, number>();
+  const isFresh = (pid: string): boolean => (looks.get(pid) ?? 0) < EXIT_CODE_LOOKS;
   const datagrams = new UnreadDatagrams(plug);
   for (let tries = 1; ; tries += 1) {
     await runtime.cgroup.freeze(signal);
@@ -38,7 +39,7 @@ export async function freezeAtRest(
     const arriving = plug.waitingConnections() > 0;
     const { vfork, ending, exitCodes } = await settled(initPid, signal);
     for (const pid of exitCodes) looks.set(pid, (looks.get(pid) ?? 0) + 1);
-    const fresh = exitCodes.some((pid) => (looks.get(pid) ?? 0) < EXIT_CODE_LOOKS);
+    const fresh = exitCodes.some(isFresh);
     if (!arriving && !vfork && !ending && !fresh && !unread) return;
     if (tries >= TRIES) {
       if (vfork)
@@ -51,8 +52,10 @@ export async function freezeAtRest(
     if (arriving) unplug({ plug, stragglers });
     stragglers.goesOn();
     runtime.cgroup.thaw();
-    if (vfork) await programBegun(initPid, signal);
-    else await delay(arriving || ending || fresh ? PATIENCE_MS : datagrams.readMs, undefined, { signal });
+    if (vfork) await until(({ vfork }) => !vfork, PROGRAM_MS, initPid, signal);
+    else if (fresh)
+      await until(({ exitCodes }) => exitCodes.every((pid) => !isFresh(pid)), PATIENCE_MS, initPid, signal);
+    else await delay(arriving || ending ? PATIENCE_MS : datagrams.readMs, undefined, { signal });
   }
 }
 
@@ -109,9 +112,14 @@ async function settled(initPid: number, signal: AbortSignal): Promise<Unsettled>
 /** How long a child may take to begin its program, on a busy host, before the next look. */
 const PROGRAM_MS = 100;
 
-/** The moment between two of a process's vforks may be short: it is caught while the container runs. */
-async function programBegun(initPid: number, signal: AbortSignal): Promise<void> {
-  const deadlineMs = performance.now() + PROGRAM_MS;
+/** The moment between two vforks, or two ends, of a process may be short: it is caught while the container runs. */
+async function until(
+  isSo: (unsettled: Unsettled) => boolean,
+  patienceMs: number,
+  initPid: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const deadlineMs = performance.now() + patienceMs;
   do await delay(1, undefined, { signal });
-  while (findUnsettled(initPid).vfork && performance.now() < deadlineMs);
+  while (!isSo(findUnsettled(initPid)) && performance.now() < deadlineMs);
 }

@@ -265,7 +265,8 @@ def exit_codes():
         if pid == 0:
             os._exit(137)
         time.sleep(0.01)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 137
+        status = os.waitpid(pid, 0)[1]
+        assert os.waitstatus_to_exitcode(status) == 137, status
 
 
 @kind
