@@ -2,6 +2,7 @@ import { closeSync } from "node:fs";
 
 import { addressOf } from "../native/sockets.ts";
 import { FaultDescriptor, type Placing } from "../native/fault-descriptor.ts";
+import type { AddressRange } from "../native/pagemap-scan.ts";
 import type { ImageFiles } from "./image-files.ts";
 import type { ImagePages } from "./image-pages.ts";
 import { PAGE_BYTES } from "./page-index.ts";
@@ -30,6 +31,8 @@ export class AddressSpace implements Disposable {
   readonly #files: ImageFiles;
   readonly #pending: PendingPages;
   readonly #isForked: boolean;
+  /** Where it will probably reach for its memory first. */
+  #likely: readonly AddressRange[];
   #waiting = new Set<number>();
   /** Where filling goes on. */
   #cursor = 0;
@@ -45,18 +48,28 @@ export class AddressSpace implements Disposable {
     image: ImagePages,
     files: ImageFiles,
     pending: PendingPages,
-    isForked: boolean,
+    { isForked, likely }: { readonly isForked: boolean; readonly likely: readonly AddressRange[] },
   ) {
     this.descriptor = new FaultDescriptor(descriptor);
     this.image = image;
     this.#files = files;
     this.#pending = pending;
     this.#isForked = isForked;
+    this.#likely = likely;
   }
 
-  /** A process as it was restored. */
-  static restored(descriptor: number, image: ImagePages, files: ImageFiles): AddressSpace {
-    return new AddressSpace(descriptor, image, files, new PendingPages(image.missing), false);
+  /**
+   * A process that is being restored.
+   * @param likely where it will probably reach for its memory first
+   */
+  static restored(
+    descriptor: number,
+    image: ImagePages,
+    files: ImageFiles,
+    likely: readonly AddressRange[],
+  ): AddressSpace {
+    const pending = new PendingPages(image.missing);
+    return new AddressSpace(descriptor, image, files, pending, { isForked: false, likely });
   }
 
   /** It has all of its memory, or is gone. */
@@ -121,7 +134,12 @@ export class AddressSpace implements Disposable {
         case "fork": {
           const pending = this.#pending.clone();
           this.image.need(pending.ranges);
-          children.push(new AddressSpace(event.descriptor, this.image, this.#files, pending, true));
+          children.push(
+            new AddressSpace(event.descriptor, this.image, this.#files, pending, {
+              isForked: true,
+              likely: [],
+            }),
+          );
           break;
         }
       }
@@ -142,6 +160,27 @@ export class AddressSpace implements Disposable {
       else this.#waiting.delete(address);
     }
     return worst;
+  }
+
+  /** There is more that it will probably reach for first. */
+  get isAnticipating(): boolean {
+    return this.#likely.length > 0 && !this.isDone;
+  }
+
+  /** Puts some of what it will probably reach for first in place. "nowhere": its mappings are not ready for it. */
+  anticipate(): Placing {
+    const [likely, ...others] = this.#likely;
+    if (likely === undefined) return "done";
+    const range = this.#pending.next(likely.start, BLOCK_PAGES, this.image.present);
+    if (range !== undefined && range.start >= likely.start && range.start < likely.end)
+      return this.#place({ ...range, end: Math.min(range.end, likely.end) }).outcome;
+    this.#likely = others;
+    return "done";
+  }
+
+  /** What is missing comes in the order of its addresses from now on. */
+  anticipateNoMore(): void {
+    this.#likely = [];
   }
 
   /**

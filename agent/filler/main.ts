@@ -24,6 +24,7 @@ import { AddressSpace } from "./address-space.ts";
 import { ImageFiles } from "./image-files.ts";
 import { ImagePages } from "./image-pages.ts";
 import { IndexReader, readLastIndex, ROUND_ENDED } from "./index-files.ts";
+import { likelyFirst } from "./likely-first.ts";
 import { PAGE_BYTES, PageIndex, pagesFileOf } from "./page-index.ts";
 import { PageLine } from "./page-line.ts";
 import { PAGES_SOCKET } from "./page-words.ts";
@@ -57,6 +58,8 @@ class Filler {
   #rehearsedPages = 0;
   /** Of each process what it is filled with. */
   readonly #prepared = new Map<number, ImagePages>();
+  /** Of each process where it will probably reach first. */
+  readonly #likely = new Map<number, readonly AddressRange[]>();
   /** Of processes whose pages follow. */
   readonly #following = new Map<number, ImagePages>();
   #line: PageLine | undefined;
@@ -105,6 +108,7 @@ class Filler {
         follows,
       });
       this.#prepared.set(pid, pages);
+      this.#likely.set(pid, likelyFirst([...(image.spaces.get(space)?.rounds ?? []), index]));
       if (follows) this.#following.set(pid, pages);
     }
     if (this.#following.size > 0)
@@ -127,7 +131,7 @@ class Filler {
       for (const space of [...this.#spaces])
         if (ready.has(space.descriptor.number)) this.#spaces.push(...space.look());
       for (const space of this.#spaces) if (space.isAwaited) this.#answer(space);
-      timeoutMs = this.#isRestored ? this.#goOn() : patienceMs(this.#isAnyAnswerable());
+      timeoutMs = this.#isRestored ? this.#goOn() : this.#anticipate();
     }
   }
 
@@ -148,7 +152,8 @@ class Filler {
     const image = this.#prepared.get(pid) ?? new ImagePages(new PageIndex(), []);
     this.#images.push(image);
     this.#imagePages += image.pages;
-    this.#spaces.push(AddressSpace.restored(descriptor, image, this.#files));
+    const likely = this.#likely.get(pid) ?? [];
+    this.#spaces.push(AddressSpace.restored(descriptor, image, this.#files, likely));
   }
 
   #imageOf(
@@ -185,30 +190,56 @@ class Filler {
     return this.#givingBack === undefined ? waitMs : 0;
   }
 
+  /** What is done while the container is being restored. Answers how long there is nothing to be done. */
+  #anticipate(): number {
+    const isAnticipating = (space: AddressSpace): boolean => space.isAnticipating;
+    if (this.#isHoarding()) return patienceMs(this.#isAnyAnswerable());
+    return (
+      this.#turn(isAnticipating) ?? patienceMs(this.#isAnyAnswerable() || this.#spaces.some(isAnticipating))
+    );
+  }
+
   #isAnyAnswerable(): boolean {
     return this.#spaces.some(({ isAnswerable }) => isAnswerable);
   }
 
-  /** One block for one process, so that no thread waits long. Answers how long there is nothing to be done. */
+  /** What has a place. Answers how long there is nothing to be done. */
   #fillOne(): number {
+    if (this.#isHoarding()) return PAUSE_MS;
+    return (
+      this.#turn((space) => space.isDone || !space.isStarved) ??
+      patienceMs(this.#isAnyAnswerable() || this.#spaces.some(({ isStarved }) => !isStarved))
+    );
+  }
+
+  #isHoarding(): boolean {
     // Nobody restores once more from an image whose pages follow.
-    if (
+    return (
       this.#line === undefined &&
       this.#files?.isHoardingAbove(this.#imagePages * PAGE_BYTES * HOARD_SHARE) === true
-    )
-      return PAUSE_MS;
+    );
+  }
+
+  /** One block for one process, so that no thread waits long. Answers undefined if there was none to be had. */
+  #turn(isMeant: (space: AddressSpace) => boolean): 0 | undefined {
     const nowMs = performance.now();
     const at = this.#spaces.findIndex(
-      (space) => space.isDone || (!space.isStarved && space.restsUntilMs <= nowMs),
+      (space) => isMeant(space) && (space.isDone || space.restsUntilMs <= nowMs),
     );
     const space = this.#spaces[at];
-    if (space === undefined)
-      return patienceMs(this.#isAnyAnswerable() || this.#spaces.some(({ isStarved }) => !isStarved));
-    if (!space.isDone) this.#note(space, space.fill());
-    // With all of its memory in place it is the kernel's alone again.
-    if (space.isDone) space[Symbol.dispose]();
+    if (space === undefined) return undefined;
+    if (!space.isDone) this.#note(space, this.#place(space));
+    // With all of its memory in place it is the kernel's alone again; while CRIU holds it, its events are to be read.
+    if (space.isDone && this.#isRestored) space[Symbol.dispose]();
     this.#spaces.push(...this.#spaces.splice(at, 1));
     return 0;
+  }
+
+  #place(space: AddressSpace): Placing {
+    if (!space.isAnticipating) return space.fill();
+    const outcome = space.anticipate();
+    if (outcome === "nowhere" && this.#isRestored) space.anticipateNoMore();
+    return outcome;
   }
 
   #note(space: AddressSpace, outcome: Placing): void {
