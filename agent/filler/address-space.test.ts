@@ -45,6 +45,10 @@ for (let page = 0; page < PAGES; page += 1)
   content.fill(page % 251, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
 const pageAt = (page: number): number => start + page * PAGE_BYTES;
 
+function must(result: unknown): void {
+  if (result !== 0) throw new Error(`errno ${koffi.errno()}`);
+}
+
 beforeEach(() => {
   area = mmap(null, BYTES, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
   start = Number(koffi.address(area));
@@ -53,7 +57,7 @@ beforeEach(() => {
   fcntl(descriptor, F_SETFL, "int", O_NONBLOCK);
   const api = Buffer.alloc(24);
   api.writeBigUInt64LE(UFFD_API, 0);
-  expect(ioctl(descriptor, UFFDIO_API, api)).toBe(0);
+  must(ioctl(descriptor, UFFDIO_API, api));
   folder = mkdtempSync(join(tmpdir(), "godwit-address-space-"));
   const round = { folder: ".", pagesId: 1, runs: [{ address: start, pages: PAGES }] };
   writeFileSync(join(folder, pagesFileOf(round)), content);
@@ -80,12 +84,12 @@ function register(): void {
   range.writeBigUInt64LE(BigInt(start), 0);
   range.writeBigUInt64LE(BigInt(BYTES), 8);
   range.writeBigUInt64LE(REGISTER_MODE_MISSING, 16);
-  expect(ioctl(descriptor, UFFDIO_REGISTER, range)).toBe(0);
+  must(ioctl(descriptor, UFFDIO_REGISTER, range));
 }
 
 function pagesInPlace(): number[] {
   const present = new Uint8Array(PAGES);
-  expect(mincore(area, BYTES, present)).toBe(0);
+  must(mincore(area, BYTES, present));
   return Array.from(present.keys()).filter((page) => ((present[page] ?? 0) & 1) === 1);
 }
 
