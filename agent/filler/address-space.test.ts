@@ -5,28 +5,21 @@ import { join } from "node:path";
 import koffi from "koffi";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
-import { openUserfaultfd } from "../native/userfaultfd.ts";
+import { chooseFeatures, openUserfaultfd, register } from "../native/userfaultfd.ts";
 import { AddressSpace } from "./address-space.ts";
 import { ImageFiles } from "./image-files.ts";
 import { ImagePages } from "./image-pages.ts";
 import { PAGE_BYTES, PageIndex, pagesFileOf } from "./page-index.ts";
 
 const libc = koffi.load(null);
-const ioctl = libc.func("int ioctl(int fd, unsigned long request, void *argument)");
 const mmap = libc.func(
   "void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)",
 );
-const fcntl = libc.func("int fcntl(int fd, int command, ...)");
 const munmap = libc.func("int munmap(void *address, size_t length)");
 const mincore = libc.func("int mincore(void *address, size_t length, _Out_ uint8_t *present)");
 const READ_WRITE = 3;
 const PRIVATE_ANONYMOUS = 0x22;
-const UFFDIO_API = 0xc018_aa3f;
-const UFFDIO_REGISTER = 0xc020_aa00;
-const UFFD_API = 0xaan;
 const REGISTER_MODE_MISSING = 1n;
-const O_NONBLOCK = 0o4000;
-const F_SETFL = 4;
 
 const PAGES = 1024;
 const BYTES = PAGES * PAGE_BYTES;
@@ -45,19 +38,12 @@ for (let page = 0; page < PAGES; page += 1)
   content.fill(page % 251, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
 const pageAt = (page: number): number => start + page * PAGE_BYTES;
 
-function must(result: unknown): void {
-  if (result !== 0) throw new Error(`errno ${koffi.errno()}`);
-}
-
 beforeEach(() => {
   area = mmap(null, BYTES, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
   start = Number(koffi.address(area));
   memory = Buffer.from(koffi.view(area, BYTES));
   descriptor = openUserfaultfd();
-  fcntl(descriptor, F_SETFL, "int", O_NONBLOCK);
-  const api = Buffer.alloc(24);
-  api.writeBigUInt64LE(UFFD_API, 0);
-  must(ioctl(descriptor, UFFDIO_API, api));
+  chooseFeatures(descriptor, 0n);
   folder = mkdtempSync(join(tmpdir(), "godwit-address-space-"));
   const round = { folder: ".", pagesId: 1, runs: [{ address: start, pages: PAGES }] };
   writeFileSync(join(folder, pagesFileOf(round)), content);
@@ -79,17 +65,11 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-function register(): void {
-  const range = Buffer.alloc(32);
-  range.writeBigUInt64LE(BigInt(start), 0);
-  range.writeBigUInt64LE(BigInt(BYTES), 8);
-  range.writeBigUInt64LE(REGISTER_MODE_MISSING, 16);
-  must(ioctl(descriptor, UFFDIO_REGISTER, range));
-}
+const becomeReady = (): boolean => register(descriptor, { start, end: start + BYTES }, REGISTER_MODE_MISSING);
 
 function pagesInPlace(): number[] {
   const present = new Uint8Array(PAGES);
-  must(mincore(area, BYTES, present));
+  if (mincore(area, BYTES, present) !== 0) throw new Error(`mincore: errno ${koffi.errno()}`);
   return Array.from(present.keys()).filter((page) => ((present[page] ?? 0) & 1) === 1);
 }
 
@@ -97,7 +77,7 @@ const pagesFrom = (first: number, end: number): number[] =>
   Array.from({ length: end - first }, (_, at) => first + at);
 
 test("where a process will probably reach first is put in place first, then all else", () => {
-  register();
+  expect(becomeReady()).toBe(true);
   expect(space.anticipate()).toBe("done");
   expect(pagesInPlace()).toEqual(pagesFrom(700, 800));
   while (space.isAnticipating) expect(space.anticipate()).toBe("done");
@@ -110,7 +90,7 @@ test("where a process will probably reach first is put in place first, then all 
 test("a process whose mappings are not ready is tried again, and then filled as others are", () => {
   expect(space.anticipate()).toBe("nowhere");
   expect(space.isAnticipating).toBe(true);
-  register();
+  expect(becomeReady()).toBe(true);
   expect(space.anticipate()).toBe("done");
   expect(pagesInPlace()).toEqual(pagesFrom(700, 800));
   space.anticipateNoMore();

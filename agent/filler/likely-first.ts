@@ -3,12 +3,12 @@ import { PAGE_BYTES, type RoundIndex } from "./page-index.ts";
 
 /** Allocators keep together what is used together. */
 const NEIGHBOURHOOD_BYTES = 512 * 1024;
-/** What can be put in place within the time that a restore takes. */
+/** Of a process that writes much: 16 MB. */
 const MOST_NEIGHBOURHOODS = 32;
 
 /**
- * Where a process is likely to reach for its memory first when it goes on: around what it has written last. (Of the 33
- * to 54 pages that a redis of 128 or 2,048 MB asks for one after the other before its first answer, 4 to 11 are not in
+ * Where a process is likely to reach for its memory first when it goes on: around what it has written last. (Of the 32
+ * to 54 pages that a redis of 128 or 2,048 MB asks for one after the other before its first answer, 5 to 11 are not in
  * the 3 MB around the 40 pages that it has written since the first round.) Pure.
  * @param rounds of its image; the first one brings all that there is, and says nothing
  * @returns what was written last comes first; each once

@@ -56,10 +56,11 @@ class Filler {
   #files: ImageFiles | undefined;
   readonly #index: IndexReader;
   #rehearsedPages = 0;
-  /** Of each process what it is filled with. */
-  readonly #prepared = new Map<number, ImagePages>();
-  /** Of each process where it will probably reach first. */
-  readonly #likely = new Map<number, readonly AddressRange[]>();
+  /** Of each process what it is filled with, and where it will probably reach first. */
+  readonly #prepared = new Map<
+    number,
+    { readonly pages: ImagePages; readonly likely: readonly AddressRange[] }
+  >();
   /** Of processes whose pages follow. */
   readonly #following = new Map<number, ImagePages>();
   #line: PageLine | undefined;
@@ -102,13 +103,13 @@ class Filler {
       const pid = processOf(space);
       if (pid === undefined) continue;
       const follows = index.follows === true;
+      const known = image.spaces.get(space);
       const pages = this.#imageOf(pid, {
-        index: image.spaces.get(space)?.index ?? new PageIndex(),
+        index: known?.index ?? new PageIndex(),
         there,
         follows,
       });
-      this.#prepared.set(pid, pages);
-      this.#likely.set(pid, likelyFirst([...(image.spaces.get(space)?.rounds ?? []), index]));
+      this.#prepared.set(pid, { pages, likely: likelyFirst([...(known?.rounds ?? []), index]) });
       if (follows) this.#following.set(pid, pages);
     }
     if (this.#following.size > 0)
@@ -149,10 +150,12 @@ class Filler {
     const { descriptor } = receiveWithDescriptor(connection, Buffer.alloc(1));
     if (descriptor === undefined) throw new Error(`CRIU sent no descriptor for process ${pid}`);
     if (this.#files === undefined) throw new Error("CRIU restores before the image is whole");
-    const image = this.#prepared.get(pid) ?? new ImagePages(new PageIndex(), []);
+    const { pages: image, likely } = this.#prepared.get(pid) ?? {
+      pages: new ImagePages(new PageIndex(), []),
+      likely: [],
+    };
     this.#images.push(image);
     this.#imagePages += image.pages;
-    const likely = this.#likely.get(pid) ?? [];
     this.#spaces.push(AddressSpace.restored(descriptor, image, this.#files, likely));
   }
 

@@ -28,18 +28,26 @@ export function openUserfaultfd(): number {
 }
 
 /** Chooses asynchronous write protection. @throws on a kernel without it */
-export function enableWriteTracking(userfaultfd: number): void {
+export const enableWriteTracking = (userfaultfd: number): void =>
+  chooseFeatures(userfaultfd, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED);
+
+/** Has to come first. @throws on a kernel without one of them */
+export function chooseFeatures(userfaultfd: number, features: bigint): void {
   const api = Buffer.alloc(24);
   api.writeBigUInt64LE(UFFD_API, 0);
-  api.writeBigUInt64LE(FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, 8);
+  api.writeBigUInt64LE(features, 8);
   if (ioctl(userfaultfd, UFFDIO_API, api) !== 0) throw new Error(`UFFDIO_API: errno ${koffi.errno()}`);
 }
 
 /** Whether writes to this mapping can be tracked from now on; again for one that is tracked changes nothing. */
-export function trackWrites(userfaultfd: number, range: AddressRange): boolean {
-  const register = Buffer.alloc(32);
-  register.writeBigUInt64LE(BigInt(range.start), 0);
-  register.writeBigUInt64LE(BigInt(range.end - range.start), 8);
-  register.writeBigUInt64LE(REGISTER_MODE_WP, 16);
-  return ioctl(userfaultfd, UFFDIO_REGISTER, register) === 0;
+export const trackWrites = (userfaultfd: number, range: AddressRange): boolean =>
+  register(userfaultfd, range, REGISTER_MODE_WP);
+
+/** Whether what this mode (linux/userfaultfd.h) is about happens under the descriptor from now on. */
+export function register(userfaultfd: number, range: AddressRange, mode: bigint): boolean {
+  const argument = Buffer.alloc(32);
+  argument.writeBigUInt64LE(BigInt(range.start), 0);
+  argument.writeBigUInt64LE(BigInt(range.end - range.start), 8);
+  argument.writeBigUInt64LE(mode, 16);
+  return ioctl(userfaultfd, UFFDIO_REGISTER, argument) === 0;
 }
